@@ -1,0 +1,35 @@
+"""The ``num`` highest scores, exactly and in linear time."""
+
+import torch
+from torch import Tensor
+
+from al_lightning.acquisition.checks import checked_num, checked_scores
+
+
+def top_k(scores_N: Tensor, num: int) -> Tensor:
+    """Positions of the ``num`` highest scores, best first; of equal scores the earlier row wins.
+
+    ``torch.topk`` leaves the order of equal scores open, so two devices may ask for different rows;
+    here a tie at the cut is settled by position, in O(N + num log num).
+
+    Args:
+        scores_N: (N,) finite scores, higher = label sooner.
+        num: How many to take; beyond N it takes all.
+
+    Returns:
+        positions (min(num, N),), int64, on the device of ``scores_N``.
+
+    Raises:
+        ValueError: when ``num`` < 1 or a score is NaN or infinite.
+
+    >>> top_k(torch.tensor([0.1, 0.9, 0.5, 0.9, 0.5]), 3)
+    tensor([1, 3, 2])
+    """
+    num = checked_num(num, len(checked_scores(scores_N)))
+    if num == 0:
+        return torch.empty(0, dtype=torch.int64, device=scores_N.device)
+    cut = scores_N.topk(num).values[-1]
+    above = (scores_N > cut).nonzero()[:, 0]
+    best_first = above[scores_N[above].argsort(descending=True, stable=True)]
+    at_the_cut = (scores_N == cut).nonzero()[: num - len(above), 0]
+    return torch.cat([best_first, at_the_cut])

@@ -1,0 +1,391 @@
+"""``ActiveDataModule``: trains on the labeled rows of a data set, predicts on the rest."""
+
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, cast
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from al_lightning.pool import Pool
+from al_lightning.randomness import generator
+from al_lightning.rows import ListedRows, RowIndex, RowView, collate, read_label, replace_label
+
+
+class DataSets(NamedTuple):
+    """What an :class:`ActiveDataModule` works on; each is map-style."""
+
+    train: Dataset[Any]
+    pool: Dataset[Any]
+    """The same rows as ``train``, under evaluation transforms."""
+    val: Dataset[Any] | None = None
+    test: Dataset[Any] | None = None
+
+
+class ActiveDataModule(L.LightningDataModule):
+    """Makes any map-style data set active.
+
+    The split is one boolean mask; every loader is built from it on request, so none goes stale.
+    Every index is a data-set index, never a position in the pool. For data that must be downloaded
+    or read first, subclass and override ``prepare_data`` and :meth:`load_sets`.
+
+    Args:
+        train_set: Map-style data set of all rows, labeled and not, under training transforms.
+        pool_set: The same rows under evaluation transforms; ``train_set`` when not given.
+        val_set: Validation data from elsewhere.
+        test_set: Test data.
+        initial_labeled_size: Rows labeled from the start, drawn by ``seed``.
+        initial_indices: Or exactly these.
+        initial_sampling: ``"random"`` shuffles all rows and takes the first; ``"balanced"`` takes
+            equally many of each class, a remainder going to the first classes.
+        val_size: Rows to hold out of the pool for validation, drawn by ``seed``.
+        batch_size: Rows a training batch.
+        eval_batch_size: Rows a batch in validation, test and prediction; ``batch_size`` when not
+            given.
+        num_workers: Loader processes.
+        seed: Draws the initial rows, the held-out rows and the order of training batches.
+        label_key: Where an item holds its label: a position in a tuple (default 1) or a key of a
+            dict (default ``"label"``). Read for balanced sampling and for the query tables, written
+            when labels are given to :meth:`label`.
+        collate_fn: Makes a batch of a list of items; torch's default when not given.
+
+    Raises:
+        TypeError: for a data set without length or indexing.
+        ValueError: for sizes or indices that do not fit the data.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> rows = TensorDataset(torch.arange(10.0)[:, None], torch.arange(10) % 2)
+    >>> data = ActiveDataModule(rows, initial_indices=[3, 1])
+    >>> data.label([7])
+    >>> data.labeled_indices, data.num_unlabeled
+    (tensor([1, 3, 7]), 7)
+    """
+
+    def __init__(
+        self,
+        train_set: Dataset[Any] | None = None,
+        *,
+        pool_set: Dataset[Any] | None = None,
+        val_set: Dataset[Any] | None = None,
+        test_set: Dataset[Any] | None = None,
+        initial_labeled_size: int | None = None,
+        initial_indices: Sequence[int] | Tensor | None = None,
+        initial_sampling: Literal["random", "balanced"] = "random",
+        val_size: int = 0,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 42,
+        label_key: int | str | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if (initial_labeled_size is None) == (initial_indices is None):
+            raise ValueError(
+                "give either initial_labeled_size or initial_indices, "
+                f"got {'neither' if initial_indices is None else 'both'}"
+            )
+        if initial_sampling not in ("random", "balanced"):
+            raise ValueError(
+                f'initial_sampling must be "random" or "balanced", got {initial_sampling!r}'
+            )
+        for name, value, least in (
+            ("initial_labeled_size", initial_labeled_size, 1),
+            ("val_size", val_size, 0),
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if val_set is not None and val_size:
+            raise ValueError(f"give either val_set or val_size, got both, val_size={val_size}")
+        self.initial_labeled_size = initial_labeled_size
+        self.initial_indices = None if initial_indices is None else as_indices(initial_indices)
+        self.initial_sampling = initial_sampling
+        self.val_size = val_size
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.label_key = label_key
+        self.collate_fn = collate_fn or collate
+        self.given_labels: dict[int, Any] = {}
+        self._sets: DataSets | None = None
+        self._pool: Pool | None = None
+        self._candidates: Sequence[int] | None = None
+        if train_set is not None:
+            self._attach(DataSets(train_set, pool_set or train_set, val_set, test_set))
+
+    # ---- data sets and the split -----------------------------------------------------------------
+
+    def load_sets(self) -> DataSets:
+        """Reads the data sets; called once, by the first :meth:`setup`. Override in a subclass."""
+        raise ValueError(
+            f"{type(self).__name__} has no data: pass train_set, or override load_sets()"
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads and splits the data once; Lightning calls it before every fit, test and predict."""
+        if self._sets is None:
+            self._attach(self.load_sets())
+
+    def _attach(self, sets: DataSets) -> None:
+        for name, dataset in sets._asdict().items():
+            if dataset is not None:
+                _check_map_style(f"{name}_set", dataset)
+        num_rows, num_pool = len(cast(Sized, sets.train)), len(cast(Sized, sets.pool))
+        if num_rows != num_pool:
+            raise ValueError(
+                "pool_set must hold the same rows as train_set under other transforms, got "
+                f"{num_pool} rows against {num_rows}"
+            )
+        self._sets = sets
+        try:
+            self._pool = self._split(num_rows)
+        except ValueError:
+            self._sets = None
+            raise
+
+    def _split(self, num_rows: int) -> Pool:
+        wanted = (self.initial_labeled_size or len(self.initial_indices or [])) + self.val_size
+        if wanted > num_rows:
+            raise ValueError(
+                f"initial_labeled_size and val_size must fit the data set, got {wanted} rows of "
+                f"{num_rows} in all"
+            )
+        # The legacy generator on purpose: its shuffle is what `np.random.seed(42)` gives in the
+        # tutorial, so the same seed means the same first thousand rows.
+        shuffled = np.random.RandomState(self.seed).permutation(num_rows)
+        if self.initial_indices is not None:
+            initial = self.initial_indices
+        elif self.initial_sampling == "balanced":
+            initial = self._balanced(shuffled, cast(int, self.initial_labeled_size))
+        else:
+            initial = shuffled[: self.initial_labeled_size].tolist()
+        held_out = shuffled[~np.isin(shuffled, initial)][: self.val_size] if self.val_size else ()
+        return Pool(num_rows, initial, [int(i) for i in held_out])
+
+    def _balanced(self, shuffled: np.ndarray, num: int) -> list[int]:
+        rows_by_class: dict[Any, list[int]] = {}
+        for index, label in zip(shuffled.tolist(), self.labels_of(shuffled.tolist()), strict=True):
+            rows_by_class.setdefault(label, []).append(index)
+        quota, remainder = divmod(num, len(rows_by_class))
+        chosen: list[int] = []
+        for rank, label in enumerate(sorted(rows_by_class)):
+            share = quota + (rank < remainder)
+            if len(rows_by_class[label]) < share:
+                raise ValueError(
+                    f'initial_sampling="balanced" needs {share} rows of class {label!r}, found '
+                    f"{len(rows_by_class[label])}; lower initial_labeled_size"
+                )
+            chosen += rows_by_class[label][:share]
+        return chosen
+
+    @property
+    def sets(self) -> DataSets:
+        """The data sets; RuntimeError before :meth:`setup` has read them."""
+        self._require_setup()
+        return cast(DataSets, self._sets)
+
+    @property
+    def pool(self) -> Pool:
+        """The split; RuntimeError before :meth:`setup`."""
+        self._require_setup()
+        return cast(Pool, self._pool)
+
+    def _require_setup(self) -> None:
+        if self._pool is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has not read its data yet: call prepare_data() and setup()"
+            )
+
+    # ---- labels ----------------------------------------------------------------------------------
+
+    @property
+    def labeled_indices(self) -> Tensor:
+        """Data-set indices of the labeled rows, ascending, int64."""
+        return self.pool.labeled_indices
+
+    @property
+    def unlabeled_indices(self) -> Tensor:
+        """Data-set indices of the rows that may be asked for, ascending, int64."""
+        return self.pool.unlabeled_indices
+
+    @property
+    def num_labeled(self) -> int:
+        """Rows that training sees."""
+        return self.pool.num_labeled
+
+    @property
+    def num_unlabeled(self) -> int:
+        """Rows that may be asked for."""
+        return self.pool.num_unlabeled
+
+    def label(
+        self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
+    ) -> None:
+        """Moves rows from the pool to the training set; on an error nothing has changed.
+
+        Args:
+            indices: Data-set indices.
+            labels: One for each index, in plain values; they replace the data set's own. None keeps
+                what the data set says.
+
+        Raises:
+            ValueError: when an index is out of range, repeated, labeled already or held out, or
+                when there are more or fewer labels than indices.
+        """
+        rows, values = self.check_labels(indices, labels)
+        self.pool.label(rows)
+        if values is not None:
+            self.given_labels.update(zip(rows, values, strict=True))
+
+    def check_labels(
+        self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
+    ) -> tuple[list[int], list[Any] | None]:
+        """What :meth:`label` would take, as plain lists; raises as it does, and changes nothing."""
+        rows = as_indices(indices)
+        self.pool.check(rows)
+        if labels is None:
+            return rows, None
+        values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+        if len(values) != len(rows):
+            raise ValueError(f"labels must be one an index, got {len(values)} for {len(rows)}")
+        values = [v.item() if isinstance(v, Tensor | np.generic) else v for v in values]
+        if rows:  # raises now, not in a loader process, when items hold no label to replace
+            replace_label(cast(Any, self.sets.pool)[rows[0]], values[0], self.label_key)
+        return rows, values
+
+    def labels_of(self, indices: Sequence[int]) -> list[Any]:
+        """The labels of these rows: given ones first, then the data set's own.
+
+        Raises:
+            ValueError: when the data set's items hold no label under ``label_key``.
+        """
+        # `targets` is torchvision's name for all labels at once; it saves decoding every image.
+        targets = getattr(self._sets.train, "targets", None) if self._sets else None
+        labels = []
+        for index in indices:
+            if index in self.given_labels:
+                labels.append(self.given_labels[index])
+            elif targets is not None:
+                labels.append(read_label((None, targets[index])))
+            else:
+                labels.append(read_label(cast(DataSets, self._sets).pool[index], self.label_key))
+        return labels
+
+    # ---- loaders ---------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The labeled rows, shuffled by (seed, number of labels)."""
+        return DataLoader(
+            RowView(
+                self.sets.train,
+                ListedRows(self.labeled_indices.tolist()),
+                self.given_labels,
+                self.label_key,
+            ),
+            batch_size=self.batch_size,
+            shuffle=True,
+            generator=generator(self.seed, "shuffle", self.num_labeled),
+            num_workers=self.num_workers,
+            collate_fn=self.collate_fn,
+        )
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The unlabeled rows in ascending order, under evaluation transforms.
+
+        Inside :meth:`candidates`, only those.
+        """
+        rows: RowIndex = self.pool.unlabeled_rows()
+        if self._candidates is not None:
+            rows = ListedRows(self._candidates)
+        return self._eval_loader(RowView(self.sets.pool, rows))
+
+    def val_dataloader(self) -> Any:
+        """``val_set``, or the rows held out of the pool; no loader when there are neither."""
+        if self.sets.val is not None:
+            return self._eval_loader(self.sets.val)
+        if self.pool.held_out:
+            rows = ListedRows(sorted(self.pool.held_out))
+            return self._eval_loader(RowView(self.sets.pool, rows))
+        return []
+
+    def test_dataloader(self) -> Any:
+        """``test_set``; no loader when there is none."""
+        return [] if self.sets.test is None else self._eval_loader(self.sets.test)
+
+    @contextmanager
+    def candidates(self, indices: Sequence[int] | None) -> Iterator[None]:
+        """Inside the block ``predict_dataloader`` serves these rows; with None, the whole pool."""
+        self._candidates = indices
+        try:
+            yield
+        finally:
+            self._candidates = None
+
+    def _eval_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self.collate_fn,
+        )
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The split, in tensors and plain values, so that ``weights_only`` loading accepts it."""
+        return {
+            "num_rows": len(self.pool.labeled_N),
+            "labeled_indices": self.labeled_indices,
+            "held_out": sorted(self.pool.held_out),
+            "given_labels": dict(self.given_labels),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over a saved split; on an error nothing has changed.
+
+        Raises:
+            ValueError: when the state comes from a data set of another length.
+        """
+        self.setup()
+        num_rows = len(self.pool.labeled_N)
+        if state_dict["num_rows"] != num_rows:
+            raise ValueError(
+                f"the saved split is of {state_dict['num_rows']} rows, this data set has "
+                f"{num_rows}; load it beside the data it was made with"
+            )
+        labeled = state_dict["labeled_indices"].tolist()
+        self._pool = Pool(num_rows, labeled, state_dict["held_out"])
+        self.given_labels = dict(state_dict["given_labels"])
+
+
+def as_indices(indices: Sequence[int] | Tensor) -> list[int]:
+    """Plain integers from a list, an array or a tensor of data-set indices.
+
+    Raises:
+        TypeError: when they are not whole numbers; a boolean mask is not a list of indices.
+    """
+    array = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
+    if array.size == 0:
+        return []
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(
+            f"indices must be a flat list of whole numbers, got {array.dtype} of shape "
+            f"{array.shape}; for a mask pass mask.nonzero()[:, 0]"
+        )
+    return cast(list[int], array.tolist())
+
+
+def _check_map_style(name: str, dataset: Any) -> None:
+    is_map_style = hasattr(type(dataset), "__len__") and hasattr(type(dataset), "__getitem__")
+    if not is_map_style or isinstance(dataset, IterableDataset):
+        raise TypeError(
+            f"{name} must be map-style, with __len__ and __getitem__, got "
+            f"{type(dataset).__name__}; read a stream into a list first"
+        )

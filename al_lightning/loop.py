@@ -1,0 +1,516 @@
+"""The active-learning loop: ask, tell, and ``run``, which is the two in turn.
+
+One cycle is three ordinary Trainer calls and a choice::
+
+    fit on the labeled rows -> test -> predict the pool -> select -> (labels come) -> next cycle
+
+The journal is the state: a step that it holds is not done again, whether in this process or in one
+that resumed after a crash.
+"""
+
+import copy
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from al_lightning.datamodule import ActiveDataModule
+from al_lightning.inference import read_pool
+from al_lightning.journal import Journal, Record
+from al_lightning.randomness import generator, seeded
+from al_lightning.strategies import (
+    PoolOutputs,
+    Select,
+    Strategy,
+    checked_positions,
+    find_strategy,
+    strategy_name,
+)
+from al_lightning.trainers import TrainerFactory, check_factory, new_trainer, quiet
+
+JOURNAL = "journal.jsonl"
+WEIGHTS = "weights.ckpt"
+INITIAL_WEIGHTS = "initial_weights.pt"
+
+
+@dataclass(frozen=True)
+class Query:
+    """Rows to label next, most wanted first."""
+
+    cycle: int
+    indices: list[int]
+    """Data-set indices."""
+    scores: list[float] | None = None
+    """One a row, higher = label sooner; None for a strategy without scores."""
+    predicted: list[int] | None = None
+    """The model's likeliest class, one a row; None when the pool was not read."""
+
+
+@dataclass(frozen=True)
+class CycleResult:
+    """What one cycle did."""
+
+    cycle: int
+    num_labeled: int
+    """Training-set size of this cycle's fit."""
+    metrics: dict[str, float]
+    """What the module logged in fit and test, by name."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of ``fit``, ``test``, ``predict`` and ``query``."""
+    query: Query | None = None
+    """What was asked after it; None in the last cycle."""
+
+
+class Monitor(Protocol):
+    """Watches a loop, on the first rank alone; may read everything, and changes nothing."""
+
+    def on_start(self, loop: "ActiveLearningLoop") -> None:
+        """Before the first cycle of this process; ``loop.results`` holds those resumed."""
+
+    def on_cycle(self, loop: "ActiveLearningLoop", result: CycleResult) -> None:
+        """A cycle was fitted, tested and, but for the last, asked."""
+
+    def on_labels(self, loop: "ActiveLearningLoop", result: CycleResult) -> None:
+        """The labels of ``result.query`` arrived."""
+
+    def on_end(self, loop: "ActiveLearningLoop") -> None:
+        """No cycle follows."""
+
+
+DEFAULT_MONITORS: list[Callable[[], Monitor]] = []
+"""What watches a loop with a run folder unless it is told otherwise; the package fills it."""
+
+
+class ActiveLearningLoop:
+    """Trains, asks for labels, and trains again.
+
+    Args:
+        model: Any LightningModule. Its weights of this moment are where each cold start begins.
+        data: The split and the loaders.
+        trainer: Makes a new Trainer for each cycle: ``partial(L.Trainer, max_epochs=10)`` or a
+            function that passes keyword arguments on.
+        strategy: A name in ``STRATEGIES``, a ``Strategy``, or a function
+            ``select(pool, num, generator) -> positions``.
+        acquisition_size: Rows to ask for in a cycle; a smaller rest of the pool is asked whole.
+        num_cycles: Fits in all; after the last nothing is asked.
+        run_dir: Folder for the journal, tables, pictures and TensorBoard; must not hold a run.
+            Without it nothing is written.
+        seed: Each cycle's randomness derives from it; ``data.seed`` when not given.
+        warm_start: Keeps the weights from cycle to cycle.
+        candidate_size: Scores a random subset of that size instead of the whole pool.
+        target: A metric's name and value; the run ends once the metric reaches it from below.
+        monitors: What watches; the run folder's tables, pictures and TensorBoard when not given.
+
+    Raises:
+        ValueError, TypeError: for arguments that cannot work, before anything runs or is written.
+    """
+
+    def __init__(
+        self,
+        model: L.LightningModule,
+        data: ActiveDataModule,
+        *,
+        trainer: TrainerFactory = L.Trainer,
+        strategy: str | Strategy | Select = "least_confidence",
+        acquisition_size: int = 500,
+        num_cycles: int = 5,
+        run_dir: str | Path | None = None,
+        seed: int | None = None,
+        warm_start: bool = False,
+        candidate_size: int | None = None,
+        target: tuple[str, float] | None = None,
+        monitors: Sequence[Monitor] | None = None,
+    ) -> None:
+        for name, value in (
+            ("acquisition_size", acquisition_size),
+            ("num_cycles", num_cycles),
+            ("candidate_size", candidate_size),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if candidate_size is not None and candidate_size < acquisition_size:
+            raise ValueError(
+                f"candidate_size must be at least acquisition_size={acquisition_size}, got "
+                f"{candidate_size}"
+            )
+        self.strategy = find_strategy(strategy)
+        with quiet():
+            check_factory(trainer)
+        data.prepare_data()
+        data.setup()
+        self.model = model
+        self.data = data
+        self.trainer = trainer
+        self.acquisition_size = acquisition_size
+        self.num_cycles = num_cycles
+        self.run_dir = None if run_dir is None else Path(run_dir)
+        self.seed = data.seed if seed is None else seed
+        self.warm_start = warm_start
+        self.candidate_size = candidate_size
+        self.target = target
+        self.monitors = monitors
+        self._strategy_name = strategy_name(strategy)
+        self._initial_weights = _copied(model.state_dict())
+        self._journal = Journal()
+        self._watching: list[Monitor] | None = None
+        if self.run_dir is not None and _is_first_rank():
+            _check_vacant(self.run_dir)
+
+    @classmethod
+    def resume(
+        cls,
+        run_dir: str | Path,
+        model: L.LightningModule,
+        data: ActiveDataModule,
+        *,
+        trainer: TrainerFactory = L.Trainer,
+        strategy: str | Strategy | Select | None = None,
+        monitors: Sequence[Monitor] | None = None,
+    ) -> "ActiveLearningLoop":
+        """The loop of ``run_dir`` as its journal left it; ``run``, ``ask`` and ``tell`` carry on.
+
+        Args:
+            run_dir: Folder of a run.
+            model: A module with the initial weights that the run began with.
+            data: The data module that the run began with, in any split; it gets the run's.
+            trainer: As the run began with.
+            strategy: Needed when it is a function or a Strategy of the user's own.
+            monitors: As in the constructor.
+
+        Raises:
+            ValueError: when the folder holds no run, its journal is damaged, or the data set has
+                another length.
+        """
+        folder = Path(run_dir)
+        journal = Journal(folder / JOURNAL)
+        if not journal.records:
+            raise ValueError(f"{run_dir} holds no run to resume: {JOURNAL} is missing or empty")
+        start = journal.records[0]
+        data.prepare_data()
+        data.load_state_dict(
+            {
+                **start["data"],
+                "labeled_indices": torch.tensor(start["data"]["labeled_indices"]),
+                "given_labels": {int(i): label for i, label in start["data"]["given_labels"]},
+            }
+        )
+        model.load_state_dict(_load(folder / INITIAL_WEIGHTS))
+        config = {**start["config"], **({} if strategy is None else {"strategy": strategy})}
+        loop = cls(model, data, trainer=trainer, monitors=monitors, **config)
+        loop.run_dir = folder
+        loop._journal = journal if _is_first_rank() else Journal.in_memory(journal.records)
+        for record in journal.of("labels"):
+            data.label(record["indices"], record["labels"])
+        if fits := journal.of("fit"):
+            weights = _load(folder / f"cycle_{fits[-1]['cycle']}" / WEIGHTS)["state_dict"]
+            model.load_state_dict(weights)
+        return loop
+
+    # ---- the machine -----------------------------------------------------------------------------
+
+    def run(self) -> list[CycleResult]:
+        """Asks and tells, with the data set's own labels, until the run is over.
+
+        Returns:
+            One record a cycle.
+        """
+        while (query := self.ask()) is not None:
+            self.tell(query.indices)
+        return self.results
+
+    def ask(self) -> Query | None:
+        """Fits, tests, predicts and selects; gives the query to label.
+
+        Called again before :meth:`tell` it gives the same query.
+
+        Returns:
+            The query, or None when the run is over: after ``num_cycles`` fits, at ``target``, or
+            when the pool is empty.
+        """
+        self.prepare()
+        cycle = self._cycle
+        if not self.finished and self._journal.find("query", cycle) is None:
+            with quiet():
+                self._run_cycle(cycle)
+            self._notify("on_cycle", self.results[-1])
+            if self.finished:
+                self._notify("on_end")
+        return self.results[-1].query
+
+    def tell(
+        self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
+    ) -> None:
+        """Labels rows of the query; the next :meth:`ask` trains on them.
+
+        Args:
+            indices: Data-set indices, all or some of the query's; what is left out returns to the
+                pool.
+            labels: One for each index, in plain values. None takes the data set's own.
+
+        Raises:
+            ValueError: when nothing was asked, an index was not asked for or repeats, or the labels
+                are of another count; nothing has changed then.
+        """
+        record = self._journal.find("query", self._cycle)
+        if record is None:
+            raise ValueError("tell needs a query to answer, got none open; call ask() first")
+        rows, values = self.data.check_labels(indices, labels)
+        strangers = sorted(set(rows).difference(record["indices"]))
+        if strangers or not rows:
+            raise ValueError(
+                "tell takes data-set indices of the open query, got "
+                + (f"{strangers[:5]} that were not asked for" if strangers else "none")
+            )
+        self._journal.append("labels", cycle=record["cycle"], indices=rows, labels=values)
+        self.data.label(rows, values)
+        self._notify("on_labels", self.results[-1])
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further cycle follows."""
+        return bool(self._journal.of("end"))
+
+    @property
+    def results(self) -> list[CycleResult]:
+        """One record for each cycle that was fitted, tested and, but for the last, asked."""
+        done = self._journal.of("query") + self._journal.of("end")
+        return [self._result(record["cycle"]) for record in done]
+
+    @property
+    def _cycle(self) -> int:
+        """The cycle in hand, from 1: it lasts until its labels are told."""
+        return 1 + len(self._journal.of("labels"))
+
+    # ---- the start -------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Tries the module on one batch and opens the run folder; :meth:`ask` does it by itself.
+
+        Raises:
+            ValueError: when the module's predictions cannot be read.
+        """
+        if self._watching is not None:
+            return
+        with quiet():
+            self._try_predicting()
+        is_new = not self._journal.records
+        if is_new:
+            self._open_run_dir()
+        makers = DEFAULT_MONITORS if self.run_dir is not None else []
+        watching = [make() for make in makers] if self.monitors is None else self.monitors
+        self._watching = list(watching) if _is_first_rank() else []
+        self._notify("on_start")
+
+    def _try_predicting(self) -> None:
+        """A module that the strategy cannot read must say so before an hour of training."""
+        if not self.strategy.needs or self.data.num_unlabeled == 0 or self.finished:
+            return
+        trainer = new_trainer(
+            self.trainer,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        first_batch = self.data.pool.unlabeled_rows()
+        rows = first_batch.at(range(min(self.data.eval_batch_size, len(first_batch))))
+        with seeded(self.seed, "try"), self.data.candidates(rows):
+            read_pool(trainer, self.model, self.data, self.strategy)
+
+    def _open_run_dir(self) -> None:
+        """Writes the first record; it comes last, so a folder with a journal is complete."""
+        if self.run_dir is not None and _is_first_rank():
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            torch.save(self._initial_weights, self.run_dir / INITIAL_WEIGHTS)
+            self._journal = Journal(self.run_dir / JOURNAL)
+        split = self.data.state_dict()
+        self._journal.append(
+            "start",
+            config={
+                "strategy": self._strategy_name,
+                "acquisition_size": self.acquisition_size,
+                "num_cycles": self.num_cycles,
+                "seed": self.seed,
+                "warm_start": self.warm_start,
+                "candidate_size": self.candidate_size,
+                "target": self.target,
+            },
+            data={
+                **split,
+                "labeled_indices": split["labeled_indices"].tolist(),
+                "given_labels": list(split["given_labels"].items()),
+            },
+        )
+
+    def _notify(self, event: str, *details: Any) -> None:
+        for monitor in self._watching or []:
+            getattr(monitor, event)(self, *details)
+
+    # ---- one cycle -------------------------------------------------------------------------------
+
+    def _run_cycle(self, cycle: int) -> None:
+        trainer = self._new_trainer(cycle)
+        fit = self._once("fit", cycle, lambda: self._fit(trainer, cycle))
+        test = self._once("test", cycle, lambda: self._test(trainer, cycle))
+        reason = self._why_end(cycle, {**fit["metrics"], **test["metrics"]})
+        if reason is None:
+            self._once("query", cycle, lambda: self._query(trainer, cycle))
+        else:
+            self._journal.append("end", cycle=cycle, reason=reason)
+
+    def _new_trainer(self, cycle: int) -> L.Trainer:
+        # With few labels an epoch has fewer batches than the 50 that Lightning waits before it logs.
+        batches = len(self.data.train_dataloader())
+        defaults: dict[str, Any] = {
+            "enable_model_summary": False,
+            "log_every_n_steps": max(1, min(50, batches // 4)),
+        }
+        if self.run_dir is not None:
+            folder = f"cycle_{cycle}"
+            defaults["default_root_dir"] = self.run_dir / folder
+            defaults["logger"] = TensorBoardLogger(self.run_dir, name="", version=folder)
+        return new_trainer(self.trainer, **defaults)
+
+    def _fit(self, trainer: L.Trainer, cycle: int) -> Record:
+        if self.run_dir is not None and _is_first_rank():
+            # Curves and checkpoints of an attempt that was interrupted.
+            shutil.rmtree(self.run_dir / f"cycle_{cycle}", ignore_errors=True)
+        if not self.warm_start:
+            self.model.load_state_dict(self._initial_weights)
+        begin = time.perf_counter()
+        with seeded(self.seed, "fit", cycle):
+            trainer.fit(self.model, datamodule=self.data)
+        seconds = time.perf_counter() - begin
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if self.run_dir is not None:
+            trainer.save_checkpoint(self.run_dir / f"cycle_{cycle}" / WEIGHTS, weights_only=True)
+        return {
+            "num_labeled": self.data.num_labeled,
+            "metrics": _numbers(trainer.callback_metrics),
+            "seconds": {"fit": seconds},
+        }
+
+    def _test(self, trainer: L.Trainer, cycle: int) -> Record:
+        if self.data.sets.test is None:
+            return {"metrics": {}, "seconds": {}}
+        begin = time.perf_counter()
+        with seeded(self.seed, "test", cycle):
+            trainer.test(self.model, datamodule=self.data, verbose=False)
+        metrics = _numbers(trainer.callback_metrics)
+        return {"metrics": metrics, "seconds": {"test": time.perf_counter() - begin}}
+
+    def _why_end(self, cycle: int, metrics: Mapping[str, float]) -> str | None:
+        if self.target is not None:
+            name, value = self.target
+            if name not in metrics:
+                raise ValueError(
+                    f"target must name a metric that the module logs, got {name!r}; it logs "
+                    f"{sorted(metrics)}"
+                )
+            if metrics[name] >= value:
+                return "target"
+        if cycle >= self.num_cycles:
+            return "num_cycles"
+        return "pool is empty" if self.data.num_unlabeled == 0 else None
+
+    def _query(self, trainer: L.Trainer, cycle: int) -> Record:
+        begin = time.perf_counter()
+        pool = self._pool_outputs(trainer, cycle)
+        predicted = time.perf_counter()
+        draw = generator(self.seed, "select", cycle)
+        positions = checked_positions(
+            self.strategy.select(pool, self.acquisition_size, draw),
+            self.acquisition_size,
+            len(pool),
+        )
+
+        def chosen(column: Tensor | None) -> list[Any] | None:
+            return None if column is None else column[positions].tolist()
+
+        return {
+            "indices": chosen(pool.indices),
+            "scores": chosen(pool.scores),
+            "predicted": chosen(pool.predicted),
+            "seconds": {"predict": predicted - begin, "query": time.perf_counter() - predicted},
+        }
+
+    def _pool_outputs(self, trainer: L.Trainer, cycle: int) -> PoolOutputs:
+        candidates = self._candidates(cycle)
+        if not self.strategy.needs:
+            everything = self.data.unlabeled_indices if candidates is None else candidates
+            return PoolOutputs(torch.as_tensor(everything))
+        with seeded(self.seed, "predict", cycle), self.data.candidates(candidates):
+            return read_pool(trainer, self.model, self.data, self.strategy)
+
+    def _candidates(self, cycle: int) -> list[int] | None:
+        """Data-set indices to choose from, ascending; None for the whole pool."""
+        if self.candidate_size is None or self.candidate_size >= self.data.num_unlabeled:
+            return None
+        draw = generator(self.seed, "candidates", cycle)
+        drawn = torch.randperm(self.data.num_unlabeled, generator=draw)[: self.candidate_size]
+        return self.data.pool.unlabeled_rows().at(drawn.msort().tolist())
+
+    def _once(self, event: str, cycle: int, do: Callable[[], Record]) -> Record:
+        """What the journal holds is not done again."""
+        return self._journal.find(event, cycle) or self._journal.append(event, cycle=cycle, **do())
+
+    def _result(self, cycle: int) -> CycleResult:
+        fit, test = self._journal.find("fit", cycle), self._journal.find("test", cycle)
+        assert fit is not None
+        assert test is not None
+        asked = self._journal.find("query", cycle)
+        query = asked and Query(cycle, asked["indices"], asked["scores"], asked["predicted"])
+        return CycleResult(
+            cycle=cycle,
+            num_labeled=fit["num_labeled"],
+            metrics={**fit["metrics"], **test["metrics"]},
+            seconds={**fit["seconds"], **test["seconds"], **(asked["seconds"] if asked else {})},
+            query=query or None,
+        )
+
+
+def _numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Plain numbers, without the ``_step`` and ``_epoch`` twins that Lightning adds to a name."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if name.removesuffix("_step").removesuffix("_epoch") not in metrics.keys() - {name}
+    }
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: copy.deepcopy(value) for name, value in state.items()}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
+
+
+def _is_first_rank() -> bool:
+    return bool(rank_zero_only.rank == 0)
+
+
+def _check_vacant(run_dir: Path) -> None:
+    if (run_dir / JOURNAL).exists():
+        raise ValueError(
+            f"run_dir must not hold a run, found {run_dir / JOURNAL}; go on with it by "
+            f"ActiveLearningLoop.resume({str(run_dir)!r}, ...) or --active.resume true, or name "
+            "another folder"
+        )
+    existing = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise ValueError(
+            f"run_dir must be a folder that can be written, got {run_dir}: {existing} is "
+            f"{'not writable' if existing.is_dir() else 'a file'}; name another folder"
+        )

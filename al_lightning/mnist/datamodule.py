@@ -1,0 +1,107 @@
+"""``ActiveMNISTDataModule``: the 60,000 training digits as the pool, the 10,000 others as test.
+
+Shape suffixes: N images, B batch rows, H W height and width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from al_lightning.datamodule import ActiveDataModule, DataSets
+from al_lightning.mnist.files import FILES, ensure_mnist, read_idx
+
+
+class DigitImages(Dataset[tuple[Tensor, int]]):
+    """Images held as one uint8 tensor; a whole batch is cut from it in two operations.
+
+    Items are what torchvision's MNIST gives under ``ToTensor``: an image (1, 28, 28), float32 in
+    [0, 1], and its digit.
+
+    Args:
+        images_NHW: uint8 pixels.
+        targets: Digits (N,), uint8 or int64.
+    """
+
+    def __init__(self, images_NHW: Tensor, targets: Tensor) -> None:
+        self.images_NHW = images_NHW
+        self.targets = targets.long()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return _pixels_to_float(self.images_NHW[index][None]), int(self.targets[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A collated batch: images (B, 1, 28, 28) and digits (B,), int64."""
+        rows = torch.tensor(indices)
+        return _pixels_to_float(self.images_NHW[rows][:, None]), self.targets[rows]
+
+
+def _pixels_to_float(pixels: Tensor) -> Tensor:
+    return pixels.float().div_(255)
+
+
+class ActiveMNISTDataModule(ActiveDataModule):
+    """MNIST with a labeled part that grows; downloads itself at the first use.
+
+    Args:
+        data_dir: Where the four files are, or come to be.
+        initial_labeled_size: Rows labeled from the start.
+        initial_sampling: ``"random"``, the tutorial's shuffle, or ``"balanced"`` over the digits.
+        val_size: Training rows held out of the pool for validation.
+        batch_size: Rows a training batch.
+        eval_batch_size: Rows a batch in validation, test and prediction. When not given,
+            ``batch_size`` on a CPU, whose caches small batches fit, and 4096 on an accelerator.
+        num_workers: Loader processes; the images are in memory, so 0 is fastest.
+        seed: Draws the initial rows, the held-out rows and the order of training batches.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path = "data",
+        initial_labeled_size: int = 1000,
+        initial_sampling: Literal["random", "balanced"] = "random",
+        val_size: int = 0,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 42,
+    ) -> None:
+        super().__init__(
+            initial_labeled_size=initial_labeled_size,
+            initial_sampling=initial_sampling,
+            val_size=val_size,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
+        self.data_dir = Path(data_dir)
+        self._auto_batch = eval_batch_size is None
+        self._folder: Path | None = None
+
+    def prepare_data(self) -> None:
+        """Fetches and verifies the files, once an instance (Lightning calls it before each fit)."""
+        if self._folder is None:
+            self._folder = ensure_mnist(self.data_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the files once and sizes evaluation batches to the Trainer's device."""
+        super().setup(stage)
+        if self._auto_batch and self.trainer is not None:
+            on_cpu = self.trainer.strategy.root_device.type == "cpu"
+            self.eval_batch_size = self.batch_size if on_cpu else 4096
+
+    def load_sets(self) -> DataSets:
+        """Reads the four IDX files; they must be in ``data_dir``."""
+        folder = self._folder or ensure_mnist(self.data_dir)
+        train_images, train_labels, test_images, test_labels = (
+            read_idx(folder / name) for name in FILES
+        )
+        train = DigitImages(train_images, train_labels)
+        return DataSets(train=train, pool=train, test=DigitImages(test_images, test_labels))

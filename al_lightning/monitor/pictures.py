@@ -1,0 +1,133 @@
+"""``progress.png``, the three panels, and ``queries/cycle_N.png``, the first rows that were asked.
+
+Figures are made without pyplot, so no global figure list or backend is touched.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from al_lightning.loop import ActiveLearningLoop, CycleResult
+from al_lightning.monitor.tables import known_labels
+
+NUM_IMAGES = 10
+
+
+class Pictures:
+    """Saves both pictures in the run folder."""
+
+    def on_start(self, loop: ActiveLearningLoop) -> None:
+        for result in loop.results:
+            self.on_labels(loop, result)
+
+    def on_cycle(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+        self.on_labels(loop, result)
+
+    def on_labels(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+        if loop.run_dir is None:
+            return
+        save(progress_figure(loop.results), loop.run_dir / "progress.png")
+        figure = query_figure(loop, result)
+        if figure is not None:
+            save(figure, loop.run_dir / "queries" / f"cycle_{result.cycle}.png")
+
+    def on_end(self, loop: ActiveLearningLoop) -> None:
+        pass
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes ``figure`` as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def progress_figure(results: Sequence[CycleResult]) -> Figure:
+    """Test accuracy, train loss and labeled-set size side by side, each against the cycle."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    cycles = [result.cycle for result in results]
+    panels = [
+        ("test accuracy", [result.metrics.get("test_acc", np.nan) for result in results], "C0"),
+        ("train loss", [result.metrics.get("train_loss", np.nan) for result in results], "C1"),
+        ("labeled rows", [result.num_labeled for result in results], "C2"),
+    ]
+    for axes, (title, values, color) in zip(figure.subplots(1, 3), panels, strict=True):
+        axes.plot(cycles, values, marker="o", color=color)
+        axes.set(title=title, xlabel="cycle", xticks=cycles)
+        axes.grid(alpha=0.3)
+        if cycles:
+            last = f"{values[-1]:.4f}" if isinstance(values[-1], float) else f"{values[-1]:,}"
+            axes.annotate(
+                last,
+                (cycles[-1], values[-1]),
+                xytext=(-4, 6),
+                textcoords="offset points",
+                ha="right",
+            )
+    return figure
+
+
+def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None:
+    """The first queried rows with given and predicted label and score.
+
+    None when nothing was asked, or when the data set's items are not images.
+    """
+    query = result.query
+    if query is None:
+        return None
+    shown = query.indices[:NUM_IMAGES]
+    images = [as_image(_inputs(loop.data.sets.pool[index])) for index in shown]
+    if any(image is None for image in images):
+        return None
+    labels = known_labels(loop, shown)
+    columns = 5
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(2.1 * columns, 2.5 * rows), layout="constrained")
+    figure.suptitle(f"cycle {result.cycle}: asked at {result.num_labeled:,} labels")
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid:
+        axes.set_axis_off()
+    for position, (axes, image) in enumerate(zip(grid, images, strict=False)):
+        axes.imshow(image, cmap="gray")
+        lines = [f"row {shown[position]}"]
+        if labels[position] != "":
+            lines.append(f"label {labels[position]}")
+        if query.predicted is not None:
+            lines.append(f"predicted {query.predicted[position]}")
+        if query.scores is not None:
+            lines.append(f"score {query.scores[position]:.3f}")
+        axes.set_title("\n".join(lines), fontsize=9)
+    return figure
+
+
+def as_image(inputs: Any) -> np.ndarray | None:
+    """Pixels (H, W) or (H, W, 3) in [0, 1] when ``inputs`` is a grey or colour image, else None.
+
+    Values outside [0, 1], as after normalisation, are stretched to it.
+    """
+    if isinstance(inputs, Tensor):
+        pixels = inputs.detach().cpu().float().numpy()
+        if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+            pixels = pixels.transpose(1, 2, 0)
+    elif hasattr(inputs, "convert"):  # a PIL image
+        pixels = np.asarray(inputs.convert("RGB"), dtype=np.float32) / 255
+    else:
+        return None
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] == 3)):
+        return None
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:
+        pixels = (pixels - low) / (high - low)
+    return pixels
+
+
+def _inputs(item: Any) -> Any:
+    if isinstance(item, dict):
+        return item.get("image", item.get("x"))
+    return item[0] if isinstance(item, tuple | list) else item

@@ -1,0 +1,48 @@
+"""TensorBoard: learning curves whose x axis is the number of labels, and the two pictures."""
+
+from torch.utils.tensorboard import SummaryWriter
+
+from al_lightning.loop import ActiveLearningLoop, CycleResult
+from al_lightning.monitor.pictures import progress_figure, query_figure
+
+
+class TensorBoard:
+    """Writes ``active/...`` into the run folder; each cycle's own curves are beside it.
+
+    A resumed run purges what its predecessors wrote and writes it again, so every point is there
+    once.
+    """
+
+    def __init__(self) -> None:
+        self._writer: SummaryWriter | None = None
+
+    def on_start(self, loop: ActiveLearningLoop) -> None:
+        if loop.run_dir is None:
+            return
+        self._writer = SummaryWriter(loop.run_dir, purge_step=0 if loop.results else None)
+        for result in loop.results:
+            self.on_cycle(loop, result)
+            if loop.data.pool.labeled_N[result.query.indices].any() if result.query else False:
+                self.on_labels(loop, result)
+        if loop.finished:
+            self.on_end(loop)
+
+    def on_cycle(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+        if self._writer is None:
+            return
+        for name, value in result.metrics.items():
+            self._writer.add_scalar(f"active/{name}", value, result.num_labeled)
+        self._writer.flush()
+
+    def on_labels(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+        figure = query_figure(loop, result)
+        if self._writer is not None and figure is not None:
+            self._writer.add_figure("active/queries", figure, result.num_labeled)
+            self._writer.flush()
+
+    def on_end(self, loop: ActiveLearningLoop) -> None:
+        if self._writer is None:
+            return
+        results = loop.results
+        self._writer.add_figure("active/progress", progress_figure(results), results[-1].num_labeled)
+        self._writer.close()

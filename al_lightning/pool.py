@@ -1,0 +1,122 @@
+"""The split of a data set into labeled and unlabeled rows: one boolean mask, nothing else.
+
+Shape suffix: N rows of the data set.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Pool:
+    """Which of ``num_rows`` rows are labeled.
+
+    Rows in ``held_out`` (validation) belong to neither side and never change.
+
+    Args:
+        num_rows: Rows in the data set.
+        initial_indices: Data-set indices labeled from the start.
+        held_out: Data-set indices kept out of the pool for good.
+
+    Raises:
+        ValueError: as :meth:`label`; also when no row is labeled at the start.
+    """
+
+    def __init__(
+        self, num_rows: int, initial_indices: Sequence[int], held_out: Sequence[int] = ()
+    ) -> None:
+        self.labeled_N = torch.zeros(num_rows, dtype=torch.bool)
+        self.held_out = frozenset(held_out)
+        self.num_labeled = 0
+        if len(initial_indices) == 0:
+            raise ValueError("at least one row must be labeled at the start, got none")
+        self.label(initial_indices)
+
+    @property
+    def num_unlabeled(self) -> int:
+        """Rows that may still be asked for."""
+        return len(self.labeled_N) - self.num_labeled - len(self.held_out)
+
+    @property
+    def labeled_indices(self) -> Tensor:
+        """Data-set indices of the labeled rows, ascending, int64."""
+        return self.labeled_N.nonzero()[:, 0]
+
+    @property
+    def unlabeled_indices(self) -> Tensor:
+        """Data-set indices of the pool, ascending, int64."""
+        return torch.from_numpy(np.flatnonzero(self._unlabeled_N()))
+
+    def check(self, indices: Sequence[int]) -> None:
+        """Raises ValueError unless each of ``indices`` is in the pool and named once."""
+        num_rows = len(self.labeled_N)
+        outside = [i for i in indices if not 0 <= i < num_rows]
+        if outside:
+            raise ValueError(
+                f"indices must be data-set indices in 0..{num_rows - 1}, found {len(outside)} "
+                f"outside: {outside[:5]}; pool positions are not data-set indices"
+            )
+        if len(set(indices)) < len(indices):
+            counts = np.unique(np.asarray(indices), return_counts=True)
+            repeated = counts[0][counts[1] > 1].tolist()
+            raise ValueError(f"indices must not repeat, found {repeated[:5]} more than once")
+        taken = [i for i in indices if self.labeled_N[i]]
+        if taken:
+            raise ValueError(
+                f"indices must be unlabeled, found {len(taken)} labeled already: {taken[:5]}"
+            )
+        kept = self.held_out.intersection(indices)
+        if kept:
+            raise ValueError(
+                f"indices must not be held out for validation, found {sorted(kept)[:5]}"
+            )
+
+    def label(self, indices: Sequence[int]) -> None:
+        """Moves ``indices`` out of the pool in O(len(indices)); on ValueError nothing changed."""
+        self.check(indices)
+        self.labeled_N[torch.as_tensor(indices, dtype=torch.int64)] = True
+        self.num_labeled += len(indices)
+
+    def unlabeled_rows(self) -> "UnlabeledRows":
+        """The pool as it stands now, in an eighth of a byte a row."""
+        return UnlabeledRows(self._unlabeled_N())
+
+    def _unlabeled_N(self) -> np.ndarray:
+        unlabeled_N: np.ndarray = ~self.labeled_N.numpy()
+        unlabeled_N[list(self.held_out)] = False
+        return unlabeled_N
+
+
+class UnlabeledRows:
+    """The i-th set bit of a mask, for any i, without a list of indices.
+
+    At ten million rows an int64 index list costs 80 MB and every loader worker gets a copy; packed
+    bits cost 1.25 MB, and a position is found by a search over block counts and a look into one
+    block.
+    """
+
+    BLOCK_BYTES = 512
+
+    def __init__(self, mask_N: np.ndarray) -> None:
+        starts = np.arange(0, len(mask_N), 8 * self.BLOCK_BYTES)
+        counts = np.add.reduceat(mask_N, starts, dtype=np.int64) if len(mask_N) else starts
+        self._bits = np.packbits(mask_N)
+        self._ends = np.cumsum(counts)  # positions before the end of each block
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def at(self, positions: Sequence[int]) -> list[int]:
+        """Data-set indices of the rows at ``positions``, in that order."""
+        wanted = np.asarray(positions, dtype=np.int64)
+        blocks = np.searchsorted(self._ends, wanted, side="right")
+        rows = np.empty_like(wanted)
+        for block in np.unique(blocks):
+            here = blocks == block
+            first_byte = int(block) * self.BLOCK_BYTES
+            bits = np.unpackbits(self._bits[first_byte : first_byte + self.BLOCK_BYTES])
+            before = self._ends[block - 1] if block else 0
+            rows[here] = 8 * first_byte + np.flatnonzero(bits)[wanted[here] - before]
+        return [int(row) for row in rows]

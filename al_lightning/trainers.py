@@ -1,0 +1,114 @@
+"""A fresh Trainer for every cycle, from the user's factory; quiet where Lightning repeats itself.
+
+A Trainer that has fitted once trains 0 epochs the second time, without an error; a callback that
+has seen a fit keeps its best score. So both are made anew.
+"""
+
+import copy
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+TrainerFactory = Callable[..., L.Trainer]
+"""Makes a new Trainer at each call: ``partial(L.Trainer, max_epochs=10)``, or a function."""
+
+IDLE_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*Total length of `list` across ranks is zero.*",  # a data module without validation rows
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning 2.6 on torch 2.15
+)
+
+
+def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
+    """A Trainer from ``factory``, with ``defaults`` for what it leaves open.
+
+    What the factory fixes stays as it is, and arguments that it does not take are not passed.
+    Callbacks in a ``partial`` are copied, so that each Trainer gets them as they were given.
+    """
+    fixed: dict[str, Any] = factory.keywords if isinstance(factory, partial) else {}
+    taken = inspect.signature(factory).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    arguments = {
+        name: value
+        for name, value in defaults.items()
+        if name not in fixed and (takes_any or name in taken)
+    }
+    if fixed.get("callbacks") is not None:
+        arguments["callbacks"] = copy.deepcopy(fixed["callbacks"])
+    return factory(**arguments)
+
+
+def check_factory(factory: TrainerFactory) -> None:
+    """Makes two Trainers and looks that they are new ones.
+
+    Raises:
+        TypeError: when ``factory`` is not a function that returns a Trainer.
+        ValueError: when it hands out the same Trainer or the same callback twice.
+    """
+    if not callable(factory):
+        raise TypeError(
+            "trainer must be a function that makes a new Trainer, such as "
+            f"partial(L.Trainer, max_epochs=10), got {type(factory).__name__}"
+        )
+    made = [new_trainer(factory, logger=False) for _ in range(2)]
+    for trainer in made:
+        if not isinstance(trainer, L.Trainer):
+            raise TypeError(
+                f"trainer must make a lightning.Trainer, got {type(trainer).__name__}; import it "
+                "from `lightning`, not from `pytorch_lightning`"
+            )
+    first, second = ([trainer, *trainer.callbacks] for trainer in made)  # type: ignore[attr-defined]
+    shared = [type(one).__name__ for one in first if any(one is other for other in second)]
+    if shared:
+        raise ValueError(
+            "trainer must make a new Trainer with new callbacks at each call, found "
+            f"{', '.join(shared)} handed out twice; make them inside the function"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Holds back what Lightning says at the start of every fit, test and predict.
+
+    Device lists and the stop at ``max_epochs`` are logged at level INFO by one logger; the rest are
+    warnings that repeat at each fit and that nobody here can act on. All others come through.
+    """
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            for message in IDLE_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class PassingProgressBar(TQDMProgressBar):
+    """Lightning's progress bar, gone when its fit or test is over, so one line a cycle remains."""
+
+    def init_train_tqdm(self) -> Any:
+        """The bar of an epoch."""
+        return _passing(super().init_train_tqdm())
+
+    def init_test_tqdm(self) -> Any:
+        """The bar of a test."""
+        return _passing(super().init_test_tqdm())
+
+    def init_predict_tqdm(self) -> Any:
+        """The bar of a prediction."""
+        return _passing(super().init_predict_tqdm())
+
+
+def _passing(bar: Any) -> Any:
+    bar.leave = False
+    return bar
