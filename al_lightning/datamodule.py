@@ -225,6 +225,11 @@ class ActiveDataModule(L.LightningDataModule):
         """Rows that may be asked for."""
         return self.pool.num_unlabeled
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation rows, given or held out."""
+        return self.sets.val is not None or bool(self.pool.held_out)
+
     def label(
         self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
     ) -> None:

@@ -239,7 +239,7 @@ class ActiveLearningLoop:
         self.prepare()
         cycle = self._cycle
         if not self.finished and self._journal.find("query", cycle) is None:
-            with quiet():
+            with quiet(validates=self.data.has_validation):
                 self._run_cycle(cycle)
             self._notify("on_cycle", self.results[-1])
             if self.finished:

@@ -22,8 +22,12 @@ TrainerFactory = Callable[..., L.Trainer]
 IDLE_WARNINGS = (
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
-    ".*Total length of `list` across ranks is zero.*",  # a data module without validation rows
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning 2.6 on torch 2.15
+)
+
+NO_VALIDATION_WARNINGS = (
+    ".*Total length of `list` across ranks is zero.*",
+    ".*You passed in a `val_dataloader` but have no `validation_step`.*",
 )
 
 
@@ -75,8 +79,10 @@ def check_factory(factory: TrainerFactory) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(*, validates: bool = True) -> Iterator[None]:
     """Holds back what Lightning says at the start of every fit, test and predict.
+
+    With ``validates=False`` also its wonder that there is nothing to validate on.
 
     Device lists and the stop at ``max_epochs`` are logged at level INFO by one logger; the rest are
     warnings that repeat at each fit and that nobody here can act on. All others come through.
@@ -86,7 +92,7 @@ def quiet() -> Iterator[None]:
     logger.setLevel(max(level, logging.WARNING))
     try:
         with warnings.catch_warnings():
-            for message in IDLE_WARNINGS:
+            for message in (*IDLE_WARNINGS, *(() if validates else NO_VALIDATION_WARNINGS)):
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
