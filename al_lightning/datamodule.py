@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple, cast
 
 import lightning as L
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from al_lightning.datamodule import ActiveDataModule
+from al_lightning.rows import RowIndex, RowView
 from al_lightning.strategies import PoolOutputs, Strategy
 
 EXPECTED = (
@@ -93,7 +94,7 @@ def read_pool(
         ValueError: when the module's output cannot be read, lacks what the strategy needs, or holds
             NaN or infinity (names data-set indices).
     """
-    collect = _Collect(strategy, data)
+    collect = _Collect(strategy)
     module = model if is_overridden("predict_step", model) else _ForwardOnly(model)
     trainer.callbacks.append(collect)  # type: ignore[attr-defined]
     try:
@@ -121,10 +122,9 @@ class _ForwardOnly(L.LightningModule):
 class _Collect(BasePredictionWriter):
     """Reduces each batch as it comes and puts the ranks' shares together at the end."""
 
-    def __init__(self, strategy: Strategy, data: ActiveDataModule) -> None:
+    def __init__(self, strategy: Strategy) -> None:
         super().__init__(write_interval="batch")
         self._strategy = strategy
-        self._data = data
         self._batches: list[dict[str, Tensor]] = []
         self._outputs: PoolOutputs | None = None
 
@@ -147,8 +147,7 @@ class _Collect(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         assert batch_indices is not None
-        view = trainer.predict_dataloaders.dataset
-        indices = view.rows.at(batch_indices)
+        indices = _rows(trainer).at(batch_indices)
         self._batches.append(self._reduce(read_outputs(prediction, len(indices)), indices))
 
     def _reduce(self, outputs: Outputs, indices: list[int]) -> dict[str, Tensor]:
@@ -185,18 +184,27 @@ class _Collect(BasePredictionWriter):
             }
         indices = columns.pop("indices").cpu()
         order = indices.argsort()
-        dataset = trainer.predict_dataloaders.dataset
-        expected = torch.tensor(dataset.rows.at(range(len(dataset)))).sort().values
+        rows = _rows(trainer)
+        expected = torch.tensor(rows.at(range(len(rows)))).sort().values
         assert torch.equal(indices[order], expected), "each candidate must be predicted once"
         self._outputs = PoolOutputs(
             indices=expected, **{name: column.cpu()[order] for name, column in columns.items()}
         )
 
 
+def _rows(trainer: L.Trainer) -> RowIndex:
+    """The rows that the data module's predict loader serves, by position."""
+    loader: Any = trainer.predict_dataloaders
+    assert isinstance(loader.dataset, RowView)
+    return loader.dataset.rows
+
+
 def _check_finite(what: str, values: Tensor, indices: list[int]) -> None:
     finite_B = torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else values.isfinite()
     if not finite_B.all():
-        bad = [index for index, finite in zip(indices, finite_B.tolist(), strict=True) if not finite]
+        bad = [
+            index for index, finite in zip(indices, finite_B.tolist(), strict=True) if not finite
+        ]
         raise ValueError(
             f"the {what} of {len(bad)} rows of this batch are NaN or infinite, data-set indices "
             f"{bad[:5]}; nothing was asked or labeled; look for a diverged training or bad inputs"

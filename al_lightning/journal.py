@@ -1,8 +1,8 @@
 """An append-only record of decisions that survives a kill at any moment.
 
 One JSON object a line, with the checksum of the rest of the line under ``crc``. A line is on the
-disk before :meth:`Journal.append` returns. A last line that was cut short is recognised and dropped;
-a damaged line before it is an error, because what follows it cannot be trusted.
+disk before :meth:`Journal.append` returns. A last line that was cut short is recognised and
+dropped; a damaged line before it is an error, because what follows it cannot be trusted.
 """
 
 import json

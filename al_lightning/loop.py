@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
@@ -70,8 +70,12 @@ class CycleResult:
     """What was asked after it; None in the last cycle."""
 
 
-class Monitor(Protocol):
-    """Watches a loop, on the first rank alone; may read everything, and changes nothing."""
+class Monitor:
+    """Watches a loop, on the first rank alone; may read everything, and changes nothing.
+
+    What it shows should derive from ``loop.results``, so that a resumed run shows what an
+    uninterrupted one does.
+    """
 
     def on_start(self, loop: "ActiveLearningLoop") -> None:
         """Before the first cycle of this process; ``loop.results`` holds those resumed."""
@@ -368,7 +372,7 @@ class ActiveLearningLoop:
             self._journal.append("end", cycle=cycle, reason=reason)
 
     def _new_trainer(self, cycle: int) -> L.Trainer:
-        # With few labels an epoch has fewer batches than the 50 that Lightning waits before it logs.
+        # With few labels an epoch has fewer batches than the 50 Lightning waits before it logs.
         batches = len(self.data.train_dataloader())
         defaults: dict[str, Any] = {
             "enable_model_summary": False,
@@ -498,7 +502,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _is_first_rank() -> bool:
-    return bool(rank_zero_only.rank == 0)
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
 def _check_vacant(run_dir: Path) -> None:

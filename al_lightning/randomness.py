@@ -1,4 +1,4 @@
-"""Randomness is derived, not carried: a repeated cycle is the same cycle, whatever ran before it."""
+"""Randomness is derived, not carried: a repeated cycle is the same cycle."""
 
 import hashlib
 import random

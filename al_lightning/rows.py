@@ -11,7 +11,8 @@ class RowIndex(Protocol):
     """Positions to data-set indices: a :class:`~al_lightning.pool.UnlabeledRows` or a list."""
 
     def __len__(self) -> int: ...
-    def at(self, positions: Sequence[int]) -> list[int]: ...
+    def at(self, positions: Sequence[int]) -> list[int]:
+        ...
 
 
 class ListedRows:

@@ -130,10 +130,11 @@ def checked_positions(positions: Tensor, num: int, pool_size: int) -> Tensor:
         found = positions.dtype if isinstance(positions, Tensor) else type(positions).__name__
         raise ValueError(f"a strategy must return an int64 tensor of positions, got {found}")
     in_range = bool(((positions >= 0) & (positions < pool_size)).all())
-    if positions.shape != (num,) or not in_range or len(positions.unique()) != num:
+    num_distinct = len(set(positions.flatten().tolist()))
+    if positions.shape != (num,) or not in_range or num_distinct != num:
         raise ValueError(
             f"a strategy must return {num} distinct positions in 0..{pool_size - 1}, got "
-            f"{len(positions.unique())} distinct of shape {tuple(positions.shape)}"
+            f"{num_distinct} distinct of shape {tuple(positions.shape)}"
             f"{'' if in_range else ', some out of range'}; they are positions in the pool, not "
             "data-set indices"
         )

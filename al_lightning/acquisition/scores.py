@@ -73,7 +73,8 @@ def entropy(probs: Tensor) -> Tensor:
     >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
     tensor([0.6931, 0.0000])
     """
-    return entr(mean_probs(probs)).sum(-1)
+    scores_N: Tensor = entr(mean_probs(probs)).sum(-1)
+    return scores_N
 
 
 def mean_probs(probs: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """One line a cycle on the terminal."""
 
-from al_lightning.loop import ActiveLearningLoop, CycleResult
+from al_lightning.loop import ActiveLearningLoop, CycleResult, Monitor
 
 
-class Console:
+class Console(Monitor):
     """Prints cycle, labels, train loss, test accuracy and seconds."""
 
     def on_start(self, loop: ActiveLearningLoop) -> None:
@@ -14,9 +14,6 @@ class Console:
 
     def on_cycle(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
         print(cycle_line(result, loop.num_cycles), flush=True)
-
-    def on_labels(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
-        pass
 
     def on_end(self, loop: ActiveLearningLoop) -> None:
         if loop.run_dir is not None:

@@ -12,13 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from al_lightning.loop import ActiveLearningLoop, CycleResult
+from al_lightning.loop import ActiveLearningLoop, CycleResult, Monitor
 from al_lightning.monitor.tables import known_labels
 
 NUM_IMAGES = 10
 
 
-class Pictures:
+class Pictures(Monitor):
     """Saves both pictures in the run folder."""
 
     def on_start(self, loop: ActiveLearningLoop) -> None:
@@ -36,21 +36,19 @@ class Pictures:
         if figure is not None:
             save(figure, loop.run_dir / "queries" / f"cycle_{result.cycle}.png")
 
-    def on_end(self, loop: ActiveLearningLoop) -> None:
-        pass
-
 
 def save(figure: Figure, path: Path) -> None:
     """Writes ``figure`` as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)
+    FigureCanvasAgg(figure)  # draws by itself, without a window system
+    figure.savefig(path, dpi=100)
 
 
 def progress_figure(results: Sequence[CycleResult]) -> Figure:
     """Test accuracy, train loss and labeled-set size side by side, each against the cycle."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     cycles = [result.cycle for result in results]
-    panels = [
+    panels: list[tuple[str, Sequence[float], str]] = [
         ("test accuracy", [result.metrics.get("test_acc", np.nan) for result in results], "C0"),
         ("train loss", [result.metrics.get("train_loss", np.nan) for result in results], "C1"),
         ("labeled rows", [result.num_labeled for result in results], "C2"),
@@ -60,7 +58,7 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
         axes.set(title=title, xlabel="cycle", xticks=cycles)
         axes.grid(alpha=0.3)
         if cycles:
-            last = f"{values[-1]:.4f}" if isinstance(values[-1], float) else f"{values[-1]:,}"
+            last = f"{values[-1]:.4f}" if title != "labeled rows" else f"{values[-1]:,}"
             axes.annotate(
                 last,
                 (cycles[-1], values[-1]),

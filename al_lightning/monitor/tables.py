@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from al_lightning.loop import ActiveLearningLoop, CycleResult
+from al_lightning.loop import ActiveLearningLoop, CycleResult, Monitor
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
 SECONDS = ["fit", "test", "predict", "query"]
 
 
-class Tables:
+class Tables(Monitor):
     """Writes both tables anew at each change, so they never disagree with the journal."""
 
     def on_start(self, loop: ActiveLearningLoop) -> None:
@@ -30,9 +30,6 @@ class Tables:
         if result.query is not None:
             path = loop.run_dir / "queries" / f"cycle_{result.cycle}.csv"
             write_table(path, ["index", "score", "predicted", "label"], query_rows(loop, result))
-
-    def on_end(self, loop: ActiveLearningLoop) -> None:
-        pass
 
 
 def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[Any]]]:

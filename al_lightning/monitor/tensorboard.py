@@ -2,11 +2,12 @@
 
 from torch.utils.tensorboard import SummaryWriter
 
-from al_lightning.loop import ActiveLearningLoop, CycleResult
+from al_lightning.loop import ActiveLearningLoop, CycleResult, Monitor
 from al_lightning.monitor.pictures import progress_figure, query_figure
+from al_lightning.monitor.tables import known_labels
 
 
-class TensorBoard:
+class TensorBoard(Monitor):
     """Writes ``active/...`` into the run folder; each cycle's own curves are beside it.
 
     A resumed run purges what its predecessors wrote and writes it again, so every point is there
@@ -22,7 +23,7 @@ class TensorBoard:
         self._writer = SummaryWriter(loop.run_dir, purge_step=0 if loop.results else None)
         for result in loop.results:
             self.on_cycle(loop, result)
-            if loop.data.pool.labeled_N[result.query.indices].any() if result.query else False:
+            if result.query is not None and any(known_labels(loop, result.query.indices)):
                 self.on_labels(loop, result)
         if loop.finished:
             self.on_end(loop)
@@ -44,5 +45,7 @@ class TensorBoard:
         if self._writer is None:
             return
         results = loop.results
-        self._writer.add_figure("active/progress", progress_figure(results), results[-1].num_labeled)
+        self._writer.add_figure(
+            "active/progress", progress_figure(results), results[-1].num_labeled
+        )
         self._writer.close()
