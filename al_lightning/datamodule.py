@@ -55,6 +55,7 @@ class ActiveDataModule(L.LightningDataModule):
         TypeError: for a data set without length or indexing.
         ValueError: for sizes or indices that do not fit the data.
 
+    >>> import torch
     >>> from torch.utils.data import TensorDataset
     >>> rows = TensorDataset(torch.arange(10.0)[:, None], torch.arange(10) % 2)
     >>> data = ActiveDataModule(rows, initial_indices=[3, 1])
@@ -343,12 +344,13 @@ class ActiveDataModule(L.LightningDataModule):
     # ---- state -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The split, in tensors and plain values, so that ``weights_only`` loading accepts it."""
+        """The split and its seed, in tensors and plain values, which ``weights_only`` accepts."""
         return {
             "num_rows": len(self.pool.labeled_N),
             "labeled_indices": self.labeled_indices,
             "held_out": sorted(self.pool.held_out),
             "given_labels": dict(self.given_labels),
+            "seed": self.seed,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -367,6 +369,7 @@ class ActiveDataModule(L.LightningDataModule):
         labeled = state_dict["labeled_indices"].tolist()
         self._pool = Pool(num_rows, labeled, state_dict["held_out"])
         self.given_labels = dict(state_dict["given_labels"])
+        self.seed = state_dict["seed"]
 
 
 def as_indices(indices: Sequence[int] | Tensor) -> list[int]:

@@ -78,7 +78,7 @@ def _are_probs(raw: Tensor) -> bool:
 def read_pool(
     trainer: L.Trainer, model: L.LightningModule, data: ActiveDataModule, strategy: Strategy
 ) -> PoolOutputs:
-    """Predicts ``data.predict_dataloader()`` and keeps what ``strategy`` needs, on every rank alike.
+    """Predicts ``data.predict_dataloader()`` and keeps what ``strategy`` needs, on every rank.
 
     Args:
         trainer: Runs the prediction; a callback is added to it for the time of this call.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -11,8 +12,7 @@ class RowIndex(Protocol):
     """Positions to data-set indices: a :class:`~al_lightning.pool.UnlabeledRows` or a list."""
 
     def __len__(self) -> int: ...
-    def at(self, positions: Sequence[int]) -> list[int]:
-        ...
+    def at(self, positions: Sequence[int]) -> list[int]: ...
 
 
 class ListedRows:
@@ -103,6 +103,8 @@ def replace_label(item: Any, label: Any, label_key: int | str | None = None) -> 
         ValueError: as :func:`read_label`.
     """
     key = _label_key(item, label_key)
+    if isinstance(item[key], Tensor):  # or batches would mix tensors and numbers
+        label = torch.as_tensor(label, dtype=item[key].dtype)
     if isinstance(item, dict):
         return {**item, key: label}
     return tuple(label if position == key else part for position, part in enumerate(item))

@@ -58,6 +58,7 @@ class Strategy:
 def by_score(score: Callable[[Tensor], Tensor]) -> Strategy:
     """A strategy that takes the rows with the highest ``score(probs) -> scores_N``.
 
+    >>> import torch
     >>> strategy = by_score(lambda probs_NC: 1 - probs_NC.amax(-1))
     >>> pool = PoolOutputs(torch.arange(3), scores=strategy.score(torch.eye(3) * 0.5 + 0.2))
     >>> strategy.select(pool, 1, torch.Generator())
@@ -115,8 +116,8 @@ def strategy_name(strategy: str | Strategy | Select) -> str:
     if isinstance(strategy, str):
         return strategy
     names = [name for name, known in STRATEGIES.items() if known is strategy]
-    select = strategy.select if isinstance(strategy, Strategy) else strategy
-    return names[0] if names else getattr(select, "__qualname__", type(select).__name__)
+    chooses = (strategy.score or strategy.select) if isinstance(strategy, Strategy) else strategy
+    return names[0] if names else getattr(chooses, "__qualname__", type(chooses).__name__)
 
 
 def checked_positions(positions: Tensor, num: int, pool_size: int) -> Tensor:

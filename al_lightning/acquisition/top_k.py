@@ -22,6 +22,7 @@ def top_k(scores_N: Tensor, num: int) -> Tensor:
     Raises:
         ValueError: when ``num`` < 1 or a score is NaN or infinite.
 
+    >>> import torch
     >>> top_k(torch.tensor([0.1, 0.9, 0.5, 0.9, 0.5]), 3)
     tensor([1, 3, 2])
     """

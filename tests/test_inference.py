@@ -1,0 +1,136 @@
+"""Reading the pool: any module that gives logits takes part, each row is known by its index."""
+
+import lightning as L
+import pytest
+import torch
+from toys import QUIET, Plain, Predicting, points_data
+
+from al_lightning import Strategy, by_score
+from al_lightning.acquisition import margin
+from al_lightning.inference import read_outputs, read_pool
+from al_lightning.trainers import quiet
+
+ALL = Strategy(select=lambda pool, num, generator: torch.arange(num))
+EMBEDDED = Strategy(select=ALL.select, needs=frozenset({"probs", "embeddings"}))
+
+
+def read(model, data, strategy=ALL):
+    with quiet():
+        return read_pool(L.Trainer(**QUIET), model, data, strategy)
+
+
+def logits_of(model, data, indices):
+    with torch.inference_mode():
+        model.eval()
+        return model(data.sets.pool.tensors[0][indices])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("eval_batch_size", [7, 16, 1000])
+def test_probabilities_are_those_of_each_row(eval_batch_size, num_workers):
+    model = Plain()
+    data = points_data(eval_batch_size=eval_batch_size, num_workers=num_workers)
+    pool = read(model, data)
+    expected = logits_of(model, data, data.unlabeled_indices).softmax(-1)
+    assert torch.equal(pool.indices, data.unlabeled_indices)
+    torch.testing.assert_close(pool.probs, expected)
+    assert torch.equal(pool.predicted, expected.argmax(-1))
+
+
+def test_candidates_are_read_alone_in_ascending_order():
+    model, data = Plain(), points_data()
+    wanted = data.unlabeled_indices[torch.tensor([50, 3, 20])].tolist()
+    with data.candidates(wanted):
+        pool = read(model, data)
+    assert pool.indices.tolist() == sorted(wanted)
+    torch.testing.assert_close(pool.probs, logits_of(model, data, pool.indices).softmax(-1))
+    assert len(read(model, data)) == data.num_unlabeled
+
+
+def test_a_score_is_kept_instead_of_the_probabilities():
+    model, data = Plain(), points_data()
+    pool = read(model, data, by_score(margin))
+    assert pool.probs is None
+    torch.testing.assert_close(
+        pool.scores, margin(logits_of(model, data, pool.indices).softmax(-1))
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda logits: logits,
+        lambda logits: {"logits": logits},
+        lambda logits: {"probs": logits.softmax(-1)},
+        lambda logits: {"probs": logits.softmax(-1), "uncertainty": logits[:, 0]},
+        lambda logits: logits.log_softmax(-1),
+        lambda logits: logits[:, None].expand(-1, 4, -1),
+    ],
+)
+def test_every_form_of_the_same_prediction_reads_alike(make):
+    model, data = Predicting(make), points_data()
+    pool = read(model, data)
+    probs = pool.probs.mean(1) if pool.probs.ndim == 3 else pool.probs
+    torch.testing.assert_close(probs, logits_of(model, data, pool.indices).softmax(-1))
+
+
+def test_embeddings_are_kept_when_needed():
+    model = Predicting(lambda logits: {"logits": logits, "embedding": logits * 2})
+    data = points_data()
+    pool = read(model, data, EMBEDDED)
+    torch.testing.assert_close(pool.embeddings, 2 * logits_of(model, data, pool.indices))
+    with pytest.raises(ValueError, match="needs embeddings: return them from predict_step"):
+        read(Plain(), data, EMBEDDED)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"),
+    [
+        (None, "got NoneType"),
+        ([torch.zeros(5, 3)], "got list"),
+        ({"score": 1}, r"got a dict with \['score'\]"),
+        (torch.zeros(5), r"got a tensor of shape \(5,\)"),
+        (torch.zeros(5, 1), r"C >= 2, got a tensor of shape \(5, 1\)"),
+        (torch.zeros(4, 3), r"B = 5 rows here.*shape \(4, 3\)"),
+        (torch.eye(5), r"are non-negative and sum to 1; return the logits, or"),
+        (
+            {"logits": torch.zeros(5, 3), "embedding": torch.zeros(5, 2, 2)},
+            r"'embedding' must be \(5, D\), got \(5, 2, 2\)",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_named(prediction, message):
+    with pytest.raises(ValueError, match=message):
+        read_outputs(prediction, 5)
+
+
+def test_nan_is_reported_by_data_set_index():
+    data = points_data(eval_batch_size=1000)
+    bad = data.unlabeled_indices[[3, 60]].tolist()
+    data.sets.pool.tensors[0][bad] = float("nan")
+    with pytest.raises(ValueError, match=rf"of 2 rows.*data-set indices \[{bad[0]}, {bad[1]}\]"):
+        read(Plain(), data)
+    infinite = by_score(lambda probs: probs[:, 0] / 0)
+    with pytest.raises(ValueError, match="the scores of"):
+        read(Plain(), points_data(), infinite)
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden `on_after_batch_transfer`")
+def test_a_modules_own_transfer_hook_is_used():
+    class Halving(Plain):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return [batch[0] / 2, batch[1]]
+
+    model, data = Halving(), points_data()
+    pool = read(model, data)
+    x = data.sets.pool.tensors[0][pool.indices]
+    with torch.inference_mode():
+        torch.testing.assert_close(pool.probs, model.eval()(x / 2).softmax(-1))
+
+
+def test_the_trainers_own_callbacks_stay_as_they_were():
+    trainer, data = L.Trainer(**QUIET), points_data()
+    before = list(trainer.callbacks)
+    with quiet():
+        read_pool(trainer, Plain(), data, ALL)
+    assert trainer.callbacks == before

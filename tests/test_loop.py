@@ -1,0 +1,395 @@
+"""The loop on real Trainers: ask, tell, run, resume, and what it refuses."""
+
+import json
+from functools import partial
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from toys import QUIET, Plain, Predicting, points_data
+
+from al_lightning import STRATEGIES, ActiveLearningLoop
+from al_lightning.journal import Journal
+
+TRAINER = partial(L.Trainer, max_epochs=2, **QUIET)
+
+
+def loop_of(model=None, data=None, **arguments):
+    arguments = {"trainer": TRAINER, "acquisition_size": 15, "num_cycles": 3, **arguments}
+    return ActiveLearningLoop(model or Plain(), data or points_data(), monitors=[], **arguments)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def asked(results):
+    return [result.query and result.query.indices for result in results]
+
+
+# ---- ask, tell, run ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_run_grows_the_labels_and_asks_nothing_after_the_last_fit(strategy):
+    loop = loop_of(strategy=strategy)
+    results = loop.run()
+    assert [result.cycle for result in results] == [1, 2, 3]
+    assert [result.num_labeled for result in results] == [20, 35, 50]
+    assert [len(result.query.indices) for result in results[:-1]] == [15, 15]
+    assert results[-1].query is None
+    assert loop.finished
+    assert loop.ask() is None
+    assert all({"train_loss", "test_acc"} == result.metrics.keys() for result in results)
+    assert loop.data.num_labeled == 50
+
+
+def test_what_is_asked_is_what_gets_labeled():
+    loop = loop_of()
+    first = loop.ask()
+    pool_before = set(loop.data.unlabeled_indices.tolist())
+    assert set(first.indices) <= pool_before
+    loop.tell(first.indices)
+    assert set(loop.data.unlabeled_indices.tolist()) == pool_before - set(first.indices)
+
+
+def test_the_query_holds_the_highest_scores_best_first():
+    loop = loop_of(strategy="margin")
+    query = loop.ask()
+    with torch.inference_mode():
+        x = loop.data.sets.pool.tensors[0]
+        top = loop.model.eval()(x).softmax(-1).topk(2).values
+    scores = 1 - (top[:, 0] - top[:, 1])
+    expected = scores[loop.data.unlabeled_indices].topk(15).values
+    torch.testing.assert_close(torch.tensor(query.scores), expected)
+    torch.testing.assert_close(scores[query.indices], expected)
+
+
+def test_asking_again_gives_the_same_query_without_training_again():
+    loop = loop_of()
+    query = loop.ask()
+    before = weights(loop.model)
+    assert loop.ask() == query
+    assert torch.equal(weights(loop.model), before)
+
+
+def test_labels_told_are_trained_on():
+    loop = loop_of()
+    query = loop.ask()
+    loop.tell(query.indices, [2] * 15)
+    assert loop.data.labels_of(query.indices) == [2] * 15
+    later = [int(y) for _, ys in loop.data.train_dataloader() for y in ys]
+    assert later.count(2) >= 15
+
+
+def test_a_part_of_the_query_may_be_told_and_the_rest_returns_to_the_pool():
+    loop = loop_of()
+    query = loop.ask()
+    loop.tell(query.indices[:4])
+    assert loop.data.num_labeled == 24
+    assert loop.ask().cycle == 2
+
+
+@pytest.mark.parametrize(
+    ("pick", "labels", "message"),
+    [
+        (lambda q, pool: [*q[:2], next(i for i in pool if i not in q)], None, "not asked for"),
+        (lambda q, pool: [], None, "got none"),
+        (lambda q, pool: q[:2], [1], "one an index, got 1 for 2"),
+        (lambda q, pool: [q[0], q[0]], None, "must not repeat"),
+    ],
+)
+def test_tell_refuses_and_changes_nothing(pick, labels, message):
+    loop = loop_of()
+    query = loop.ask()
+    with pytest.raises(ValueError, match=message):
+        loop.tell(pick(query.indices, loop.data.unlabeled_indices.tolist()), labels)
+    assert loop.data.num_labeled == 20
+    assert loop.ask() == query
+
+
+def test_tell_needs_a_question():
+    with pytest.raises(ValueError, match=r"call ask\(\) first"):
+        loop_of().tell([1])
+
+
+def test_an_empty_pool_ends_the_run():
+    loop = loop_of(data=points_data(40), num_cycles=10)
+    assert [result.num_labeled for result in loop.run()] == [20, 35, 40]
+    assert loop.data.num_unlabeled == 0
+
+
+def test_a_target_ends_the_run():
+    always = loop_of(target=("test_acc", 0.0)).run()
+    assert len(always) == 1
+    assert always[0].query is None
+    assert len(loop_of(target=("test_acc", 1.1)).run()) == 3
+    with pytest.raises(ValueError, match=r"got 'acc'; it logs \['test_acc', 'train_loss'\]"):
+        loop_of(target=("acc", 0.5)).run()
+
+
+def test_candidates_are_a_seeded_subset_and_the_right_rows_are_labeled():
+    seen = []
+
+    def watch(pool, num, generator):
+        seen.append(pool)
+        return torch.arange(num)
+
+    results = loop_of(strategy=watch, candidate_size=30).run()
+    again = loop_of(strategy=watch, candidate_size=30).run()
+    assert asked(results) == asked(again)
+    assert [len(pool) for pool in seen] == [30] * 4
+    assert not torch.equal(seen[0].indices, seen[1].indices)
+    for pool, query in zip(seen[:2], asked(results)[:2], strict=True):
+        assert query == pool.indices[:15].tolist()
+        x = points_data().sets.pool.tensors[0][pool.indices]
+        assert x.shape == (30, 4)
+
+
+def test_candidate_scores_belong_to_their_rows():
+    loop = loop_of(candidate_size=30)
+    query = loop.ask()
+    with torch.inference_mode():
+        x = loop.data.sets.pool.tensors[0][query.indices]
+        expected = 1 - loop.model.eval()(x).softmax(-1).amax(-1)
+    torch.testing.assert_close(torch.tensor(query.scores), expected)
+
+
+# ---- fresh trainers, cold and warm starts, randomness ----------------------------------------------
+
+
+class Starts(L.Callback):
+    """Notes the weights that each fit begins with, and how many epochs it had."""
+
+    seen: list = []  # on the class: the loop trains with copies of the callback
+
+    def on_fit_start(self, trainer, pl_module):
+        Starts.seen.append(weights(pl_module).clone())
+
+    def on_fit_end(self, trainer, pl_module):
+        Starts.seen.append(trainer.current_epoch)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_cold_starts_go_back_and_warm_starts_go_on(warm):
+    Starts.seen = []
+    model = Plain()
+    given = weights(model).clone()
+    loop = loop_of(model, trainer=partial(TRAINER, callbacks=[Starts()]), warm_start=warm)
+    loop.ask()
+    after_first = weights(model).clone()
+    loop.tell(loop.ask().indices)
+    loop.ask()
+    first_start, first_epochs, second_start, second_epochs = Starts.seen
+    assert (first_epochs, second_epochs) == (2, 2)
+    assert torch.equal(first_start, given)
+    assert torch.equal(second_start, after_first if warm else given)
+
+
+def test_a_stateful_callback_in_a_partial_is_new_in_every_cycle():
+    class StopAtOnce(EarlyStopping):
+        epochs: list = []
+
+        def on_fit_end(self, trainer, pl_module):
+            StopAtOnce.epochs.append(trainer.current_epoch)
+
+    # `mode=max` on a falling loss: the first fit stops after patience; a reused one after 1 epoch.
+    stop = StopAtOnce("train_loss", mode="max", patience=3, check_on_train_epoch_end=True)
+    loop_of(trainer=partial(L.Trainer, max_epochs=9, callbacks=[stop], **QUIET)).run()
+    assert len(set(StopAtOnce.epochs)) == 1
+    assert StopAtOnce.epochs[0] >= 3
+    assert stop.wait_count == 0
+
+
+def test_a_function_and_a_bare_lambda_make_trainers_too():
+    def make(**arguments):
+        return L.Trainer(max_epochs=1, **{**arguments, **QUIET})
+
+    assert len(loop_of(trainer=make, num_cycles=2).run()) == 2
+    assert len(loop_of(trainer=lambda: TRAINER(), num_cycles=2).run()) == 2
+
+
+def test_equal_seeds_give_equal_runs_whatever_the_global_state():
+    torch.manual_seed(1)
+    first = loop_of(strategy="margin")
+    first_results = first.run()
+    torch.manual_seed(2)
+    second = loop_of(strategy="margin")
+    assert asked(second.run()) == asked(first_results)
+    assert torch.equal(weights(first.model), weights(second.model))
+    other = loop_of(strategy="random", seed=1)
+    assert asked(other.run()) != asked(loop_of(strategy="random", seed=2).run())
+
+
+def test_a_run_leaves_the_global_generators_alone():
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    loop_of(num_cycles=2).run()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+# ---- resume --------------------------------------------------------------------------------------
+
+
+def events(run_dir):
+    return [(r["event"], r.get("cycle")) for r in Journal(run_dir / "journal.jsonl").records]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("strategy", ["margin", "random"])
+def test_resumed_after_any_event_equals_uninterrupted(tmp_path, strategy, warm):
+    arguments = {"strategy": strategy, "warm_start": warm}
+    whole = loop_of(run_dir=tmp_path / "whole", **arguments)
+    whole_results = whole.run()
+    lines = (tmp_path / "whole" / "journal.jsonl").read_text().splitlines(keepends=True)
+    for cut in range(1, len(lines) + 1):
+        run_dir = tmp_path / f"cut_{cut}"
+        loop_of(run_dir=run_dir, **arguments).run()
+        (run_dir / "journal.jsonl").write_text("".join(lines[:cut]))
+        resumed = ActiveLearningLoop.resume(
+            run_dir, Plain(seed=99), points_data(seed=7), trainer=TRAINER, monitors=[]
+        )
+        results = resumed.run()
+        assert asked(results) == asked(whole_results), cut
+        assert [r.metrics for r in results] == [r.metrics for r in whole_results], cut
+        assert torch.equal(weights(resumed.model), weights(whole.model)), cut
+        assert events(run_dir) == events(tmp_path / "whole"), cut
+
+
+def test_finished_steps_are_not_repeated(tmp_path):
+    loop = loop_of(run_dir=tmp_path)
+    loop.tell(loop.ask().indices)
+    done = events(tmp_path)
+    again = ActiveLearningLoop.resume(
+        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
+    )
+    assert again.results == loop.results
+    assert again.data.num_labeled == 35
+    again.run()
+    assert events(tmp_path)[: len(done)] == done
+    assert [e for e, _ in events(tmp_path)].count("fit") == 3
+
+
+def test_told_labels_survive_a_resume(tmp_path):
+    loop = loop_of(run_dir=tmp_path)
+    query = loop.ask()
+    loop.tell(query.indices, torch.full((15,), 2))
+    again = ActiveLearningLoop.resume(
+        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
+    )
+    assert again.data.labels_of(query.indices) == [2] * 15
+
+
+def test_a_query_that_waits_for_labels_is_asked_again_after_a_resume(tmp_path):
+    query = loop_of(run_dir=tmp_path).ask()
+    again = ActiveLearningLoop.resume(
+        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
+    )
+    assert again.ask() == query
+
+
+def test_resume_explains_what_it_cannot_resume(tmp_path):
+    def resume(folder=tmp_path / "run", **arguments):
+        return ActiveLearningLoop.resume(
+            folder, Plain(), arguments.pop("data", points_data()), trainer=TRAINER, **arguments
+        )
+
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        resume(tmp_path / "nothing")
+
+    def mine(pool, num, generator):
+        return torch.arange(num)
+
+    loop_of(strategy=mine, run_dir=tmp_path / "run").ask()
+    with pytest.raises(ValueError, match="strategy must be one of"):
+        resume()
+    assert resume(strategy=mine, monitors=[]).ask().cycle == 1
+    with pytest.raises(ValueError, match="of 120 rows, this data set has 90"):
+        resume(data=points_data(90), strategy=mine)
+
+
+# ---- what is refused, before any training, with nothing written ----------------------------------
+
+
+class Refusing(Plain):
+    def training_step(self, batch, batch_idx):
+        raise AssertionError("training began")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"strategy": "entrpy"}, ValueError, "did you mean 'entropy'"),
+        ({"acquisition_size": 0}, ValueError, "acquisition_size must be at least 1, got 0"),
+        ({"num_cycles": 0}, ValueError, "num_cycles must be at least 1, got 0"),
+        ({"candidate_size": 3}, ValueError, "at least acquisition_size=15, got 3"),
+        ({"trainer": TRAINER()}, TypeError, "a function that makes a new Trainer.*got Trainer"),
+        ({"trainer": lambda: 3}, TypeError, "must make a lightning.Trainer, got int"),
+        (
+            {"trainer": lambda trainer=TRAINER(): trainer},
+            ValueError,
+            "found Trainer.* handed out twice",
+        ),
+        (
+            {"trainer": lambda stop=EarlyStopping("x"): TRAINER(callbacks=[stop])},
+            ValueError,
+            "found EarlyStopping handed out twice",
+        ),
+        (
+            {"model": Predicting(lambda logits: "nothing")},
+            ValueError,
+            r"predict_step must return logits.*got str",
+        ),
+        (
+            {"model": Predicting(lambda logits: logits.softmax(-1))},
+            ValueError,
+            "return the logits, or",
+        ),
+    ],
+)
+def test_mistakes_are_named_before_training_and_nothing_is_written(
+    tmp_path, arguments, error, message
+):
+    with pytest.raises(error, match=message):
+        loop_of(**{"model": Refusing(), "run_dir": tmp_path / "run", **arguments}).run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_a_run_is_refused_and_kept(tmp_path):
+    loop_of(run_dir=tmp_path).ask()
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"must not hold a run.*ActiveLearningLoop.resume\('"):
+        loop_of(run_dir=tmp_path)
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="must be a folder that can be written.*is a file"):
+        loop_of(run_dir=tmp_path / "file" / "run")
+
+
+def test_nan_in_the_scores_stops_the_run_and_the_split_is_as_before(tmp_path):
+    data = points_data()
+    loop = loop_of(data=data, run_dir=tmp_path)
+    loop.tell(loop.ask().indices)
+    bad = int(data.unlabeled_indices[17])
+    before = data.pool.labeled_N.clone()
+    data.sets.pool.tensors[0][bad] = float("inf")
+    with pytest.raises(ValueError, match=rf"NaN or infinite, data-set indices \[{bad}\]"):
+        loop.ask()
+    assert torch.equal(data.pool.labeled_N, before)
+    assert ("query", 2) not in events(tmp_path)
+
+
+def test_the_journal_is_plain_json(tmp_path):
+    loop_of(run_dir=tmp_path).run()
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["event"] for record in records] == [
+        "start",
+        *["fit", "test", "query", "labels"] * 2,
+        *["fit", "test", "end"],
+    ]
+    assert records[0]["config"]["strategy"] == "least_confidence"

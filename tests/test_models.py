@@ -1,0 +1,116 @@
+"""``LitSimpleCNN`` against the tutorial's network, written the tutorial's way."""
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import QUIET
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from al_lightning import LitSimpleCNN
+from al_lightning.models import random_affine
+from al_lightning.trainers import quiet
+
+
+class TutorialCNN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3)
+        self.conv2 = nn.Conv2d(32, 64, 3)
+        self.fc1 = nn.Linear(9216, 128)
+        self.fc2 = nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = F.relu(self.conv1(x))
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return self.fc2(F.relu(self.fc1(torch.flatten(x, 1))))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def test_weights_move_to_and_from_the_tutorials_network(images):
+    ours, theirs = LitSimpleCNN(), TutorialCNN()
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(images), theirs(images))
+    theirs.load_state_dict(LitSimpleCNN().state_dict())
+    assert sum(p.numel() for p in ours.parameters()) == 1_199_882
+
+
+def test_gradients_are_the_tutorials(images):
+    ours, theirs = LitSimpleCNN(), TutorialCNN()
+    ours.load_state_dict(theirs.state_dict())
+    y = torch.arange(6)
+    F.cross_entropy(ours(images), y).backward()
+    F.cross_entropy(theirs(images), y).backward()
+    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, msg=name)
+
+
+def test_prediction_is_softmax_uncertainty(images):
+    model = LitSimpleCNN(dropout=0.5).eval()
+    with torch.inference_mode():
+        out = model.predict_step((images, torch.zeros(6)), 0)
+        expected = model(images).softmax(-1)
+    torch.testing.assert_close(out["probs"], expected)
+    torch.testing.assert_close(out["uncertainty"], 1 - expected.max(-1).values)
+    assert out["embedding"].shape == (6, 128)
+
+
+def test_dropout_acts_in_training_alone(images):
+    model = LitSimpleCNN(dropout=0.5)
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+    assert (model.dropout1.p, model.dropout2.p) == (0.25, 0.5)
+
+
+def test_affine_moves_but_keeps_its_limits():
+    blob = torch.zeros(500, 1, 28, 28)
+    blob[:, :, 13:15, 13:15] = 1
+    moved = random_affine(blob)
+    assert moved.shape == blob.shape
+    mass = moved.sum((1, 2, 3))
+    rows = (moved.sum(3)[:, 0] * torch.arange(28)).sum(1) / mass
+    columns = (moved.sum(2)[:, 0] * torch.arange(28)).sum(1) / mass
+    # Two pixels along axes turned by ten degrees about the middle, 13.5, in an image that may
+    # shrink by a tenth: 2 (cos 10 + sin 10) / 0.9.
+    for centre in (rows, columns):
+        assert ((centre - 13.5).abs() < 2.58 + 0.1).all()
+        assert centre.std() > 0.8
+        assert abs(centre.mean() - 13.5) < 0.3
+    still = random_affine(blob, degrees=0, shift=0, scale=0)
+    torch.testing.assert_close(still, blob, atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_one_cycle_spans_the_fit(images):
+    rates = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, *args):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    model = LitSimpleCNN(lr=0.01, schedule="one_cycle", augment=True)
+    loader = DataLoader(TensorDataset(images, torch.arange(6)), batch_size=1)
+    with quiet():
+        L.Trainer(max_epochs=3, callbacks=[Watch()], **QUIET).fit(model, loader)
+    assert len(rates) == 18
+    assert max(rates) == pytest.approx(0.01, rel=0.02)
+    assert rates[-1] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lr": 0}, "lr must be positive, got 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"schedule": "cosine"}, "got 'cosine'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LitSimpleCNN(**arguments)

@@ -1,0 +1,60 @@
+"""The mask and the packed rows against plain sets and lists."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from al_lightning.pool import Pool, UnlabeledRows
+
+
+@given(mask=st.lists(st.booleans(), max_size=300), repeat=st.integers(1, 60), data=st.data())
+def test_unlabeled_rows_are_the_set_bits_in_order(mask, repeat, data):
+    mask_N = np.array(mask * repeat, dtype=bool)  # long enough to span several blocks
+    rows = UnlabeledRows(mask_N)
+    expected = [i for i, bit in enumerate(mask_N) if bit]
+    assert len(rows) == len(expected)
+    assert rows.at(range(len(rows))) == expected
+    if expected:
+        positions = data.draw(st.lists(st.integers(0, len(expected) - 1), max_size=20))
+        assert rows.at(positions) == [expected[position] for position in positions]
+
+
+@given(data=st.data(), num_rows=st.integers(1, 40))
+def test_pool_agrees_with_two_sets(data, num_rows):
+    order = data.draw(st.permutations(range(num_rows)))
+    cuts = sorted(data.draw(st.tuples(*[st.integers(1, num_rows)] * 2)))
+    initial, told, held_out = order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :][:3]
+    pool = Pool(num_rows, initial, held_out)
+    pool.label(told)
+    labeled = set(initial) | set(told)
+    unlabeled = set(range(num_rows)) - labeled - set(held_out)
+    assert pool.labeled_indices.tolist() == sorted(labeled)
+    assert pool.unlabeled_indices.tolist() == sorted(unlabeled)
+    assert (pool.num_labeled, pool.num_unlabeled) == (len(labeled), len(unlabeled))
+    assert pool.unlabeled_rows().at(range(len(unlabeled))) == sorted(unlabeled)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([5, 10], r"in 0..9, found 1 outside: \[10\]"),
+        ([-1], r"outside: \[-1\]"),
+        ([5, 6, 5], r"must not repeat, found \[5\]"),
+        ([5, 0], r"found 1 labeled already: \[0\]"),
+        ([5, 9], r"held out for validation, found \[9\]"),
+    ],
+)
+def test_label_is_all_or_nothing(indices, message):
+    pool = Pool(10, [0, 1], held_out=[9])
+    before = pool.labeled_N.clone()
+    with pytest.raises(ValueError, match=message):
+        pool.label(indices)
+    assert torch.equal(pool.labeled_N, before)
+    assert pool.num_labeled == 2
+
+
+def test_pool_starts_with_a_label():
+    with pytest.raises(ValueError, match="at least one row must be labeled"):
+        Pool(10, [])
