@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -99,18 +100,36 @@ class ActiveCLI(LightningCLI):
         super().parse_arguments(parser, [f"--config={config}", *given])
 
     def instantiate_classes(self) -> None:
-        """Makes model and data; a Trainer is made for each cycle instead."""
+        """Makes model and data, and one Trainer to see that its arguments work."""
         try:
             with quiet():
                 super().instantiate_classes()
         except (ValueError, TypeError) as error:
             self._exit(error)
 
+    def instantiate_trainer(self, **defaults: Any) -> L.Trainer:
+        """A Trainer with new callbacks; ``defaults`` fill what the configuration leaves open."""
+        configured = self.config_init["trainer"]
+        arguments = {n: value for n, value in defaults.items() if configured.get(n) is None}
+        # LightningCLI makes the callbacks once, and a Trainer adds its own to the list it is given.
+        callbacks = copy.deepcopy(configured.get("callbacks")) or []
+        shows_bar = configured.get("enable_progress_bar")
+        if shows_bar is None:
+            # A bar that redraws itself floods a log file; on a terminal it is wanted.
+            shows_bar = arguments.setdefault("enable_progress_bar", sys.stdout.isatty())
+        if shows_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            callbacks.append(PassingProgressBar())
+        return super().instantiate_trainer(**arguments, callbacks=callbacks)
+
     def _make_loop(self) -> ActiveLearningLoop:
         active = dict(self.config_init["active"])
         resume = active.pop("resume")
         run_dir = active.pop("run_dir")
-        parts: Any = {"model": self.model, "data": self.datamodule, "trainer": self._cycle_trainer}
+        parts: Any = {
+            "model": self.model,
+            "data": self.datamodule,
+            "trainer": self.instantiate_trainer,
+        }
         try:
             if resume:
                 return ActiveLearningLoop.resume(run_dir, **parts)
@@ -122,25 +141,13 @@ class ActiveCLI(LightningCLI):
         self._write_config(folder)
         return loop
 
-    def _cycle_trainer(self, **defaults: Any) -> L.Trainer:
-        """A Trainer with new callbacks; what the configuration leaves open comes from the loop."""
-        configured = self.config_init["trainer"]
-        arguments = {n: value for n, value in defaults.items() if configured.get(n) is None}
-        callbacks = copy.deepcopy(configured.get("callbacks")) or []
-        # A bar that redraws itself floods a log file; on a terminal it is wanted.
-        shows_bar = configured.get("enable_progress_bar")
-        if shows_bar is None:
-            shows_bar = arguments.setdefault("enable_progress_bar", sys.stdout.isatty())
-        if shows_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
-            callbacks.append(PassingProgressBar())
-        return self.instantiate_trainer(**arguments, callbacks=callbacks)
-
     @rank_zero_only
     def _write_config(self, folder: Path) -> None:
-        self.config["active"]["run_dir"] = str(folder)
-        self.parser.save(
-            self.config, str(folder / CONFIG), skip_none=False, overwrite=True, multifile=False
-        )
+        config = copy.deepcopy(self.config_dump)
+        config["active"]["run_dir"] = str(folder)
+        del config["seed_everything"]  # both follow active.seed
+        config["data"].pop("seed", None)
+        (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
     def _exit(self, error: Exception) -> None:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)

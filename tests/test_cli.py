@@ -1,0 +1,222 @@
+"""The command line: LightningCLI's groups, the run folder, resuming, and its errors."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_mnist import write_tiny_mnist
+
+from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
+from al_lightning.journal import Journal
+from al_lightning.mnist import datamodule as mnist_datamodule
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "--trainer.max_epochs=2",
+    "--trainer.accelerator=cpu",
+    "--data.initial_labeled_size=30",
+    "--active.acquisition_size=12",
+    "--active.num_cycles=3",
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs train.py's command line in ``tmp_path`` on small files."""
+    write_tiny_mnist(tmp_path / "data")
+    monkeypatch.setattr(mnist_datamodule, "ensure_mnist", lambda data_dir: data_dir)
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args, config="mnist.yaml"):
+        state = torch.random.get_rng_state()
+        try:
+            return ActiveCLI(
+                LitSimpleCNN,
+                ActiveMNISTDataModule,
+                runs_dir="runs/mnist",
+                config_file=ROOT / "configs" / config,
+                args=list(args),
+            )
+        finally:
+            torch.random.set_rng_state(state)
+
+    return run
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_the_whole_run_folder(run, capsys):
+    cli = run(*SMALL, "--active.strategy=margin")
+    out = capsys.readouterr().out
+    folder = Path("runs/mnist/version_0")
+
+    lines = [line for line in out.splitlines() if line.startswith("cycle ")]
+    assert len(lines) == 3
+    pattern = r"cycle 1/3 \| labels 30 \| train_loss [\d.]+ \| test_acc 0\.\d{4} \| [\d.]+ s"
+    assert re.fullmatch(pattern, lines[0])
+
+    rows = table(folder / "metrics.csv")
+    assert [(row["cycle"], row["num_labeled"]) for row in rows] == [
+        ("1", "30"),
+        ("2", "42"),
+        ("3", "54"),
+    ]
+    assert (
+        list(rows[0])[:9]
+        == (
+            "cycle num_labeled train_loss test_loss test_acc "
+            "fit_seconds test_seconds predict_seconds query_seconds"
+        ).split()
+    )
+    assert [float(row["test_acc"]) for row in rows] == [
+        result.metrics["test_acc"] for result in cli.results
+    ]
+    assert rows[-1]["predict_seconds"] == ""
+
+    asked = table(folder / "queries" / "cycle_1.csv")
+    assert list(asked[0]) == ["index", "score", "predicted", "label"]
+    assert [int(row["index"]) for row in asked] == cli.results[0].query.indices
+    assert [int(row["label"]) for row in asked] == [int(row["index"]) % 10 for row in asked]
+    assert not (folder / "queries" / "cycle_3.csv").exists()
+    for picture in ("progress.png", "queries/cycle_1.png", "queries/cycle_2.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    for cycle in (1, 2, 3):
+        weights = folder / f"cycle_{cycle}" / "weights.ckpt"
+        LitSimpleCNN.load_from_checkpoint(weights, weights_only=True)
+
+
+def test_tensorboard_shows_curves_by_labels_and_each_cycles_training(run):
+    cli = run(*SMALL)
+    folder = Path("runs/mnist/version_0")
+    events = EventAccumulator(str(folder)).Reload()
+    for name in ("test_acc", "test_loss", "train_loss"):
+        points = [(e.step, e.value) for e in events.Scalars(f"active/{name}")]
+        assert [step for step, _ in points] == [30, 42, 54]
+        assert [value for _, value in points] == pytest.approx(
+            [result.metrics[name] for result in cli.results]
+        )
+    assert set(events.Tags()["images"]) == {"active/queries", "active/progress"}
+    for cycle in (1, 2, 3):
+        curves = EventAccumulator(str(folder / f"cycle_{cycle}")).Reload()
+        assert len(curves.Scalars("train_loss_epoch")) == 2
+        assert len(curves.Scalars("train_loss_step")) >= 2
+
+
+def test_config_yaml_repeats_the_run(run):
+    first = run(*SMALL, "--active.seed=7", "--active.run_dir=one")
+    config = yaml.safe_load(Path("one/config.yaml").read_text())
+    assert config["active"]["seed"] == 7
+    assert config["trainer"]["max_epochs"] == 2
+    again = run("--config=one/config.yaml", "--active.run_dir=two")
+    assert again.results[-1].metrics == first.results[-1].metrics
+    assert [r.query and r.query.indices for r in again.results] == [
+        r.query and r.query.indices for r in first.results
+    ]
+    assert run(*SMALL, "--active.seed=8").results[0].metrics != first.results[0].metrics
+
+
+def test_run_folders_are_numbered(run):
+    for _ in range(2):
+        run(*SMALL, "--active.num_cycles=1", "--active.strategy=random")
+    assert sorted(path.name for path in Path("runs/mnist").iterdir()) == ["version_0", "version_1"]
+
+
+def test_resume_goes_on_under_the_configuration_of_the_run(run):
+    whole = run(*SMALL, "--active.run_dir=whole", "--model.lr=0.002")
+    run(*SMALL, "--active.run_dir=cut", "--model.lr=0.002")
+    journal = Path("cut/journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:6]))  # killed in the second cycle, after its fit
+    resumed = run("--active.run_dir=cut", "--active.resume=true")
+    assert [r.metrics for r in resumed.results] == [r.metrics for r in whole.results]
+    assert Journal(journal).records[-1]["event"] == "end"
+    shown = EventAccumulator("cut").Reload()
+    assert [e.step for e in shown.Scalars("active/test_acc")] == [30, 42, 54]
+    assert len(table("cut/metrics.csv")) == 3
+
+
+def test_resuming_a_finished_run_changes_nothing(run):
+    run(*SMALL, "--active.run_dir=run")
+    before = Path("run/journal.jsonl").read_bytes(), Path("run/metrics.csv").read_bytes()
+    again = run("--active.run_dir=run", "--active.resume=true")
+    assert len(again.results) == 3
+    assert (Path("run/journal.jsonl").read_bytes(), Path("run/metrics.csv").read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--active.strategy=margn"], "did you mean 'margin'"),
+        (["--active.acquisition_size=0"], "acquisition_size must be at least 1, got 0"),
+        (["--active.num_cycles=-1"], "num_cycles must be at least 1, got -1"),
+        (["--data.initial_labeled_size=0"], "initial_labeled_size must be at least 1, got 0"),
+        (["--data.initial_labeled_size=301"], "got 301 rows of 300"),
+        (["--model.dropout=1.5"], r"dropout must be in \[0, 1\), got 1.5"),
+        (["--active.run_dir=data/t10k-labels-idx1-ubyte/x"], "is a file; name another folder"),
+        (["--active.resume=true"], "needs --active.run_dir"),
+        (["--active.resume=true", "--active.run_dir=nowhere"], "holds no run to resume"),
+        (["--active.nonsense=1"], "nonsense"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(run, capsys, args, message):
+    with pytest.raises(SystemExit) as exit:
+        run(*SMALL, *args)
+    assert exit.value.code == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err)
+    assert "Traceback" not in err
+    assert not Path("runs").exists()
+
+
+def test_a_folder_with_a_run_is_not_overwritten(run, capsys):
+    run(*SMALL, "--active.run_dir=run", "--active.num_cycles=1")
+    with pytest.raises(SystemExit):
+        run(*SMALL, "--active.run_dir=run")
+    assert "--active.resume true" in capsys.readouterr().err
+
+
+def test_callbacks_from_the_configuration_are_new_in_every_cycle(run):
+    stop = [
+        "--trainer.callbacks+=EarlyStopping",
+        "--trainer.callbacks.monitor=train_loss",
+        "--trainer.callbacks.mode=max",
+        "--trainer.callbacks.patience=1",
+        "--trainer.callbacks.check_on_train_epoch_end=true",
+        "--trainer.max_epochs=6",
+    ]
+    run(*SMALL, *stop)
+    epochs = [
+        len(EventAccumulator(f"runs/mnist/version_0/cycle_{cycle}").Reload().Scalars("epoch"))
+        for cycle in (1, 2, 3)
+    ]
+    assert min(epochs) >= 2
+
+
+def test_the_tutorials_configuration_is_the_tutorial(run):
+    cli = run(*SMALL[1:], "--active.run_dir=run", config="tutorial.yaml")
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 1
+    assert config["model"] == {
+        "lr": 0.001,
+        "dropout": 0.0,
+        "augment": False,
+        "schedule": "constant",
+    }
+    assert config["active"]["warm_start"] is True
+    assert config["data"]["batch_size"] == 64
+    assert len(cli.results) == 3
+    given = yaml.safe_load((ROOT / "configs" / "tutorial.yaml").read_text())
+    assert given["data"]["initial_labeled_size"] == 1000
+    assert (given["active"]["acquisition_size"], given["active"]["num_cycles"]) == (500, 5)
+    default = yaml.safe_load((ROOT / "configs" / "mnist.yaml").read_text())
+    # Over the defaults of train.py, the tutorial's file must not leave one of theirs standing.
+    for group in ("trainer", "model", "active"):
+        assert default[group].keys() <= given[group].keys()
