@@ -69,13 +69,9 @@ def test_a_run_leaves_the_whole_run_folder(run, capsys):
         ("2", "42"),
         ("3", "54"),
     ]
-    assert (
-        list(rows[0])[:9]
-        == (
-            "cycle num_labeled train_loss test_loss test_acc "
-            "fit_seconds test_seconds predict_seconds query_seconds"
-        ).split()
-    )
+    header = "cycle,num_labeled,train_loss,test_loss,test_acc"
+    seconds = "fit_seconds,test_seconds,predict_seconds,query_seconds"
+    assert list(rows[0])[:9] == [*header.split(","), *seconds.split(",")]
     assert [float(row["test_acc"]) for row in rows] == [
         result.metrics["test_acc"] for result in cli.results
     ]

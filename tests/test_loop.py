@@ -156,7 +156,7 @@ def test_candidate_scores_belong_to_their_rows():
     torch.testing.assert_close(torch.tensor(query.scores), expected)
 
 
-# ---- fresh trainers, cold and warm starts, randomness ----------------------------------------------
+# ---- fresh trainers, cold and warm starts, randomness --------------------------------------------
 
 
 class Starts(L.Callback):

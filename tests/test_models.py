@@ -4,9 +4,9 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import QUIET
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from toys import QUIET
 
 from al_lightning import LitSimpleCNN
 from al_lightning.models import random_affine

@@ -57,12 +57,13 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
         axes.plot(cycles, values, marker="o", color=color)
         axes.set(title=title, xlabel="cycle", xticks=cycles)
         axes.grid(alpha=0.3)
+        axes.margins(y=0.15)  # room for the last value
         if cycles:
             last = f"{values[-1]:.4f}" if title != "labeled rows" else f"{values[-1]:,}"
             axes.annotate(
                 last,
                 (cycles[-1], values[-1]),
-                xytext=(-4, 6),
+                xytext=(0, 7),
                 textcoords="offset points",
                 ha="right",
             )
@@ -86,7 +87,7 @@ def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(2.1 * columns, 2.5 * rows), layout="constrained")
     figure.suptitle(f"cycle {result.cycle}: asked at {result.num_labeled:,} labels")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for position, (axes, image) in enumerate(zip(grid, images, strict=False)):
