@@ -2,16 +2,11 @@
 
 from al_lightning.cli import ActiveCLI
 from al_lightning.datamodule import ActiveDataModule, DataSets
-from al_lightning.loop import (
-    DEFAULT_MONITORS,
-    ActiveLearningLoop,
-    CycleResult,
-    Monitor,
-    Query,
-)
+from al_lightning.loop import DEFAULT_MONITORS, ActiveLearningLoop, Monitor
 from al_lightning.mnist import ActiveMNISTDataModule
 from al_lightning.models import LitSimpleCNN
 from al_lightning.monitor import Console, Pictures, Tables, TensorBoard
+from al_lightning.records import CycleResult, Query
 from al_lightning.strategies import STRATEGIES, PoolOutputs, Strategy, by_score
 
 DEFAULT_MONITORS.extend([Tables, TensorBoard, Pictures, Console])

@@ -14,10 +14,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 
 from al_lightning.datamodule import ActiveDataModule
-from al_lightning.loop import JOURNAL, ActiveLearningLoop, CycleResult
+from al_lightning.loop import ActiveLearningLoop
+from al_lightning.records import CycleResult
+from al_lightning.run_folder import CONFIG, next_version
 from al_lightning.trainers import PassingProgressBar, quiet
-
-CONFIG = "config.yaml"
 
 
 class ActiveCLI(LightningCLI):
@@ -38,7 +38,7 @@ class ActiveCLI(LightningCLI):
         args: Command line; ``sys.argv[1:]`` when not given.
 
     Attributes:
-        results: One record a cycle, see :class:`~al_lightning.loop.CycleResult`.
+        results: One record a cycle, see :class:`~al_lightning.records.CycleResult`.
 
     Exits with status 2 and one sentence when the arguments cannot work.
     """
@@ -133,7 +133,7 @@ class ActiveCLI(LightningCLI):
         try:
             if resume:
                 return ActiveLearningLoop.resume(run_dir, **parts)
-            folder = Path(run_dir) if run_dir else _next_version(self.runs_dir)
+            folder = Path(run_dir) if run_dir else next_version(self.runs_dir)
             loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
             loop.prepare()
         except (ValueError, TypeError, RuntimeError, OSError) as error:
@@ -152,13 +152,3 @@ class ActiveCLI(LightningCLI):
     def _exit(self, error: Exception) -> None:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def _next_version(runs_dir: Path) -> Path:
-    """The first ``version_N`` that holds no run and is above all that do."""
-    taken = [
-        int(path.parent.name.removeprefix("version_"))
-        for path in runs_dir.glob(f"version_*/{JOURNAL}")
-        if path.parent.name.removeprefix("version_").isdigit()
-    ]
-    return runs_dir / f"version_{max(taken, default=-1) + 1}"

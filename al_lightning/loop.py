@@ -9,11 +9,9 @@ that resumed after a crash.
 """
 
 import copy
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,8 @@ from al_lightning.datamodule import ActiveDataModule
 from al_lightning.inference import read_pool
 from al_lightning.journal import Journal, Record
 from al_lightning.randomness import generator, seeded
+from al_lightning.records import CycleResult, Query
+from al_lightning.run_folder import INITIAL_WEIGHTS, JOURNAL, WEIGHTS, check_vacant
 from al_lightning.strategies import (
     PoolOutputs,
     Select,
@@ -36,38 +36,6 @@ from al_lightning.strategies import (
     strategy_name,
 )
 from al_lightning.trainers import TrainerFactory, check_factory, new_trainer, quiet
-
-JOURNAL = "journal.jsonl"
-WEIGHTS = "weights.ckpt"
-INITIAL_WEIGHTS = "initial_weights.pt"
-
-
-@dataclass(frozen=True)
-class Query:
-    """Rows to label next, most wanted first."""
-
-    cycle: int
-    indices: list[int]
-    """Data-set indices."""
-    scores: list[float] | None = None
-    """One a row, higher = label sooner; None for a strategy without scores."""
-    predicted: list[int] | None = None
-    """The model's likeliest class, one a row; None when the pool was not read."""
-
-
-@dataclass(frozen=True)
-class CycleResult:
-    """What one cycle did."""
-
-    cycle: int
-    num_labeled: int
-    """Training-set size of this cycle's fit."""
-    metrics: dict[str, float]
-    """What the module logged in fit and test, by name."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time of ``fit``, ``test``, ``predict`` and ``query``."""
-    query: Query | None = None
-    """What was asked after it; None in the last cycle."""
 
 
 class Monitor:
@@ -167,7 +135,7 @@ class ActiveLearningLoop:
         self._journal = Journal()
         self._watching: list[Monitor] | None = None
         if self.run_dir is not None and _is_first_rank():
-            _check_vacant(self.run_dir)
+            check_vacant(self.run_dir)
 
     @classmethod
     def resume(
@@ -306,8 +274,7 @@ class ActiveLearningLoop:
             return
         with quiet():
             self._try_predicting()
-        is_new = not self._journal.records
-        if is_new:
+        if not self._journal.records:
             self._open_run_dir()
         makers = DEFAULT_MONITORS if self.run_dir is not None else []
         watching = [make() for make in makers] if self.monitors is None else self.monitors
@@ -394,8 +361,6 @@ class ActiveLearningLoop:
         with seeded(self.seed, "fit", cycle):
             trainer.fit(self.model, datamodule=self.data)
         seconds = time.perf_counter() - begin
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         if self.run_dir is not None:
             trainer.save_checkpoint(self.run_dir / f"cycle_{cycle}" / WEIGHTS, weights_only=True)
         return {
@@ -503,18 +468,3 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _is_first_rank() -> bool:
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
-
-
-def _check_vacant(run_dir: Path) -> None:
-    if (run_dir / JOURNAL).exists():
-        raise ValueError(
-            f"run_dir must not hold a run, found {run_dir / JOURNAL}; go on with it by "
-            f"ActiveLearningLoop.resume({str(run_dir)!r}, ...) or --active.resume true, or name "
-            "another folder"
-        )
-    existing = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise ValueError(
-            f"run_dir must be a folder that can be written, got {run_dir}: {existing} is "
-            f"{'not writable' if existing.is_dir() else 'a file'}; name another folder"
-        )

@@ -55,7 +55,8 @@ def check_factory(factory: TrainerFactory) -> None:
 
     Raises:
         TypeError: when ``factory`` is not a function that returns a Trainer.
-        ValueError: when it hands out the same Trainer or the same callback twice.
+        ValueError: when it hands out the same Trainer or the same callback twice, or a Trainer that
+            predicts only some batches.
     """
     if not callable(factory):
         raise TypeError(
@@ -69,6 +70,12 @@ def check_factory(factory: TrainerFactory) -> None:
                 f"trainer must make a lightning.Trainer, got {type(trainer).__name__}; import it "
                 "from `lightning`, not from `pytorch_lightning`"
             )
+    limit = made[0].limit_predict_batches
+    if not (isinstance(limit, float) and limit == 1.0):
+        raise ValueError(
+            f"the whole pool must be predicted, found limit_predict_batches={limit} (fast_dev_run "
+            "sets it too); to score a part of the pool use candidate_size"
+        )
     first, second = ([trainer, *trainer.callbacks] for trainer in made)  # type: ignore[attr-defined]
     shared = [type(one).__name__ for one in first if any(one is other for other in second)]
     if shared:

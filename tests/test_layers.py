@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "al_lightning"
 LAYERS = [
     {"acquisition"},
-    {"pool", "journal", "randomness", "rows"},
+    {"pool", "rows", "journal", "records", "run_folder", "randomness"},
     {"strategies", "models", "datamodule", "trainers"},
     {"mnist", "inference"},
     {"loop"},

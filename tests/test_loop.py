@@ -337,6 +337,11 @@ class Refusing(Plain):
             "found EarlyStopping handed out twice",
         ),
         (
+            {"trainer": partial(TRAINER, limit_predict_batches=3)},
+            ValueError,
+            "limit_predict_batches=3.*use candidate_size",
+        ),
+        (
             {"model": Predicting(lambda logits: "nothing")},
             ValueError,
             r"predict_step must return logits.*got str",

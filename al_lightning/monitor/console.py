@@ -1,6 +1,7 @@
 """One line a cycle on the terminal."""
 
-from al_lightning.loop import ActiveLearningLoop, CycleResult, Monitor
+from al_lightning.loop import ActiveLearningLoop, Monitor
+from al_lightning.records import CycleResult
 
 
 class Console(Monitor):

@@ -12,8 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from al_lightning.loop import ActiveLearningLoop, CycleResult, Monitor
+from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.tables import known_labels
+from al_lightning.records import CycleResult
 
 NUM_IMAGES = 10
 

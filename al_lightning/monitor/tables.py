@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from al_lightning.loop import ActiveLearningLoop, CycleResult, Monitor
+from al_lightning.loop import ActiveLearningLoop, Monitor
+from al_lightning.records import CycleResult
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
 SECONDS = ["fit", "test", "predict", "query"]

@@ -2,9 +2,10 @@
 
 from torch.utils.tensorboard import SummaryWriter
 
-from al_lightning.loop import ActiveLearningLoop, CycleResult, Monitor
+from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.pictures import progress_figure, query_figure
 from al_lightning.monitor.tables import known_labels
+from al_lightning.records import CycleResult
 
 
 class TensorBoard(Monitor):

@@ -1,0 +1,56 @@
+"""The README's Python runs as it stands, in order, on toys in place of the reader's project."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import pytest
+from toys import QUIET, Plain, points
+
+import al_lightning
+from al_lightning import STRATEGIES
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore:The 'val_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
+def test_python_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = dict(STRATEGIES)
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) >= 5
+    names = {
+        "__name__": "readme",
+        "model": Plain(),
+        "train_set": points(400),
+        "plain_set": points(400),
+        "test_set": points(50, seed=1),
+        "my_label_of": lambda index: index % 3,
+    }
+    try:
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), names)
+        assert {"unsure_of_class_2", "second_best"} <= STRATEGIES.keys() - before.keys()
+        names["ActiveLearningLoop"](
+            Plain(),
+            names["ActiveDataModule"](points(60), initial_labeled_size=10),
+            trainer=partial(L.Trainer, max_epochs=1, **QUIET),
+            strategy="unsure_of_class_2",
+            acquisition_size=5,
+            num_cycles=2,
+        ).run()
+    finally:
+        for name in STRATEGIES.keys() - before.keys():
+            del STRATEGIES[name]
+    assert len(names["results"]) == 5
+    assert names["data"].num_labeled == 30 + 2 + 20
+
+
+def test_what_the_readme_names_exists():
+    root = Path(__file__).parent.parent
+    for path in re.findall(r"`((?:configs|examples|benchmarks|docs)/[\w./]+)`", README):
+        assert (root / path).exists(), path
+    for name in set(re.findall(r"from al_lightning import (.*)", README)):
+        assert set(name.split(", ")) <= set(al_lightning.__all__)
