@@ -10,6 +10,7 @@ python benchmarks/bookkeeping.py             # about half a minute
 import statistics
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from common import PeakMemory, arguments, header, interleaved, ratio_line, spread, verdict
@@ -96,15 +97,16 @@ def compare_memory(data: ActiveDataModule, repeats: int) -> None:
 def draw_queries(data: ActiveDataModule, num: int) -> list[Tensor]:
     """Rows of the pool at random, ``num`` times, none of them twice."""
     draw = torch.Generator().manual_seed(0)
-    positions = torch.randint(data.num_unlabeled, (2 * num * QUERY_SIZE,), generator=draw).unique()
-    shuffled = positions[torch.randperm(len(positions), generator=draw)][: num * QUERY_SIZE]
-    return list(data.unlabeled_indices[shuffled].split(QUERY_SIZE))
+    shuffled = torch.randperm(data.num_unlabeled, generator=draw)[: num * QUERY_SIZE]
+    queries = data.unlabeled_indices[shuffled].reshape(num, QUERY_SIZE)
+    return list(queries)
 
 
-def step(data: ActiveDataModule, query: Tensor) -> DataLoader[tuple[Tensor, int]]:
+def step(data: ActiveDataModule, query: Tensor) -> DataLoader[Any]:
     """What is measured."""
     data.label(query)
-    return data.predict_dataloader()
+    loader: DataLoader[Any] = data.predict_dataloader()
+    return loader
 
 
 def first_batch(data: ActiveDataModule) -> Callable[[], object]:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 
 import lightning as L
-import numpy as np
 import torch
 from common import PeakMemory, arguments, header, interleaved, ratio_line, spread, verdict
 from torch import Tensor
@@ -23,6 +22,7 @@ from tutorial import DATA_DIR, SimpleCNN, get_uncertainty, load_mnist
 
 from al_lightning import STRATEGIES, ActiveMNISTDataModule, LitSimpleCNN, PoolOutputs, Strategy
 from al_lightning.inference import read_pool
+from al_lightning.mnist.datamodule import DigitImages
 from al_lightning.trainers import quiet
 
 NUM_ROWS = 60_000
@@ -53,7 +53,7 @@ def compare_times(num_rows: int, repeats: int) -> None:
     theirs.load_state_dict(ours.state_dict())
     tutorial_set: Dataset[tuple[Tensor, int]] = load_mnist(DATA_DIR)[0]
     pool = data.unlabeled_indices
-    images = data.sets.pool.__getitems__(pool.tolist())[0]  # type: ignore[attr-defined]
+    images = digits(data).images_NHW[pool][:, None].float() / 255
 
     def tutorial() -> None:
         rows.tutorial = torch.from_numpy(get_uncertainty(theirs, tutorial_set, pool.tolist()))
@@ -97,6 +97,13 @@ def pool_of(num_rows: int) -> ActiveMNISTDataModule:
     return data
 
 
+def digits(data: ActiveMNISTDataModule) -> DigitImages:
+    """The data set, whose pixels are one tensor."""
+    dataset = data.sets.pool
+    assert isinstance(dataset, DigitImages)
+    return dataset
+
+
 def score_with_library(model: LitSimpleCNN, data: ActiveMNISTDataModule) -> PoolOutputs:
     """As the loop does it; a new Trainer is part of it."""
     strategy = STRATEGIES["least_confidence"]
@@ -116,9 +123,9 @@ def score_bare(model: LitSimpleCNN, images_N1HW: Tensor) -> Tensor:
     """The network and the score, and nothing else."""
     model.eval()
     with torch.inference_mode():
-        return torch.cat(
-            [1 - model(batch).softmax(-1).amax(-1) for batch in images_N1HW.split(BATCH_SIZE)]
-        )
+        starts = range(0, len(images_N1HW), BATCH_SIZE)
+        batches = (images_N1HW[start : start + BATCH_SIZE] for start in starts)
+        return torch.cat([1 - model(batch).softmax(-1).amax(-1) for batch in batches])
 
 
 def memory_line(num_rows: int) -> str:
@@ -128,7 +135,7 @@ def memory_line(num_rows: int) -> str:
     with PeakMemory() as memory:
         score_with_library(model, data)
     line = f"{'peak memory of library, MB':<34} {memory.peak:.0f}"
-    data_mb = np.prod(data.sets.pool.images_NHW.shape) / 1e6  # type: ignore[attr-defined]
+    data_mb = digits(data).images_NHW.nbytes / 1e6
     return f"{line} above the data set of {data_mb:.0f}  {verdict(memory.peak, at_most=200)}"
 
 

@@ -167,13 +167,14 @@ def run_tutorial(
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--strategy", choices=["least_confidence", "random"], default=None)
+    parser.add_argument(
+        "--strategy", choices=["least_confidence", "random"], default="least_confidence"
+    )
     parser.add_argument("--cycles", type=int, default=NUM_CYCLES)
     args = parser.parse_args()
     ensure_mnist(DATA_DIR)
     print(header())
-    strategy = args.strategy or "least_confidence"
-    for record in run_tutorial(args.seed, strategy, num_cycles=args.cycles):
+    for record in run_tutorial(args.seed, args.strategy, num_cycles=args.cycles):
         phases = ", ".join(f"{name} {value:.1f}" for name, value in record["seconds"].items())
         print(
             f"cycle {record['cycle']} | labels {record['num_labeled']} | train_loss "
