@@ -1,6 +1,7 @@
 """``LitSimpleCNN``: the tutorial's small CNN for 28 x 28 grey images, as a LightningModule.
 
-Shape suffixes: B batch rows, H W height and width, C classes, D embedding dimensions.
+Shape suffixes: B batch rows, H W height and width, K posterior samples, C classes, D embedding
+dimensions, F features of the convolutions.
 """
 
 import math
@@ -27,20 +28,23 @@ class LitSimpleCNN(L.LightningModule):
     Args:
         lr: Adam's learning rate; the peak of it under ``one_cycle``.
         dropout: Rate before the last layer; half of it after the pooling.
+        mc_samples: K of MC dropout in prediction (Gal and Ghahramani 2016, arXiv:1506.02142); 1 is
+            the ordinary, deterministic prediction.
         augment: Turns, shifts and scales training images at random by up to 10 degrees, 2 pixels
             and a tenth.
         schedule: ``"constant"``, or ``"one_cycle"`` over the whole fit (Smith and Topin 2017,
             arXiv:1708.07120).
 
     Raises:
-        ValueError: for a rate outside [0, 1), a learning rate that is not positive, or an unknown
-            schedule.
+        ValueError: for a rate outside [0, 1), a learning rate that is not positive, samples below
+            1 or without dropout, or an unknown schedule.
     """
 
     def __init__(
         self,
         lr: float = 1e-3,
         dropout: float = 0.0,
+        mc_samples: int = 1,
         augment: bool = False,
         schedule: Literal["constant", "one_cycle"] = "constant",
     ) -> None:
@@ -49,10 +53,16 @@ class LitSimpleCNN(L.LightningModule):
             raise ValueError(f"lr must be positive, got {lr}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        if mc_samples < 1 or (mc_samples > 1 and dropout == 0):
+            raise ValueError(
+                f"mc_samples must be at least 1, and above 1 needs dropout > 0, got {mc_samples} "
+                f"with dropout={dropout}"
+            )
         if schedule not in ("constant", "one_cycle"):
             raise ValueError(f'schedule must be "constant" or "one_cycle", got {schedule!r}')
         self.save_hyperparameters()
         self.lr = lr
+        self.mc_samples = mc_samples
         self.augment = augment
         self.schedule = schedule
         self.conv1 = nn.Conv2d(1, 32, 3)
@@ -63,6 +73,7 @@ class LitSimpleCNN(L.LightningModule):
         self.dropout2 = nn.Dropout(dropout)
         self.val_acc = MulticlassAccuracy(NUM_CLASSES, average="micro")
         self.test_acc = MulticlassAccuracy(NUM_CLASSES, average="micro")
+        self._masks: tuple[Tensor, Tensor] | None = None
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def forward(self, x_B1HW: Tensor) -> Tensor:
@@ -72,11 +83,14 @@ class LitSimpleCNN(L.LightningModule):
 
     def embed(self, x_B1HW: Tensor) -> Tensor:
         """Activations (B, 128) of the last hidden layer, after its ReLU."""
+        return F.relu_(self.fc1(self.dropout1(self._features(x_B1HW))))
+
+    def _features(self, x_B1HW: Tensor) -> Tensor:
+        """What the convolutions see (B, 9216); no dropout before it."""
         x = x_B1HW.contiguous(memory_format=torch.channels_last)
         x = F.relu_(self.conv1(x))
         x = F.relu_(F.max_pool2d(self.conv2(x), 2))  # same values as ReLU first, a quarter the work
-        x = self.dropout1(x).flatten(1)
-        return F.relu_(self.fc1(x))
+        return x.flatten(1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
@@ -103,15 +117,47 @@ class LitSimpleCNN(L.LightningModule):
         """Softmax uncertainty of a batch.
 
         Returns:
-            ``probs`` (B, 10), ``uncertainty`` (B,) = 1 - max probs, ``embedding`` (B, 128).
+            ``probs`` (B, 10), or (B, K, 10) with K = ``mc_samples`` > 1; ``uncertainty`` (B,), one
+            minus the largest of the mean probabilities; ``embedding`` (B, 128), without dropout.
         """
-        embedding_BD = self.embed(batch[0])
-        probs_BC = self.fc2(embedding_BD).float().softmax(-1)
+        features_BF = self._features(batch[0])
+        embedding_BD = F.relu_(self.fc1(features_BF))
+        if self.mc_samples == 1:
+            probs = self.fc2(embedding_BD).float().softmax(-1)
+        else:
+            logits = [
+                self.fc2(F.relu_(self.fc1(features_BF * mask_F)) * mask_D)
+                for mask_F, mask_D in zip(*(self._masks or self._draw_masks()), strict=True)
+            ]
+            probs = torch.stack(logits, dim=1).float().softmax(-1)
         return {
-            "probs": probs_BC,
-            "uncertainty": least_confidence(probs_BC),
+            "probs": probs,
+            "uncertainty": least_confidence(probs),
             "embedding": embedding_BD,
         }
+
+    def on_predict_start(self) -> None:
+        self._masks = self._draw_masks() if self.mc_samples > 1 else None
+
+    def on_predict_end(self) -> None:
+        self._masks = None
+
+    def _draw_masks(self) -> tuple[Tensor, Tensor]:
+        """Dropout masks (K, F) and (K, D), the same for every row, batch and rank.
+
+        A posterior sample is one set of weights, so one mask for the whole pool; without that the
+        joint of two rows means nothing (Kirsch et al. 2019, arXiv:1906.08158, section 3). They
+        follow from the seed that prediction began with, and are drawn on the CPU, so every device
+        has the same.
+        """
+        draw = torch.Generator().manual_seed(torch.initial_seed())
+
+        def masks(rate: float, width: int) -> Tensor:
+            kept = torch.rand(self.mc_samples, width, generator=draw) >= rate
+            return (kept / (1 - rate)).to(self.device)
+
+        features, hidden = self.fc1.in_features, self.fc2.in_features
+        return masks(self.dropout1.p, features), masks(self.dropout2.p, hidden)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)

@@ -2,9 +2,10 @@
 
 For each seed three runs: the tutorial, ours, and ours with random queries. The promises: the mean
 final accuracies of the tutorial and ours differ by at most .012, and ours is above random queries
-by at least .005. Each finished run is saved at once, and a run that the file holds is not repeated.
+by at least .005. Each finished run is saved at once, and a run that the file holds is not repeated;
+nor is a run of the tutorial that ``default_recipe.py`` has saved.
 
-python benchmarks/parity.py                  # seeds 42 to 46, about 25 minutes on two cores
+python benchmarks/parity.py                  # seeds 42 to 46, 25 minutes on two cores at most
 python benchmarks/parity.py --seeds 42,43
 """
 
@@ -49,8 +50,15 @@ def sides(seed: int, num_cycles: int) -> dict[str, Callable[[], list[Any]]]:
             *more,
         )[0]
 
+    def tutorial() -> list[Any]:
+        saved = SavedRuns(RESULTS / "default_recipe.json", num_cycles=num_cycles, max_epochs=None)
+        if f"seed {seed}" in saved.runs:
+            cycles: list[Any] = saved.runs[f"seed {seed}"]["tutorial"]["cycles"]
+            return cycles
+        return run_tutorial(seed, num_cycles=num_cycles)
+
     return {
-        TUTORIAL: lambda: run_tutorial(seed, num_cycles=num_cycles),
+        TUTORIAL: tutorial,
         OURS: ours,
         RANDOM: lambda: ours("--active.strategy=random"),
     }

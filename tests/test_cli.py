@@ -172,6 +172,18 @@ def test_a_mistake_is_one_sentence_and_status_2(run, capsys, args, message):
     assert not Path("runs").exists()
 
 
+def test_no_source_of_mnist_is_explained(run, capsys, monkeypatch):
+    def nowhere(data_dir):
+        raise RuntimeError(f"MNIST is not available, put these files in {data_dir}")
+
+    monkeypatch.setattr(mnist_datamodule, "ensure_mnist", nowhere)
+    with pytest.raises(SystemExit) as exit:
+        run(*SMALL)
+    assert exit.value.code == 2
+    assert "error: MNIST is not available, put these files in data" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_a_folder_with_a_run_is_not_overwritten(run, capsys):
     run(*SMALL, "--active.run_dir=run", "--active.num_cycles=1")
     with pytest.raises(SystemExit):
@@ -203,6 +215,7 @@ def test_the_tutorials_configuration_is_the_tutorial(run):
     assert config["model"] == {
         "lr": 0.001,
         "dropout": 0.0,
+        "mc_samples": 1,
         "augment": False,
         "schedule": "constant",
     }

@@ -60,6 +60,49 @@ def test_prediction_is_softmax_uncertainty(images):
     assert out["embedding"].shape == (6, 128)
 
 
+def test_mc_dropout_is_the_network_with_its_weights_masked(images):
+    torch.manual_seed(5)
+    model = LitSimpleCNN(dropout=0.5, mc_samples=3).eval()
+    with torch.inference_mode():
+        out = model.predict_step((images, None), 0)
+        for k, (mask_F, mask_D) in enumerate(zip(*model._draw_masks(), strict=True)):
+            # Dropping an input is a zero column in the layer's weights.
+            thinned = TutorialCNN().eval()
+            thinned.load_state_dict(model.state_dict())
+            thinned.fc1.weight *= mask_F
+            thinned.fc2.weight *= mask_D
+            torch.testing.assert_close(out["probs"][:, k], thinned(images).softmax(-1))
+    assert out["probs"].shape == (6, 3, 10)
+    torch.testing.assert_close(out["uncertainty"], 1 - out["probs"].mean(1).max(-1).values)
+
+
+def test_masks_keep_their_share_and_follow_the_seed():
+    model = LitSimpleCNN(dropout=0.5, mc_samples=20)
+    torch.manual_seed(1)
+    features, hidden = model._draw_masks()
+    assert set(hidden.unique().tolist()) == {0.0, 2.0}
+    assert (features > 0).float().mean() == pytest.approx(0.75, abs=0.01)
+    assert (hidden > 0).float().mean() == pytest.approx(0.5, abs=0.05)
+    torch.rand(3)  # what was drawn since does not matter, the seed does
+    assert torch.equal(model._draw_masks()[0], features)
+    torch.manual_seed(2)
+    assert not torch.equal(model._draw_masks()[0], features)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 6])
+def test_mc_dropout_does_not_depend_on_the_batches(images, batch_size):
+    model = LitSimpleCNN(dropout=0.5, mc_samples=4)
+    loader = DataLoader(TensorDataset(images, torch.arange(6)), batch_size=batch_size)
+    torch.manual_seed(5)
+    with quiet():
+        batches = L.Trainer(**QUIET).predict(model, loader)
+    with torch.inference_mode():
+        whole = model.eval().predict_step((images, None), 0)
+    probs = torch.cat([batch["probs"] for batch in batches])
+    torch.testing.assert_close(probs, whole["probs"])
+    assert model._masks is None
+
+
 def test_dropout_acts_in_training_alone(images):
     model = LitSimpleCNN(dropout=0.5)
     assert not torch.equal(model(images), model(images))
@@ -108,6 +151,8 @@ def test_one_cycle_spans_the_fit(images):
     [
         ({"lr": 0}, "lr must be positive, got 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"mc_samples": 0, "dropout": 0.5}, "mc_samples must be at least 1.*got 0"),
+        ({"mc_samples": 5}, r"above 1 needs dropout > 0, got 5 with dropout=0.0"),
         ({"schedule": "cosine"}, "got 'cosine'"),
     ],
 )
