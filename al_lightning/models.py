@@ -160,7 +160,8 @@ class LitSimpleCNN(L.LightningModule):
         return masks(self.dropout1.p, features), masks(self.dropout2.p, hidden)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
+        # Fused is the same mathematics in one kernel; unfused is a twentieth of a step on a CPU.
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
         if self.schedule == "constant":
             return optimizer
         scheduler = torch.optim.lr_scheduler.OneCycleLR(

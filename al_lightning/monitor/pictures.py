@@ -25,17 +25,21 @@ class Pictures(Monitor):
     def on_start(self, loop: ActiveLearningLoop) -> None:
         for result in loop.results:
             self.on_labels(loop, result)
+        if loop.results:
+            self._save_progress(loop)
 
     def on_cycle(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
         self.on_labels(loop, result)
+        self._save_progress(loop)
 
     def on_labels(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
-        if loop.run_dir is None:
-            return
-        save(progress_figure(loop.results), loop.run_dir / "progress.png")
         figure = query_figure(loop, result)
-        if figure is not None:
+        if loop.run_dir is not None and figure is not None:
             save(figure, loop.run_dir / "queries" / f"cycle_{result.cycle}.png")
+
+    def _save_progress(self, loop: ActiveLearningLoop) -> None:
+        if loop.run_dir is not None:
+            save(progress_figure(loop.results), loop.run_dir / "progress.png")
 
 
 def save(figure: Figure, path: Path) -> None:

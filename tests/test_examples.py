@@ -1,0 +1,144 @@
+"""The examples, run as a user runs them: they learn, and leave the run folder that is promised."""
+
+import ast
+import contextlib
+import csv
+import io
+import json
+import runpy
+import sys
+import tokenize
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+class Case(NamedTuple):
+    """What is known of an example beforehand."""
+
+    name: str
+    labels: list[int]
+    """Training-set sizes of the first two cycles."""
+    has_images: bool
+
+
+CASES = [
+    Case("resnet_shapes", labels=[50, 100], has_images=True),
+    Case("tabular_dicts", labels=[30, 60], has_images=False),
+]
+CHANCE = 1 / 3  # both have three classes that weigh the same
+
+
+class Finished(NamedTuple):
+    case: Case
+    folder: Path
+    printed: str
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        with open(self.folder / name, newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def run_example(case: Case, folder: Path, *options: str) -> Finished:
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("PL_GLOBAL_SEED", "")  # seed_everything sets it: put it back afterwards
+        patch.setattr(sys, "argv", [f"{case.name}.py", "--run_dir", str(folder), *options])
+        runpy.run_path(str(EXAMPLES / f"{case.name}.py"), run_name="__main__")
+    return Finished(case, folder, printed.getvalue())
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def finished(request, tmp_path_factory) -> Finished:
+    folder = tmp_path_factory.mktemp(request.param.name) / "run"
+    return run_example(request.param, folder, "--num_cycles", "2")
+
+
+def test_it_prints_a_line_a_cycle(finished):
+    lines = [line for line in finished.printed.splitlines() if line.startswith("cycle ")]
+    expected = [f"cycle {i}/2 | labels {n} " for i, n in enumerate(finished.case.labels, 1)]
+    assert [line[: len(start)] for line, start in zip(lines, expected, strict=True)] == expected
+
+
+def test_it_beats_chance(finished):
+    accuracies = [float(row["test_acc"]) for row in finished.table("metrics.csv")]
+    assert min(accuracies) > 1.5 * CHANCE, accuracies
+
+
+def test_the_metrics_hold_a_row_a_cycle(finished):
+    rows = finished.table("metrics.csv")
+    assert [int(row["num_labeled"]) for row in rows] == finished.case.labels
+    assert all(float(row["train_loss"]) > 0 for row in rows)
+
+
+def test_the_journal_tells_the_whole_run(finished):
+    lines = (finished.folder / "journal.jsonl").read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert events == ["start", "fit", "test", "query", "labels", "fit", "test", "end"]
+
+
+def test_the_query_is_written_with_labels_and_predictions(finished):
+    rows = finished.table("queries/cycle_1.csv")
+    first, second = finished.case.labels
+    assert len({int(row["index"]) for row in rows}) == len(rows) == second - first
+    assert {row[column] for row in rows for column in ("label", "predicted")} <= {"0", "1", "2"}
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert not (finished.folder / "queries" / "cycle_2.csv").exists()
+
+
+def test_the_pictures_are_there_and_the_query_is_shown_only_where_rows_are_images(finished):
+    assert (finished.folder / "progress.png").stat().st_size > 0
+    pictures = [path.name for path in (finished.folder / "queries").glob("*.png")]
+    assert pictures == (["cycle_1.png"] if finished.case.has_images else [])
+
+
+def test_tensorboard_has_the_run_and_each_cycle(finished):
+    for folder in ("", "cycle_1", "cycle_2"):
+        assert list((finished.folder / folder).glob("events.out.tfevents.*")), folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_accuracy_goes_up_with_the_defaults(case, tmp_path):
+    rows = run_example(case, tmp_path / "run").table("metrics.csv")
+    assert float(rows[-1]["test_acc"]) > float(rows[0]["test_acc"]) + 0.05
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_under_60_lines_of_code(path):
+    assert num_code_lines(path.read_text()) < 60
+
+
+def num_code_lines(source: str) -> int:
+    """Lines that hold code: not blank, not a comment, not a docstring."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        line
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, documented) and ast.get_docstring(node) is not None
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+    }
+    layout = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    code = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in layout
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(code - docstrings)
+
+
+def test_code_lines_are_counted_as_we_say():
+    source = '"""One.\n\nTwo."""\n\n# Three.\nx = [\n    1,\n]  # four\ny = """a\nb"""\n'
+    assert num_code_lines(source) == 5
