@@ -94,6 +94,7 @@ def read_pool(
         ValueError: when the module's output cannot be read, lacks what the strategy needs, or holds
             NaN or infinity (names data-set indices).
     """
+    _keep_freed_memory()
     collect = _Collect(strategy)
     module = model if is_overridden("predict_step", model) else _ForwardOnly(model)
     trainer.callbacks.append(collect)  # type: ignore[attr-defined]
@@ -102,6 +103,17 @@ def read_pool(
     finally:
         trainer.callbacks.remove(collect)  # type: ignore[attr-defined]
     return collect.outputs()
+
+
+def _keep_freed_memory() -> None:
+    """Makes glibc's malloc reuse the activations of one batch for the next.
+
+    By default it returns large freed blocks to the system, and every batch on a CPU faults its
+    pages in again, which can take as long as the network. Freeing one block just under 32 MB
+    raises the size from which it does so (mallopt(3), dynamic M_MMAP_THRESHOLD); elsewhere this is
+    an allocation that nobody touches.
+    """
+    torch.empty(31_000_000, dtype=torch.uint8)
 
 
 class _ForwardOnly(L.LightningModule):
