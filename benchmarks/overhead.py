@@ -1,10 +1,11 @@
 """Overhead of a cycle: all that is not training, testing, scoring or drawing.
 
 The loop runs as ``train.py`` runs it (same network, 60,000 rows, 500 of them asked, run folder on
-disk, all four monitors, 15 epochs and 60 points in each training curve), but an epoch, a test and a
-pool are 4 batches each. Timers around the steps, the loaders and the drawing take their time out of
-each cycle's wall time; what is left counts as overhead, Lightning's own included: making Trainers,
-starting epochs, calling the hooks of a batch. The promise: under 0.5 s a cycle.
+disk, all four monitors, model and epochs of ``configs/mnist.yaml``), but an epoch, a test and a
+pool are 4 batches each, every training batch a point of the curves. Timers around the steps, the
+loaders and the drawing take their time out of each cycle's wall time; what is left counts as
+overhead, Lightning's own included: making Trainers, starting epochs, calling the hooks of a batch.
+The promise: under 0.5 s a cycle.
 
 In turn with each cycle a bare ``L.Trainer`` with its default logger fits, tests and predicts as
 many batches, which shows how much of it is ours.
@@ -27,9 +28,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
+import yaml
 from common import ROOT, Stopwatch, arguments, header, ratio_line, spread, verdict
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
@@ -56,22 +59,27 @@ EVAL_BATCH_SIZE = 128
 ACQUISITION_SIZE = 500
 WORK = ["training", "testing", "scoring", "loading", "drawing"]
 
+Recipe = dict[str, dict[str, Any]]
+"""A configuration file."""
+
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="cycles, after one to warm up")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="those of configs/mnist.yaml when not given")
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
+    recipe = yaml.safe_load((ROOT / "configs" / "mnist.yaml").read_text())
+    args.epochs = args.epochs or recipe["trainer"]["max_epochs"]
     print(header(), flush=True)
     runs = ROOT / "runs"  # a disk, where a system's temporary folder may be memory
     runs.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=runs) as folder:
-        measure(args, Path(folder))
+        measure(args, recipe, Path(folder))
 
 
-def measure(args: argparse.Namespace, folder: Path) -> None:
+def measure(args: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
     """Runs cycles of the loop and of a bare Trainer in turn and prints where the time went."""
     trainer = partial(
         L.Trainer,
@@ -82,7 +90,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
-    loop = make_loop(args.rows, args.repeats + 2, trainer, folder / "run")
+    loop = make_loop(args, recipe, trainer, folder / "run")
     watch, profiler = Stopwatch(), cProfile.Profile()
     cycles: list[dict[str, float]] = []
     bare: list[dict[str, float]] = []
@@ -111,7 +119,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
 
 
 def make_loop(
-    num_rows: int, num_cycles: int, trainer: partial[L.Trainer], run_dir: Path
+    args: argparse.Namespace, recipe: Recipe, trainer: partial[L.Trainer], run_dir: Path
 ) -> ActiveLearningLoop:
     """``train.py``'s loop over random images, with 4 batches to test and to score."""
 
@@ -121,19 +129,20 @@ def make_loop(
         return DigitImages(pixels, torch.randint(10, (num,), generator=draw))
 
     data = ActiveDataModule(
-        images(num_rows),
+        images(args.rows),
         test_set=images(NUM_BATCHES * EVAL_BATCH_SIZE),
         initial_labeled_size=1000,
         batch_size=BATCH_SIZE,
         eval_batch_size=EVAL_BATCH_SIZE,
     )
     return ActiveLearningLoop(
-        LitSimpleCNN(lr=3e-3, dropout=0.5, augment=True, schedule="one_cycle"),
+        LitSimpleCNN(**recipe["model"]),
         data,
         trainer=trainer,
         acquisition_size=ACQUISITION_SIZE,
         candidate_size=NUM_BATCHES * EVAL_BATCH_SIZE,
-        num_cycles=num_cycles,
+        num_cycles=args.repeats + 2,
+        warm_start=recipe["active"]["warm_start"],
         run_dir=run_dir,
     )
 
