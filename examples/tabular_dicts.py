@@ -3,9 +3,9 @@
     python examples/tabular_dicts.py
     python examples/tabular_dicts.py --strategy random --run_dir runs/machines_random
 
-A row holds eight sensor readings, the kind of machine, and its state: fine, worn or failing. Nine
-of ten machines are fine, so the first rows are drawn in equal numbers from each state, and accuracy
-is the mean over the states. The table is generated, so there is nothing to download.
+A row holds eight sensor readings, the kind of machine, and its state: fine, worn or failing. Four
+of five machines are fine, so the first rows are drawn in equal numbers from each state, and the
+accuracy is the mean over the states. The table is generated, so there is nothing to download.
 """
 
 from datetime import datetime
@@ -62,7 +62,7 @@ class LitMLP(L.LightningModule):
 
 def main(strategy: str = "margin", num_cycles: int = 6, run_dir: str = ""):
     L.seed_everything(42)
-    rows = machines(4000)
+    rows = machines(6000)
     data = ActiveDataModule(
         rows[:3000], test_set=rows[3000:], initial_labeled_size=30, initial_sampling="balanced"
     )
