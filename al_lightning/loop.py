@@ -300,7 +300,13 @@ class ActiveLearningLoop:
     def _open_run_dir(self) -> None:
         """Writes the first record; it comes last, so a folder with a journal is complete."""
         if self.run_dir is not None and _is_first_rank():
-            self.run_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                self.run_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(
+                    f"run_dir must be a folder that can be written, got {self.run_dir} "
+                    f"({error.strerror}); name another folder"
+                ) from error
             torch.save(self._initial_weights, self.run_dir / INITIAL_WEIGHTS)
             self._journal = Journal(self.run_dir / JOURNAL)
         split = self.data.state_dict()

@@ -373,6 +373,8 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="must be a folder that can be written.*is a file"):
         loop_of(run_dir=tmp_path / "file" / "run")
+    with pytest.raises(ValueError, match=r"can be written, got /proc/none/run \(.*name another"):
+        loop_of(run_dir="/proc/none/run").ask()
 
 
 def test_nan_in_the_scores_stops_the_run_and_the_split_is_as_before(tmp_path):
