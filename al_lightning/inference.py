@@ -196,8 +196,7 @@ class _Collect(BasePredictionWriter):
             }
         indices = columns.pop("indices").cpu()
         order = indices.argsort()
-        rows = _rows(trainer)
-        expected = torch.tensor(rows.at(range(len(rows)))).sort().values
+        expected = _rows(trainer).all().msort()
         assert torch.equal(indices[order], expected), "each candidate must be predicted once"
         self._outputs = PoolOutputs(
             indices=expected, **{name: column.cpu()[order] for name, column in columns.items()}

@@ -100,13 +100,19 @@ class UnlabeledRows:
     BLOCK_BYTES = 512
 
     def __init__(self, mask_N: np.ndarray) -> None:
-        starts = np.arange(0, len(mask_N), 8 * self.BLOCK_BYTES)
-        counts = np.add.reduceat(mask_N, starts, dtype=np.int64) if len(mask_N) else starts
+        rows = 8 * self.BLOCK_BYTES
+        whole = len(mask_N) // rows * rows
+        counts = np.count_nonzero(mask_N[:whole].reshape(-1, rows), axis=1)
+        counts = np.append(counts, np.count_nonzero(mask_N[whole:]))
         self._bits = np.packbits(mask_N)
         self._ends = np.cumsum(counts)  # positions before the end of each block
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._ends[-1])
+
+    def all(self) -> Tensor:
+        """Every data-set index, ascending, int64."""
+        return torch.from_numpy(np.flatnonzero(np.unpackbits(self._bits)))
 
     def at(self, positions: Sequence[int]) -> list[int]:
         """Data-set indices of the rows at ``positions``, in that order."""

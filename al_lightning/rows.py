@@ -13,6 +13,7 @@ class RowIndex(Protocol):
 
     def __len__(self) -> int: ...
     def at(self, positions: Sequence[int]) -> list[int]: ...
+    def all(self) -> Tensor: ...
 
 
 class ListedRows:
@@ -27,6 +28,10 @@ class ListedRows:
     def at(self, positions: Sequence[int]) -> list[int]:
         """Data-set indices at ``positions``, in that order."""
         return [self._indices[position] for position in positions]
+
+    def all(self) -> Tensor:
+        """Every data-set index, in order, int64."""
+        return torch.tensor(self._indices, dtype=torch.int64)
 
 
 class RowView(Dataset[Any]):

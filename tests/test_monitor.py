@@ -109,6 +109,7 @@ def test_metrics_that_come_later_are_empty_cells_before():
         (torch.rand(3, 5, 4), (5, 4, 3)),
         (torch.rand(5, 4), (5, 4)),
         (torch.randn(3, 5, 4) * 3, (5, 4, 3)),
+        (torch.full((1, 5, 4), -2.0), (5, 4)),
         (Image.new("L", (4, 5)), (5, 4, 3)),
         (torch.rand(7), None),
         (torch.rand(2, 5, 4), None),

@@ -15,7 +15,7 @@ def test_unlabeled_rows_are_the_set_bits_in_order(mask, repeat, data):
     rows = UnlabeledRows(mask_N)
     expected = [i for i, bit in enumerate(mask_N) if bit]
     assert len(rows) == len(expected)
-    assert rows.at(range(len(rows))) == expected
+    assert rows.at(range(len(rows))) == rows.all().tolist() == expected
     if expected:
         positions = data.draw(st.lists(st.integers(0, len(expected) - 1), max_size=20))
         assert rows.at(positions) == [expected[position] for position in positions]

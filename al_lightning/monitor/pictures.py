@@ -130,7 +130,7 @@ def as_image(inputs: Any) -> np.ndarray | None:
         return None
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 1:
-        pixels = (pixels - low) / (high - low)
+        pixels = (pixels - low) / max(high - low, 1e-12)
     return pixels
 
 
