@@ -57,7 +57,9 @@ def draw(curves: dict[str, list[list[Record]]]) -> Figure:
         text = f"{name}, {means[-1]:.4f}"
         axes.plot(labels, means, color=color, marker=marker, linestyle=line, label=text)
     axes.set(xlabel="labels", ylabel="test accuracy", ylim=(0.9, 1), xticks=labels)
-    axes.set_title(f"MNIST, mean of {len(seeds)} seeds; at {labels[-1]:,.0f} labels in the legend")
+    axes.set_title(
+        f"MNIST, seeds averaged: {len(seeds)}; at {labels[-1]:,.0f} labels in the legend"
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure
