@@ -5,13 +5,20 @@ Three sides with the same weights over the same rows: (a) the tutorial's ``get_u
 float images in memory, 64 at a time, and nothing else. The promises: a / b at least 3, b / c at
 most 1.15, the scores agree, and (b) needs at most 200 MB above the data set.
 
-python benchmarks/pool_scoring.py            # 59,000 rows, about 7 minutes on two cores
+First all three in turn in one process; there (a) profits from (b), which teaches the process's
+allocator to reuse the activations of one batch for the next. Then (a) and (b) in turn, each in a
+process of its own, as the two scripts run.
+
+python benchmarks/pool_scoring.py            # 59,000 rows, about 10 minutes on two cores
 python benchmarks/pool_scoring.py --rows 5000 --repeats 2
+python benchmarks/pool_scoring.py --alone library    # one side in this process: seconds a pass
 python benchmarks/pool_scoring.py --memory   # the last line alone; the full run starts it itself
 """
 
 import subprocess
 import sys
+import time
+from typing import Any
 
 import lightning as L
 import torch
@@ -35,12 +42,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rows", type=int, default=NUM_ROWS - INITIAL_LABELED_SIZE, help="in pool")
     parser.add_argument("--memory", action="store_true", help="measure the memory of (b) alone")
+    parser.add_argument("--alone", choices=["tutorial", "library"], help="time one side, one pass")
+    parser.add_argument("--precision", default="32-true", help="the Trainer's, for --alone library")
     args = parser.parse_args()
+    if args.alone:
+        print(seconds_alone(args.alone, args.rows, args.precision))
+        return
     if args.memory:
         print(memory_line(args.rows))
         return
     print(header(), flush=True)
     compare_times(args.rows, args.repeats)
+    compare_processes(args.rows, args.repeats)
     memory = [sys.executable, __file__, "--memory", "--rows", str(args.rows)]
     sys.stdout.flush()
     subprocess.run(memory, check=True)  # a new process, whose allocator has kept nothing
@@ -81,6 +94,41 @@ def compare_times(num_rows: int, repeats: int) -> None:
         print(f"{line:<50} {gap:.1e}  {verdict(gap, at_most=1e-5)}")
 
 
+def compare_processes(num_rows: int, repeats: int) -> None:
+    """One pass of (a) and of (b), in turn, each pass in a new process."""
+    sides = {
+        "tutorial": ["tutorial"],
+        "library": ["library"],
+        "library, bf16-mixed": ["library", "--precision", "bf16-mixed"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            command = [sys.executable, __file__, "--rows", str(num_rows), "--alone", *side]
+            seconds[name].append(float(subprocess.check_output(command, text=True)))
+    print("each pass in a process of its own")
+    for name, values in seconds.items():
+        micros = [1e6 * value / num_rows for value in values]
+        print(f"{name:<34} {spread(micros, '.0f')} microseconds a row")
+    tutorial = seconds["tutorial"]
+    print(ratio_line("tutorial / library", tutorial, seconds["library"], at_least=3))
+    print(ratio_line("tutorial / library, bf16-mixed", tutorial, seconds["library, bf16-mixed"]))
+
+
+def seconds_alone(side: str, num_rows: int, precision: Any) -> float:
+    """Seconds of one pass of one side in a process that runs nothing else."""
+    if side == "library":
+        data, ours = pool_of(num_rows), LitSimpleCNN()
+        begin = time.perf_counter()
+        score_with_library(ours, data, precision)
+    else:
+        pool = torch.randperm(NUM_ROWS)[:num_rows].tolist()
+        tutorial_set, theirs = load_mnist(DATA_DIR)[0], SimpleCNN()
+        begin = time.perf_counter()
+        get_uncertainty(theirs, tutorial_set, pool)
+    return time.perf_counter() - begin
+
+
 class Scores:
     """What each side came to last."""
 
@@ -104,13 +152,16 @@ def digits(data: ActiveMNISTDataModule) -> DigitImages:
     return dataset
 
 
-def score_with_library(model: LitSimpleCNN, data: ActiveMNISTDataModule) -> PoolOutputs:
+def score_with_library(
+    model: LitSimpleCNN, data: ActiveMNISTDataModule, precision: Any = "32-true"
+) -> PoolOutputs:
     """As the loop does it; a new Trainer is part of it."""
     strategy = STRATEGIES["least_confidence"]
     assert isinstance(strategy, Strategy)
     with quiet():
         trainer = L.Trainer(
             accelerator="cpu",
+            precision=precision,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

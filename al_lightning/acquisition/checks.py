@@ -33,6 +33,64 @@ def checked_probs(probs: Tensor) -> Tensor:
     return probs
 
 
+def checked_samples(probs_NKC: Tensor) -> Tensor:
+    """Returns ``probs_NKC`` unchanged when it holds distributions of posterior samples or members.
+
+    Raises:
+        ValueError: when it is not (N, K, C), or as :func:`checked_probs`.
+    """
+    if probs_NKC.ndim != 3:
+        raise ValueError(
+            "probs must be (N, K, C), with K posterior samples or ensemble members, got "
+            f"{tuple(probs_NKC.shape)}; predict with mc_samples above 1, or with an ensemble"
+        )
+    return checked_probs(probs_NKC)
+
+
+def checked_embeddings(
+    embeddings_ND: Tensor, name: str = "embeddings", like_ND: Tensor | None = None
+) -> Tensor:
+    """Returns ``embeddings_ND`` unchanged when it is one finite vector a row.
+
+    Args:
+        embeddings_ND: (N, D), floating point.
+        name: What the caller's argument is called.
+        like_ND: When given, its D, dtype and device are asked for too.
+
+    Raises:
+        ValueError: for anything else; names the first rows that are not finite.
+    """
+    if embeddings_ND.ndim != 2 or embeddings_ND.shape[1] < 1:
+        raise ValueError(f"{name} must be (N, D), got {tuple(embeddings_ND.shape)}; flatten it")
+    if not embeddings_ND.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {embeddings_ND.dtype}")
+    # One pass without a table: a sum is finite unless a summand is not, or it overflows.
+    if not embeddings_ND.sum(-1).isfinite().all():
+        bad = (~embeddings_ND.isfinite().all(-1)).nonzero()[:, 0]
+        raise ValueError(
+            f"{name} must be finite and of a size that can be summed, found {len(bad)} rows with "
+            f"NaN or infinity, first at {bad[:5].tolist()}; look for NaN in the model's outputs"
+        )
+    if like_ND is not None and (
+        embeddings_ND.shape[1] != like_ND.shape[1]
+        or embeddings_ND.dtype != like_ND.dtype
+        or embeddings_ND.device != like_ND.device
+    ):
+        raise ValueError(
+            f"{name} must match the other embeddings, got D={embeddings_ND.shape[1]}, "
+            f"{embeddings_ND.dtype}, {embeddings_ND.device} against D={like_ND.shape[1]}, "
+            f"{like_ND.dtype}, {like_ND.device}"
+        )
+    return embeddings_ND
+
+
+def checked_lengths(**lengths: int) -> None:
+    """Raises ValueError unless all arguments have as many rows."""
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"each row of the pool needs one of each, got lengths {found}")
+
+
 def checked_scores(scores_N: Tensor) -> Tensor:
     """Returns ``scores_N`` unchanged when it is one finite number a row.
 
@@ -54,8 +112,10 @@ def checked_num(num: int, pool_size: int) -> int:
     """Returns how many rows to take: ``num``, or the whole pool where that is smaller.
 
     Raises:
-        ValueError: when ``num`` is below 1.
+        ValueError: when ``num`` is below 1, or the pool is empty.
     """
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}")
+    if pool_size < 1:
+        raise ValueError("the pool must hold at least one row to choose from, got none")
     return min(num, pool_size)

@@ -20,15 +20,13 @@ def top_k(scores_N: Tensor, num: int) -> Tensor:
         positions (min(num, N),), int64, on the device of ``scores_N``.
 
     Raises:
-        ValueError: when ``num`` < 1 or a score is NaN or infinite.
+        ValueError: when ``num`` < 1, there are no scores, or one is NaN or infinite.
 
     >>> import torch
     >>> top_k(torch.tensor([0.1, 0.9, 0.5, 0.9, 0.5]), 3)
     tensor([1, 3, 2])
     """
     num = checked_num(num, len(checked_scores(scores_N)))
-    if num == 0:
-        return torch.empty(0, dtype=torch.int64, device=scores_N.device)
     cut = scores_N.topk(num).values[-1]
     above = (scores_N > cut).nonzero()[:, 0]
     best_first = above[scores_N[above].argsort(descending=True, stable=True)]
