@@ -79,7 +79,7 @@ def test_score_refuses_what_is_no_distribution(score, definition, probs, message
         score(probs)
 
 
-@given(scores=st.lists(st.integers(-3, 3), max_size=30), num=st.integers(1, 35))
+@given(scores=st.lists(st.integers(-3, 3), min_size=1, max_size=30), num=st.integers(1, 35))
 def test_top_k_is_the_head_of_a_stable_sort(scores, num):
     best_first = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     assert top_k(torch.tensor(scores, dtype=torch.float32), num).tolist() == best_first[:num]
@@ -90,5 +90,7 @@ def test_top_k_refuses_bad_scores():
         top_k(torch.tensor([0.0, math.nan, 1.0, math.inf]), 2)
     with pytest.raises(ValueError, match="num must be at least 1, got 0"):
         top_k(torch.rand(3), 0)
+    with pytest.raises(ValueError, match="the pool must hold at least one row"):
+        top_k(torch.empty(0), 1)
     with pytest.raises(ValueError, match=r"must be \(N,\), got \(3, 2\)"):
         top_k(torch.rand(3, 2), 1)

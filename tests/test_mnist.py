@@ -70,6 +70,9 @@ def test_evaluation_batches_fit_the_device(tiny):
     data = ActiveMNISTDataModule(tiny, batch_size=32, initial_labeled_size=20)
     data.setup()
     assert data.eval_batch_size == 32
+    data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    data.setup()
+    assert data.eval_batch_size == 128
     chosen = ActiveMNISTDataModule(tiny, eval_batch_size=7, initial_labeled_size=20)
     chosen.trainer = L.Trainer(logger=False, enable_checkpointing=False)
     chosen.setup()

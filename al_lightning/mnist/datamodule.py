@@ -56,7 +56,7 @@ class ActiveMNISTDataModule(ActiveDataModule):
         val_size: Training rows held out of the pool for validation.
         batch_size: Rows a training batch.
         eval_batch_size: Rows a batch in validation, test and prediction. When not given,
-            ``batch_size`` on a CPU, whose caches small batches fit, and 4096 on an accelerator.
+            128 on a CPU, whose caches hold no more, and 4096 on an accelerator.
         num_workers: Loader processes; the images are in memory, so 0 is fastest.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
     """
@@ -95,7 +95,7 @@ class ActiveMNISTDataModule(ActiveDataModule):
         super().setup(stage)
         if self._auto_batch and self.trainer is not None:
             on_cpu = self.trainer.strategy.root_device.type == "cpu"
-            self.eval_batch_size = self.batch_size if on_cpu else 4096
+            self.eval_batch_size = 128 if on_cpu else 4096
 
     def load_sets(self) -> DataSets:
         """Reads the four IDX files; they must be in ``data_dir``."""

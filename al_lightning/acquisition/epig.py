@@ -1,0 +1,65 @@
+"""EPIG: what a label would tell about the predictions that matter.
+
+Shape suffixes: N rows, T target rows, K posterior samples, C classes; lower case: one chunk.
+"""
+
+import torch
+from torch import Tensor
+from torch.special import entr
+
+from al_lightning.acquisition.checks import checked_samples
+
+MAX_ELEMENTS = 4_000_000
+"""Of the joint table of one chunk; 16 MB in float32 stays near the processor."""
+
+
+def epig(probs_NKC: Tensor, target_probs_TKC: Tensor) -> Tensor:
+    """Expected predictive information gain, ``mean_t I(y; y*_t)`` over target rows t.
+
+    BALD asks what a label tells about the weights, EPIG what it tells about predictions elsewhere:
+    rows that are merely odd score low.
+
+    Args:
+        probs_NKC: (N, K, C), K posterior samples each.
+        target_probs_TKC: (T, K, C), the same K samples at rows drawn from where the model will be
+            used.
+
+    Returns:
+        scores_N in nats, ``[0, log C]``, in the dtype of ``probs_NKC``.
+
+    Raises:
+        ValueError: unless both are (·, K, C) with equal K and C, every row is a distribution, and
+            there is a target.
+
+    References:
+        Bickford Smith et al. 2023, arXiv:2304.08151, Eq. 6 to 8, with the joint
+        ``p(y, y*) = mean_k p_k(y) p_k(y*)``.
+
+    >>> coin = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]]])
+    >>> epig(coin, coin[:1])  # the first row tells all about itself, the second nothing
+    tensor([0.6931, 0.0000])
+    """
+    probs_NKC, target_probs_TKC = checked_samples(probs_NKC), checked_samples(target_probs_TKC)
+    T, K, C = target_probs_TKC.shape
+    if T < 1 or probs_NKC.shape[1:] != (K, C):
+        raise ValueError(
+            "target_probs must be (T, K, C) with T >= 1 and the K and C of probs, got "
+            f"{tuple(target_probs_TKC.shape)} against {tuple(probs_NKC.shape)}; predict the "
+            "targets with the same samples"
+        )
+    targets_KTC = target_probs_TKC.transpose(0, 1).reshape(K, T * C) / K
+    target_entropy = entr(target_probs_TKC.mean(1)).sum(-1).mean()
+    rows = max(1, MAX_ELEMENTS // (C * T * C))
+    scores = [
+        entr(probs_nKC.mean(1)).sum(-1) + target_entropy - _joint_entropy(probs_nKC, targets_KTC, T)
+        for probs_nKC in probs_NKC.split(rows)
+    ]
+    return torch.cat(scores).clamp_min(0)  # rounding can reach -1e-6
+
+
+def _joint_entropy(probs_nKC: Tensor, targets_KTC: Tensor, num_targets: int) -> Tensor:
+    """Entropy of ``(y, y*_t)``, averaged over the targets, (n,)."""
+    n, K, C = probs_nKC.shape
+    joint = probs_nKC.transpose(1, 2).reshape(n * C, K) @ targets_KTC  # (n C, T C)
+    entropy_n: Tensor = entr(joint).view(n, C * joint.shape[1]).sum(-1) / num_targets
+    return entropy_n
