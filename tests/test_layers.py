@@ -11,6 +11,7 @@ LAYERS = [
     {"pool", "rows", "journal", "records", "run_folder", "randomness"},
     {"strategies", "models", "datamodule", "trainers"},
     {"mnist", "inference"},
+    {"mc_dropout", "ensemble"},
     {"loop"},
     {"monitor", "cli"},
 ]

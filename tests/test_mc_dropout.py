@@ -1,0 +1,368 @@
+"""MC dropout of any module, against the module computed by hand under the masks that were drawn."""
+
+import copy
+from collections import Counter
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from toys import QUIET, Plain, Predicting, points_data
+
+from al_lightning import Strategy
+from al_lightning.inference import read_pool
+from al_lightning.mc_dropout import MCDropout
+from al_lightning.randomness import generator
+from al_lightning.trainers import quiet
+
+SEED = 5
+
+
+def mask(name, call, K, shape, p):
+    """The masks by their definition: (K, *shape), scaled."""
+    draw = generator(SEED, "mc_dropout", name, call)
+    return (torch.rand(K, *shape, generator=draw) >= p).float() / (1 - p)
+
+
+class Net(L.LightningModule):
+    """Gives what ``build`` makes of a batch; seeded weights, eval mode."""
+
+    def __init__(self, **modules):
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+
+def made(forward, **build):
+    """A module with those parts and that forward; ``predict_step`` is left to the package."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = {name: make() for name, make in build.items()}
+    return type("Made", (Net,), {"forward": forward})(**parts).eval()
+
+
+def sampled(model, x, K=3, **autocast):
+    torch.manual_seed(SEED)
+    with torch.inference_mode():
+        return MCDropout(model, K).predict_step((x, None), 0)["probs"]
+
+
+@pytest.fixture
+def x():
+    return torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+
+
+def linear(inputs, outputs):
+    return lambda: nn.Linear(inputs, outputs)
+
+
+def test_each_sample_is_the_network_under_its_masks(x):
+    model = Plain().eval()
+    probs = sampled(model, x, K=4)
+    masks = mask("net.2", 0, 4, (16,), 0.1)
+    hidden = model.net[0](x).relu()
+    expected = torch.stack([model.net[3](hidden * m).softmax(-1) for m in masks], dim=1)
+    torch.testing.assert_close(probs, expected)
+    assert probs.shape == (6, 4, 3)
+    assert not torch.equal(probs[:, 0], probs[:, 1])
+
+
+def test_a_dropout_called_twice_has_a_mask_for_each_call(x):
+    def forward(self, x):
+        return self.head(self.drop(self.body(self.drop(x)).relu()))
+
+    model = made(
+        forward, body=linear(4, 4), head=linear(4, 3), drop=lambda: nn.Dropout(0.4, inplace=True)
+    )
+    first, second = (mask("drop", call, 3, (4,), 0.4) for call in (0, 1))
+    expected = [
+        model.head(model.body(x * a).relu() * b).softmax(-1)
+        for a, b in zip(first, second, strict=True)
+    ]
+    torch.testing.assert_close(sampled(model, x), torch.stack(expected, dim=1))
+    assert not torch.equal(first, second)
+
+
+def test_dropout_in_place_acts_on_its_input(x):
+    def forward(self, x):
+        self.drop(x)
+        return self.head(x)
+
+    model = made(forward, drop=lambda: nn.Dropout(0.4, inplace=True), head=linear(4, 3))
+    expected = [model.head(x * m).softmax(-1) for m in mask("drop", 0, 3, (4,), 0.4)]
+    torch.testing.assert_close(sampled(model, x), torch.stack(expected, dim=1))
+
+
+def test_a_module_inside_may_be_a_lightning_module_too(x):
+    def forward(self, x):
+        return self.head(self.drop(self.inner(self.drop(x))))
+
+    drop = nn.Dropout(0.4)
+    inner = made(lambda self, x: self.body(self.aside(x)), body=linear(4, 4), aside=nn.Dropout)
+    model = made(forward, inner=lambda: inner, drop=lambda: drop, head=linear(4, 3))
+    first, second = (mask("drop", call, 3, (4,), 0.4) for call in (0, 1))
+    aside = mask("inner.aside", 0, 3, (4,), 0.5)
+    expected = [
+        model.head(inner.body(x * a * b) * c).softmax(-1)
+        for a, b, c in zip(first, aside, second, strict=True)
+    ]
+    torch.testing.assert_close(sampled(model, x), torch.stack(expected, dim=1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [(nn.Dropout1d, (2, 5)), (nn.Dropout2d, (2, 5, 5)), (nn.Dropout3d, (2, 5, 5, 5))],
+)
+def test_channels_drop_as_a_whole(kind, shape):
+    def forward(self, x):
+        return self.drop(x).flatten(2).sum(-1)
+
+    model = made(forward, drop=lambda: kind(0.5))
+    x = torch.rand(3, *shape)
+    masks = mask("drop", 0, 8, (2, *[1] * (len(shape) - 1)), 0.5)
+    expected = torch.stack([(x * m).flatten(2).sum(-1).softmax(-1) for m in masks], dim=1)
+    torch.testing.assert_close(sampled(model, x, K=8), expected)
+
+
+class Residual(L.LightningModule):
+    """Residuals around a dropout, activations in place, a view, batch norm, a shared layer."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+            self.relu = nn.ReLU(inplace=True)
+            self.pool = nn.AdaptiveAvgPool2d(3)
+            self.writes = Writing()
+            self.flat = nn.Flatten()
+            self.shared = nn.Linear(36, 36)
+            self.drop = nn.Dropout(0.3)
+            self.norm = nn.BatchNorm1d(36)
+            self.head = nn.Linear(36, 3)
+            for norm in (self.stem[1], self.norm):
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        x.sub_(0.5)  # into the batch itself
+        before = self.stem(x)
+        after = self.relu(before)  # in place, so `before` is rectified too
+        pooled = self.pool(after + before)
+        twice = self.writes(pooled)  # doubles `pooled`, and returns something else
+        flat = self.flat(pooled)
+        flat += self.shared(self.flat(twice))  # through the view, into `pooled`
+        dropped = self.drop(flat) + pooled.flatten(1)
+        return self.head(self.norm(self.shared(dropped)))
+
+    def by_hand(self, x, mask):
+        before = F.relu(self.stem(x - 0.5))
+        pooled = 2 * self.pool(2 * before)
+        pooled = pooled.flatten(1) + self.shared(pooled.flatten(1) + 1)
+        return self.head(self.norm(self.shared(pooled * mask + pooled)))
+
+
+class Writing(nn.Module):
+    def forward(self, x):
+        x.mul_(2)
+        return x + 1
+
+
+def test_any_architecture_gives_what_its_forward_gives():
+    model, x = Residual().eval(), torch.rand(5, 1, 6, 6)
+    expected = [model.by_hand(x, m).softmax(-1) for m in mask("drop", 0, 3, (36,), 0.3)]
+    before = x.clone()
+    torch.testing.assert_close(sampled(model, x), torch.stack(expected, dim=1))
+    assert torch.equal(x, before)
+
+
+def test_the_trunk_runs_once_and_the_head_once_a_sample():
+    model, calls = Residual().eval(), Counter()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d | nn.Linear | Writing):
+            own = module.forward
+            module.forward = lambda *args, n=name, own=own: (calls.update([n]), own(*args))[1]
+    sampled(model, torch.rand(5, 1, 6, 6), K=7)
+    # `shared` lies on both sides; `writes` changes its input, so its output alone would not do.
+    once, always = {"stem.0": 1, "stem.1": 1}, {"norm": 8, "head": 8, "writes": 8}
+    assert calls == {**once, **always, "shared": 1 + 8}
+
+
+def test_hooks_of_the_modules_own_act_in_every_pass_as_once(x):
+    model = Plain().eval()
+    plain = sampled(model, x)
+    handle = model.net[0].register_forward_hook(lambda module, args, out: out * 2)
+    model.net[0].weight.data /= 2
+    model.net[0].bias.data /= 2
+    torch.testing.assert_close(sampled(model, x), plain)
+    handle.remove()
+
+
+def test_embeddings_come_from_the_pass_without_dropout(x):
+    model = Predicting(lambda logits: {"logits": logits, "embedding": logits * 2}).eval()
+    torch.manual_seed(SEED)
+    with torch.inference_mode():
+        out = MCDropout(model, 3).predict_step((x, None), 0)
+        torch.testing.assert_close(out["embedding"], 2 * model(x))
+    assert "embedding" not in MCDropout(Plain(), 3).eval().predict_step((x, None), 0)
+    assert is_overridden("predict_step", model)
+    torch.testing.assert_close(out["probs"], sampled(Plain().eval(), x))
+
+
+@pytest.mark.parametrize("eval_batch_size", [1, 7, 64, 1000])
+def test_the_pool_is_read_with_the_same_masks_in_any_batches(eval_batch_size):
+    model, data = Plain(), points_data(eval_batch_size=eval_batch_size)
+    every = Strategy(select=lambda pool, num, generator: torch.arange(num))
+    torch.manual_seed(SEED)
+    state = torch.get_rng_state()
+    with quiet():
+        pool = read_pool(L.Trainer(**QUIET), MCDropout(model, 3), data, every)
+    x = data.sets.pool.tensors[0][pool.indices]
+    torch.testing.assert_close(pool.probs, sampled(model.eval(), x))
+    torch.manual_seed(SEED)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_masks_follow_the_seed_prediction_began_with(x):
+    sampler = MCDropout(Plain(), 3)
+    loader = DataLoader(TensorDataset(x), batch_size=2)
+    torch.manual_seed(SEED)
+
+    class Reseeding(L.Callback):
+        def on_predict_batch_start(self, *args):
+            torch.manual_seed(9)
+
+    with quiet():
+        batches = L.Trainer(callbacks=[Reseeding()], **QUIET).predict(sampler, loader)
+    probs = torch.cat([batch["probs"] for batch in batches])
+    torch.testing.assert_close(probs, sampled(Plain().eval(), x))
+    torch.manual_seed(9)
+    assert not torch.equal(sampler.predict_step((x, None), 0)["probs"], probs)
+
+
+def state_of(model):
+    return [
+        (name, module.training, module.__dict__.keys(), dict(module._forward_hooks))
+        for name, module in model.named_modules()
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_module_and_the_random_state_are_as_before(x, fails):
+    model = Plain()
+    model.net[1].train()
+    model.net[2].eval()
+    own = model.net[0].forward = lambda x: F.linear(x, model.net[0].weight)
+    before, rng = copy.copy(state_of(model)), torch.get_rng_state()
+    if fails:
+        model.net[3].forward = lambda x: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            sampled_with_state(model, x)
+        del model.net[3].forward
+    else:
+        sampled_with_state(model, x)
+    assert state_of(model) == before
+    assert model.net[0].forward is own
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def sampled_with_state(model, x):
+    return MCDropout(model, 2).predict_step((x, None), 0)
+
+
+def test_bfloat16_samples_are_the_full_precision_ones_nearly(x):
+    model = Plain().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = sampled(model, x, K=5)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, sampled(model, x, K=5), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_transformers_leave_their_fast_path(padding):
+    def forward(self, x):
+        mask = torch.arange(6).expand(len(x), 6) >= 4 if padding else None
+        return self.head(self.encoder(x, src_key_padding_mask=mask)[:, 0])
+
+    def encoder():
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
+        return nn.TransformerEncoder(layer, 2)
+
+    model = made(forward, encoder=encoder, head=linear(8, 3))
+    x = torch.randn(5, 6, 8)
+    probs = sampled(model, x, K=4)
+    assert (probs[:, 0] - probs[:, 1]).abs().amax() > 1e-3
+    torch.testing.assert_close(sampled(model, x[:2], K=4), probs[:2])
+
+
+def test_two_forwards_in_one_prediction_are_by_one_network(x):
+    class Twice(Plain):
+        def predict_step(self, batch):
+            assert torch.equal(self(batch[0]), self(batch[0]))
+            return self(batch[0])
+
+    torch.testing.assert_close(sampled(Twice().eval(), x), sampled(Plain().eval(), x))
+
+
+def test_recorded_outputs_may_be_nests_of_tensors():
+    def forward(self, x):
+        out, (hidden, _) = self.rnn(x)
+        return self.head(self.drop(out[:, -1] + hidden[-1]))
+
+    model = made(
+        forward,
+        rnn=lambda: nn.LSTM(4, 5, batch_first=True),
+        drop=lambda: nn.Dropout(0.5),
+        head=linear(5, 3),
+    )
+    x = torch.randn(3, 7, 4)
+    out = model.rnn(x)[0][:, -1] * 2
+    expected = [model.head(out * m).softmax(-1) for m in mask("drop", 0, 3, (5,), 0.5)]
+    torch.testing.assert_close(sampled(model, x), torch.stack(expected, dim=1))
+
+
+def test_what_cannot_be_sampled_is_named(x):
+    with pytest.raises(ValueError, match="mc_samples must be at least 1, got 0"):
+        MCDropout(Plain(), 0)
+    bare = made(lambda self, x: self.head(x), head=linear(4, 3))
+    with pytest.raises(ValueError, match="found none; put them in the module"):
+        MCDropout(bare, 2)
+    for drop in (nn.AlphaDropout(0.3), nn.Dropout(1.0), type("Own", (nn.Dropout,), {})()):
+        with pytest.raises(ValueError, match=rf"found drop \({type(drop).__name__}, p="):
+            MCDropout(Net(drop=drop), 2)
+    off = Plain()
+    off.net[2].p = 0.0
+    with pytest.raises(ValueError, match="found none"):
+        MCDropout(off, 2)
+    unused = Plain()
+    unused.aside = nn.Dropout(0.5)
+    with pytest.raises(ValueError, match="found never called: aside; call it in predict_step"):
+        sampled(unused, x)
+    sampled_already = Predicting(lambda logits: logits[:, None].expand(-1, 4, -1))
+    with pytest.raises(ValueError, match=r"got samples already: \(6, 4, 3\)"):
+        sampled(sampled_already, x)
+    with pytest.raises(ValueError, match="predict_step must return.*got NoneType"):
+        sampled(Predicting(lambda logits: None), x)
+
+
+def test_rows_must_come_first_and_have_one_shape():
+    sideways = made(lambda self, x: self.drop(x.T).T, drop=lambda: nn.Dropout(0.5))
+    with pytest.raises(ValueError, match=r"first axis, 6 here, found \(4, 6\) in drop"):
+        sampled(sideways, torch.randn(6, 4))
+    ragged = made(lambda self, x: self.drop(x)[:, :3], drop=lambda: nn.Dropout(0.5))
+    sampler = MCDropout(ragged, 2)
+    sampler.on_predict_start()
+    sampler.predict_step((torch.randn(6, 4), None), 0)
+    with pytest.raises(ValueError, match=r"found \(4,\) and then \(5,\) in drop; pad"):
+        sampler.predict_step((torch.randn(6, 5), None), 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_every_device_has_the_same_masks(x):
+    torch.testing.assert_close(
+        sampled(Plain().eval().cuda(), x.cuda()).cpu(), sampled(Plain().eval(), x)
+    )
