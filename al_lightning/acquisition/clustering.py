@@ -1,0 +1,154 @@
+"""k-means in time linear in the pool, and groups that take turns.
+
+Centres are found on a seeded sample whose size does not grow with the pool; one pass then gives
+every row its cluster. The same sample size, seeding and cap of iterations serve every selector.
+
+Shape suffixes: N rows, S sampled rows, G clusters or groups, D embedding dimensions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from al_lightning.acquisition.distances import nearest_squared
+from al_lightning.acquisition.draws import uniform
+
+# Centres are means of a sample: 32,768 rows place them as well as a million do, 100 times sooner.
+SAMPLE_ROWS = 2**15
+# Lloyd undoes what a coarser choice of first centres costs.
+SEEDING_ROWS = 2**13
+# Both grow with the number of centres where that is large.
+ROWS_PER_CENTRE = 4
+# On features of 60,000 rows, 10 iterations come within 0.5 % of what 50 reach.
+MAX_ITERATIONS = 10
+# Elements in the largest table of one chunk: 16 MiB in float32.
+CHUNK_ELEMENTS = 2**22
+
+
+def fit_centres(tables: Sequence[Tensor], num_clusters: int, *, generator: Generator) -> Tensor:
+    """Centres of k-means over the rows of all ``tables``: k-means++ and Lloyd on a sample.
+
+    Args:
+        tables: Each (N, D), together at least one row; they are never joined.
+        num_clusters: How many centres at most.
+        generator: Source of the sample and of the seeding.
+
+    Returns:
+        centres_GD, float32 or wider, G = ``num_clusters`` or the number of distinct rows sampled
+        if that is smaller. Some may be nearest to no row.
+
+    References:
+        Lloyd 1982; Arthur and Vassilvitskii 2007, "k-means++".
+    """
+    at_least = ROWS_PER_CENTRE * num_clusters
+    sample_SD = sample_rows(tables, max(SAMPLE_ROWS, at_least), generator=generator)
+    seeding_SD = sample_rows([sample_SD], max(SEEDING_ROWS, at_least), generator=generator)
+    return lloyd(sample_SD, spread_rows(seeding_SD, num_clusters, generator=generator))
+
+
+def spread_rows(sample_SD: Tensor, num: int, *, generator: Generator) -> Tensor:
+    """k-means++: each row drawn by its squared distance to the nearest one drawn before it.
+
+    Returns:
+        rows (num, D), or all the distinct rows there are if those are fewer.
+    """
+    draws = uniform(num, generator=generator, device=sample_SD.device)
+    drawn = [int(draws[0] * len(sample_SD))]
+    nearest_S = exact_distances(sample_SD, sample_SD[drawn[0]])
+    for draw in draws[1:]:
+        mass_S = nearest_S.double().square().cumsum(0)
+        if mass_S[-1] == 0:
+            break
+        drawn.append(int(torch.searchsorted(mass_S, draw * mass_S[-1], right=True)))
+        nearest_S = torch.minimum(nearest_S, exact_distances(sample_SD, sample_SD[drawn[-1]]))
+    return sample_SD[drawn]
+
+
+def lloyd(sample_SD: Tensor, centres_GD: Tensor) -> Tensor:
+    """Moves each centre to the mean of its rows until none changes sides, at most 10 times.
+
+    A centre that has lost all its rows stays where it was, and may win some again.
+    """
+    _, clusters_S = nearest_squared(sample_SD, centres_GD)
+    for _ in range(MAX_ITERATIONS):
+        counts_G1 = clusters_S.bincount(minlength=len(centres_GD))[:, None]
+        sums_GD = torch.zeros_like(centres_GD).index_add_(0, clusters_S, sample_SD)
+        centres_GD = torch.where(counts_G1 > 0, sums_GD / counts_G1.clamp_min(1), centres_GD)
+        before_S = clusters_S
+        _, clusters_S = nearest_squared(sample_SD, centres_GD)
+        if torch.equal(before_S, clusters_S):
+            break
+    return centres_GD
+
+
+def round_robin(
+    groups_N: Tensor, turns_G: Tensor, num: int, *, first_round_G: Tensor | None = None
+) -> Tensor:
+    """The first ``num`` rows when groups take turns, each giving one row a round while it has any.
+
+    Args:
+        groups_N: The group of each row, int64; a group gives its rows in the order they stand in.
+        turns_G: The groups in the order they take turns within a round.
+        num: How many rows, at most N.
+        first_round_G: The round in which each group joins; 0 for all when not given.
+
+    Returns:
+        positions (num,), int64, in the order they are given.
+    """
+    G, device = len(turns_G), groups_N.device
+    places_G = torch.empty_like(turns_G)
+    places_G[turns_G] = torch.arange(G, device=device)
+    rounds_N = _earlier_in_group(groups_N, G)
+    if first_round_G is not None:
+        rounds_N += first_round_G[groups_N]
+    keys_N = rounds_N * G + places_G[groups_N]  # no two are equal
+    return keys_N.topk(num, largest=False).indices
+
+
+def _earlier_in_group(groups_N: Tensor, num_groups: int) -> Tensor:
+    """How many earlier rows are of the row's own group."""
+    by_group_N = groups_N.argsort(stable=True)
+    counts_G = groups_N.bincount(minlength=num_groups)
+    starts_G = counts_G.cumsum(0) - counts_G
+    earlier_N = torch.empty_like(groups_N)
+    places_N = torch.arange(len(groups_N), device=groups_N.device)
+    earlier_N[by_group_N] = places_N - starts_G[groups_N[by_group_N]]
+    return earlier_N
+
+
+def exact_distances(embeddings_ND: Tensor, row_D: Tensor) -> Tensor:
+    """Euclidean distances_N to one row, by differences: exactly 0 for an equal row."""
+    row_1D = widened(row_D)[None]
+    distances = [
+        torch.cdist(widened(chunk_BD), row_1D, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+        for chunk_BD in torch.split(embeddings_ND, chunk_rows(len(row_D)))
+    ]
+    return torch.cat(distances)
+
+
+def sample_rows(tables: Sequence[Tensor], num: int, *, generator: Generator) -> Tensor:
+    """``num`` rows drawn from all ``tables`` without joining them, float32 or wider, in order."""
+    sample = sample_without_replacement(sum(map(len, tables)), num, generator=generator)
+    rows, start = [], 0
+    for table in tables:
+        here = sample[(sample >= start) & (sample < start + len(table))] - start
+        rows.append(table[here.to(table.device)])
+        start += len(table)
+    return widened(torch.cat(rows))
+
+
+def sample_without_replacement(num_rows: int, num: int, *, generator: Generator) -> Tensor:
+    """``num`` of ``num_rows`` positions, or all of them, ascending, on the generator's device."""
+    order = torch.randperm(num_rows, generator=generator, device=generator.device)
+    return order[:num].sort().values
+
+
+def widened(embeddings_ND: Tensor) -> Tensor:
+    """The rows in float32 at least: half precision cannot hold a mean of thousands."""
+    return embeddings_ND.to(torch.promote_types(embeddings_ND.dtype, torch.float32))
+
+
+def chunk_rows(num_columns: int) -> int:
+    """How many rows of a table with ``num_columns`` make one chunk."""
+    return max(1, CHUNK_ELEMENTS // num_columns)

@@ -1,0 +1,48 @@
+"""One row from the middle of each k-means cluster: a batch that covers the pool.
+
+Shape suffixes: N pool rows, M labeled rows, G clusters, D embedding dimensions.
+"""
+
+from torch import Generator, Tensor
+
+from al_lightning.acquisition.checks import checked_embeddings, checked_num
+from al_lightning.acquisition.clustering import fit_centres, round_robin
+from al_lightning.acquisition.distances import nearest_squared
+
+
+def kmeans(embeddings_ND: Tensor, labeled_MD: Tensor, num: int, generator: Generator) -> Tensor:
+    """The row nearest to each of ``num`` k-means centres of the pool, largest cluster first.
+
+    Where clusters are fewer than ``num`` (few distinct rows, or a centre without rows) the round
+    begins again: the second nearest row of the largest cluster, and so on. Centres are fitted to a
+    sample of 32,768 rows, see :mod:`al_lightning.acquisition.clustering`; time is linear in N.
+
+    Args:
+        embeddings_ND: (N, D) finite embeddings of the pool.
+        labeled_MD: (M, D). Checked but not used: the paper clusters what has no label, and the
+            argument is here so that selectors on embeddings are called alike.
+        num: How many to take; beyond N it takes all.
+        generator: Source of the sample and of the first centres.
+
+    Returns:
+        positions (min(num, N),), int64, on the device of the embeddings, largest cluster first.
+
+    Raises:
+        ValueError: for ``num`` < 1, an empty pool, or embeddings that are not finite (N, D).
+
+    References:
+        Zhdanov 2019, arXiv:1901.05954, Algorithm 1 without informativeness as weights or filter.
+
+    >>> import torch
+    >>> pool = torch.tensor([[0.0], [0.1], [0.2], [5.0]])
+    >>> kmeans(pool, pool[:0], 2, torch.Generator().manual_seed(0))
+    tensor([1, 3])
+    """
+    num = checked_num(num, len(checked_embeddings(embeddings_ND)))
+    checked_embeddings(labeled_MD, "labeled", like_ND=embeddings_ND)
+    centres_GD = fit_centres([embeddings_ND], num, generator=generator)
+    squared_N, clusters_N = nearest_squared(embeddings_ND, centres_GD)
+    nearest_first_N = squared_N.argsort(stable=True)
+    sizes_G = clusters_N.bincount(minlength=len(centres_GD))
+    largest_first_G = sizes_G.argsort(descending=True, stable=True)
+    return nearest_first_N[round_robin(clusters_N[nearest_first_N], largest_first_G, num)]
