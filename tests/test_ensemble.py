@@ -1,6 +1,7 @@
 """An ensemble against its members trained alone."""
 
 import copy
+import math
 from functools import partial
 
 import lightning as L
@@ -15,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from toys import QUIET, Plain, Predicting, points, points_data
 
 from al_lightning import ActiveLearningLoop, LitSimpleCNN
-from al_lightning.ensemble import Ensemble
+from al_lightning.ensemble import Ensemble, _averaged
 from al_lightning.trainers import quiet
 
 pytestmark = pytest.mark.filterwarnings(
@@ -168,6 +169,12 @@ def test_training_logs_the_mean_and_testing_the_averaged_prediction(tmp_path):
     assert all("log" not in vars(m) and "forward" not in vars(m) for m in members)
 
 
+def test_the_average_is_of_probabilities_and_reaches_far_into_the_tails():
+    logits = torch.tensor([[[0.0, 200.0]], [[0.0, 100.0]]], dtype=torch.float64)
+    expected = torch.tensor([[-100 - math.log(2), 0.0]])
+    torch.testing.assert_close(_averaged(list(logits)), expected)
+
+
 def test_what_cannot_be_averaged_is_tested_alone_and_says_so():
     class Around(Member):
         """Its steps go past ``forward``."""
@@ -259,6 +266,10 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path):
         trainer = L.Trainer(max_epochs=4, **QUIET)
         trainer.fit(resumed, loader(), loader(16, 2), ckpt_path=tmp_path / "half.ckpt")
     torch.testing.assert_close(weights(resumed), weights(whole))
+    (joint,) = trainer.optimizers
+    rates = [group["lr"] for one in joint.each for group in one.param_groups]
+    assert [group["lr"] for group in joint.param_groups] == rates
+    assert rates[1] == pytest.approx(0.5 * 0.1**4)
 
 
 def test_a_cold_start_resets_all_members():
