@@ -176,14 +176,17 @@ def test_mean_neighbour_distance_agrees_with_plain_loops(dtype, tolerance, P, L,
     labeled_members = torch.randperm(20, generator=seeded(seed))[:L]
     rows = [*pool[members].tolist(), *labeled[labeled_members].tolist()]
     references = range(P + L)
-    with pytest.MonkeyPatch.context() as patch:
-        if bound and P + L > 6:
-            patch.setattr(TYPICLUST, "MAX_REFERENCES", 6)
-            sample = clustering.sample_without_replacement(P + L, 6, generator=seeded(seed))
-            references = sample.tolist()
-        found = mean_neighbour_distance(
-            pool, labeled, members, labeled_members, generator=seeded(seed)
-        )
+    if bound and P + L > 6:
+        sample = clustering.sample_without_replacement(P + L, 6, generator=seeded(seed))
+        references = sample.tolist()
+    found = mean_neighbour_distance(
+        pool,
+        labeled,
+        members,
+        labeled_members,
+        max_references=6 if bound else 99,
+        generator=seeded(seed),
+    )
     num_neighbours = min(20, len(references) - 1)
     expected = [
         mean_distance_by_definition(
@@ -192,6 +195,25 @@ def test_mean_neighbour_distance_agrees_with_plain_loops(dtype, tolerance, P, L,
         for i in range(P)
     ]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=dtype), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(("distances", "max_references"), [(0, 100), (400 * 150, 150)])
+def test_typiclust_bounds_the_neighbours_of_a_huge_cluster(monkeypatch, distances, max_references):
+    heap, none = points(400, 2), points(0, 2)
+    monkeypatch.setattr(TYPICLUST, "MIN_REFERENCES", 100)
+    monkeypatch.setattr(TYPICLUST, "NUM_DISTANCES", distances)
+    generator = seeded()
+    fit_centres([heap, none], 1, generator=generator)  # draws before the sample is drawn
+    means = mean_neighbour_distance(
+        heap,
+        none,
+        torch.arange(400),
+        torch.arange(0),
+        max_references=max_references,
+        generator=generator,
+    )
+    found = typiclust(heap, none, 3, seeded(), max_clusters=1)
+    assert torch.equal(found, means.argsort()[:3])
 
 
 def typiclust_by_definition(pool, labeled, num, centres):

@@ -19,9 +19,10 @@ from al_lightning.acquisition.distances import nearest_squared
 
 NUM_NEIGHBOURS = 20
 MIN_CLUSTER_SIZE = 5
-# Neighbours of a row are looked for among this many rows of its cluster. It bounds the time by
-# N x MAX_REFERENCES distances, and is exact for clusters of this size and below.
-MAX_REFERENCES = 2**12
+# Neighbours are looked for among so many rows of a cluster at least, and among more while a pool is
+# small enough that this makes no more than so many distances.
+MIN_REFERENCES = 2**10
+NUM_DISTANCES = 2**29
 
 
 def typiclust(
@@ -41,8 +42,9 @@ def typiclust(
 
     Ours to settle: clusters under 5 rows are outliers, which the authors' code drops; here they
     wait until all others are used up, so a pool of any size can be taken whole. Typicality is
-    computed once a cluster, not anew after each row. A cluster above 4,096 rows measures distances
-    to a seeded sample of that many. Centres are fitted to a sample too, see
+    computed once a cluster, not anew after each row. In a cluster of more than 1,024 rows, or more
+    than 2^29 / N where that is larger (8,947 in a pool of 60,000), neighbours are looked for in a
+    seeded sample of so many. Centres are fitted to a sample too, see
     :mod:`al_lightning.acquisition.clustering`. Time is linear in N, memory a few chunks.
 
     Args:
@@ -79,11 +81,16 @@ def typiclust(
 
     order = _clusters_to_visit(clusters_N, clusters_M, len(centres_GD), num)
     positions = torch.empty_like(order)
+    max_references = max(MIN_REFERENCES, NUM_DISTANCES // len(embeddings_ND))
     for cluster in sorted(set(order.tolist())):
         turns = (order == cluster).nonzero()[:, 0]
         members_P = pool_rows[cluster]
         distances_P = mean_neighbour_distance(
-            *tables, members_P, labeled_rows[cluster], generator=generator
+            *tables,
+            members_P,
+            labeled_rows[cluster],
+            max_references=max_references,
+            generator=generator,
         )
         most_typical = distances_P.argsort(stable=True)[: len(turns)]
         positions[turns] = members_P[most_typical]
@@ -115,6 +122,7 @@ def mean_neighbour_distance(
     members_P: Tensor,
     labeled_members_L: Tensor,
     *,
+    max_references: int,
     generator: Generator,
 ) -> Tensor:
     """Mean distance of a cluster's pool rows to their nearest neighbours in it: 1 / typicality.
@@ -124,7 +132,9 @@ def mean_neighbour_distance(
         labeled_MD: (M, D) the labeled rows.
         members_P: Positions of the cluster's rows in the pool, at least one.
         labeled_members_L: Positions of its labeled rows.
-        generator: Source of the sample when P + L is above 4,096.
+        max_references: How many of the cluster's rows may serve as neighbours; a sample of so many
+            does where there are more.
+        generator: Source of that sample.
 
     Returns:
         distances_P, 0 for a row that is alone in its cluster.
@@ -132,8 +142,8 @@ def mean_neighbour_distance(
     P, size = len(members_P), len(members_P) + len(labeled_members_L)
     device = embeddings_ND.device
     references = torch.arange(size, device=device)
-    if size > MAX_REFERENCES:
-        sample = sample_without_replacement(size, MAX_REFERENCES, generator=generator)
+    if size > max_references:
+        sample = sample_without_replacement(size, max_references, generator=generator)
         references = sample.to(device)
     from_pool, from_labeled = references[references < P], references[references >= P] - P
     references_RD = widened(
