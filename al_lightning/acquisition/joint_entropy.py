@@ -1,0 +1,193 @@
+"""Entropy of several rows' labels together, by a tree of their joint outcomes.
+
+A configuration is one label for each row seen so far. All that later rows need to know of it is how
+probable it is and how plausible it leaves each posterior sample, so this pair is what is kept:
+
+    ``H(y_1..y_b) = sum_i H(y_i | y_1..y_i-1)``,
+    ``H(y_i | y_1..y_i-1) = sum_s p(s) H(sum_k p(k | s) p(y_i | w_k))`` over configurations ``s``.
+
+While C^b configurations fit, this is exact. Beyond, the tree is thinned: probable configurations
+stay as they are and the others are sampled so that each keeps its probability in expectation, which
+leaves the entropy unbiased. The sum over the newest row's labels is always exact, so all that is
+random is which conditional entropies are averaged; ``-log p(y_1..y_b)`` of sampled labels, which
+the paper averages, varies far more.
+
+Shape suffixes: N rows, R some of them, B rows taken jointly, K posterior samples, C classes,
+M = R * C, S configurations, G groups of them. Everything is computed in float64.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from al_lightning.acquisition.checks import checked_samples
+from al_lightning.acquisition.draws import uniform
+
+# Numbers in the largest table of a chunk of rows: 2 MiB of float64, about what a core caches.
+CHUNK_NUMBERS = 2**18
+LLOYD_STEPS = 2
+
+
+class Configurations(NamedTuple):
+    """Joint outcomes of the rows seen so far.
+
+    Attributes:
+        weights: (S,) their probabilities, or unbiased estimates of them; positive.
+        posterior: (S, K) ``p(w_k | configuration)``; rows sum to one.
+    """
+
+    weights: Tensor
+    posterior: Tensor
+
+
+def joint_entropy(
+    probs_BKC: Tensor, *, generator: Generator, max_configurations: int = 10_000
+) -> Tensor:
+    """Entropy of the rows' labels together, ``H(y_1..y_B)``, where only the weights tie them.
+
+    Args:
+        probs_BKC: (B, K, C), p(y | w_k), the same K posterior samples for each row.
+        generator: Drawn from only when C^(B - 1) configurations are more than
+            ``max_configurations``; otherwise the answer is exact.
+        max_configurations: How many configurations are kept; time and memory grow with it, the
+            variance falls faster than its inverse.
+
+    Returns:
+        A float64 scalar in nats, ``[0, B log C]``; unbiased where it is not exact.
+
+    Raises:
+        ValueError: unless every row is K distributions, or when ``max_configurations`` < 1.
+
+    References:
+        Kirsch et al. 2019, arXiv:1906.08158, Eq. 9 to 12; thinning as in Fearnhead and Clifford
+        2003, "On-line inference for hidden Markov models via particle filters", section 3.
+
+    >>> coins = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]] * 3)  # all heads, or all tails
+    >>> joint_entropy(coins, generator=torch.Generator()).exp()
+    tensor(2., dtype=torch.float64)
+    """
+    checked_samples(probs_BKC)
+    configurations = no_rows_seen(probs_BKC)
+    total = configurations.weights.new_zeros(())
+    for probs_KC in probs_BKC:
+        configurations = thinned(configurations, max_configurations, generator)
+        total += entropy_of_chunk(probs_KC[None], configurations)[0]
+        configurations = with_row(configurations, probs_KC)
+    return total
+
+
+def no_rows_seen(probs_NKC: Tensor) -> Configurations:
+    """The one configuration of no rows, after which all posterior samples are equally plausible."""
+    K = probs_NKC.shape[1]
+    weights_S = torch.ones(1, dtype=torch.float64, device=probs_NKC.device)
+    return Configurations(weights_S, weights_S.new_full((1, K), 1 / K))
+
+
+def with_row(configurations: Configurations, probs_KC: Tensor) -> Configurations:
+    """Each configuration continued by each label of one more row; impossible ones drop out."""
+    weights_S, posterior_SK = configurations
+    likelihood_CK = normalised(probs_KC).T
+    joint_SK = ((weights_S[:, None] * posterior_SK)[:, None] * likelihood_CK).flatten(0, 1)
+    weights_S = joint_SK.sum(-1)
+    possible_S = weights_S > 0
+    weights_S = weights_S[possible_S]
+    return Configurations(weights_S, joint_SK[possible_S].div_(weights_S[:, None]))
+
+
+def weights_known(probs_NKC: Tensor) -> Configurations:
+    """What the posterior would be if the weights themselves were seen: one sample each time."""
+    K = probs_NKC.shape[1]
+    posterior_SK = torch.eye(K, dtype=torch.float64, device=probs_NKC.device)
+    return Configurations(posterior_SK.mean(0), posterior_SK)
+
+
+def conditional_entropy(
+    probs_NKC: Tensor, rows_R: Tensor, configurations: Configurations
+) -> Tensor:
+    """``H(y | configuration)`` of some rows, averaged over the configurations: (R,), in nats."""
+    _, K, C = probs_NKC.shape
+    rows_at_once = max(1, CHUNK_NUMBERS // (C * max(K, len(configurations.weights))))
+    chunks = torch.split(rows_R, rows_at_once)
+    return torch.cat([entropy_of_chunk(probs_NKC[rows_R], configurations) for rows_R in chunks])
+
+
+def entropy_of_chunk(probs_RKC: Tensor, configurations: Configurations) -> Tensor:
+    """As :func:`conditional_entropy`, by a table of each row's classes in each configuration."""
+    R, K, C = probs_RKC.shape
+    columns_KM = normalised(probs_RKC).transpose(0, 1).reshape(K, R * C)
+    predicted_SM = configurations.posterior @ columns_KM
+    # entr() takes one logarithm at a time on a CPU, log() several
+    tiny = torch.finfo(predicted_SM.dtype).tiny
+    negative_SM = predicted_SM.clamp_min(tiny).log_().mul_(predicted_SM)
+    return -(configurations.weights @ negative_SM).view(R, C).sum(-1)
+
+
+def thinned(configurations: Configurations, num: int, generator: Generator) -> Configurations:
+    """At most ``num`` configurations, each with its own weight in expectation.
+
+    Those heavier than some ``c`` stay; the others stay with probability ``weight / c`` and then
+    weigh ``c``. The draw is stratified along an order in which neighbours find the same posterior
+    sample most plausible, and are about as sure of it.
+    """
+    if num < 1:
+        raise ValueError(f"max_configurations must be at least 1, got {num}")
+    weights_S, posterior_SK = configurations
+    if len(weights_S) <= num:
+        return configurations
+    heaviest_first_S = weights_S.argsort(descending=True, stable=True)
+    sorted_S = weights_S[heaviest_first_S]
+    rest_S = sorted_S.flip(0).cumsum(0).flip(0)
+    places_left = torch.arange(num, 0, -1, device=weights_S.device)
+    num_kept = int((sorted_S[:num] * places_left <= rest_S[:num]).nonzero()[0])
+    c = rest_S[num_kept] / (num - num_kept)
+
+    light = heaviest_first_S[num_kept:]
+    light = light[by_posterior(posterior_SK[light])]
+    strata = torch.arange(num - num_kept, device=weights_S.device)
+    points = strata + uniform(len(strata), generator=generator, device=weights_S.device)
+    drawn = torch.searchsorted((weights_S[light] / c).cumsum(0), points, right=True)
+    drawn = light[drawn.clamp_max(len(light) - 1)]  # rounding can reach past the end
+    kept = heaviest_first_S[:num_kept]
+    return Configurations(
+        torch.cat([weights_S[kept], c.expand(len(drawn))]), posterior_SK[torch.cat([kept, drawn])]
+    )
+
+
+def grouped(configurations: Configurations, num: int) -> Configurations:
+    """At most ``num`` averages of configurations with similar posteriors, found by k-means.
+
+    Entropy is concave, so whatever the groups, no row's conditional entropy is lower than before;
+    the closer the posteriors in a group, the less it is raised.
+    """
+    weights_S, posterior_SK = configurations
+    spread = torch.arange(num, device=weights_S.device) * len(weights_S) // num
+    centres_GK = posterior_SK[by_posterior(posterior_SK)[spread]]
+    for _ in range(LLOYD_STEPS):
+        nearest_S = nearest(posterior_SK, centres_GK)
+        weights_G = weights_S.new_zeros(num).index_add_(0, nearest_S, weights_S)
+        joint_GK = torch.zeros_like(centres_GK).index_add_(
+            0, nearest_S, weights_S[:, None] * posterior_SK
+        )
+        used_G = weights_G > 0
+        centres_GK[used_G] = joint_GK[used_G] / weights_G[used_G, None]
+    return Configurations(weights_G[used_G], centres_GK[used_G])
+
+
+def nearest(points_SK: Tensor, centres_GK: Tensor) -> Tensor:
+    """Which centre each point is closest to: (S,)."""
+    half_norms_G = centres_GK.square().sum(-1) / 2
+    chunks = torch.split(points_SK, max(1, CHUNK_NUMBERS // len(centres_GK)))
+    return torch.cat([(half_norms_G - chunk_SK @ centres_GK.T).argmin(-1) for chunk_SK in chunks])
+
+
+def by_posterior(posterior_SK: Tensor) -> Tensor:
+    """The order by most plausible posterior sample, and within it from the surest down."""
+    plausibility_S, sample_S = posterior_SK.max(-1)
+    return (sample_S + (1 - plausibility_S)).argsort(stable=True)
+
+
+def normalised(probs: Tensor) -> Tensor:
+    """In float64, with sums of one: what float32 leaves over would pass for information."""
+    probs = probs.double()
+    return probs / probs.sum(-1, keepdim=True)
