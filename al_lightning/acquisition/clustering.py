@@ -14,13 +14,13 @@ from torch import Generator, Tensor
 from al_lightning.acquisition.distances import nearest_squared
 from al_lightning.acquisition.draws import uniform
 
-# Centres are means of a sample: 32,768 rows place them as well as a million do, 100 times sooner.
+# 500 centres from so many of 60,000 rows leave 1.5 % more squared error than centres from all.
 SAMPLE_ROWS = 2**15
 # Lloyd undoes what a coarser choice of first centres costs.
 SEEDING_ROWS = 2**13
 # Both grow with the number of centres where that is large.
 ROWS_PER_CENTRE = 4
-# On features of 60,000 rows, 10 iterations come within 0.5 % of what 50 reach.
+# 10 iterations on such a sample leave 0.4 % more squared error than 50 do.
 MAX_ITERATIONS = 10
 # Elements in the largest table of one chunk: 16 MiB in float32.
 CHUNK_ELEMENTS = 2**22

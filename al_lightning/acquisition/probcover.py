@@ -21,7 +21,7 @@ from al_lightning.acquisition.distances import nearest_squared
 from al_lightning.acquisition.draws import uniform
 
 MIN_PURITY = 0.95
-# Balls whose purity decides on the radius: a share of 5 % is then known to within 0.7 %.
+# Balls whose purity decides on the radius: a share of 5 % then has a standard error of 0.7 %.
 NUM_BALLS = 1024
 # Rows on each side of a block of distances: 4 MiB in float32, half the time of 64 MiB.
 BLOCK_ROWS = 2**10
