@@ -2,12 +2,23 @@
 
 from al_lightning.cli import ActiveCLI
 from al_lightning.datamodule import ActiveDataModule, DataSets
+from al_lightning.ensemble import Ensemble
 from al_lightning.loop import DEFAULT_MONITORS, ActiveLearningLoop, Monitor
+from al_lightning.mc_dropout import MCDropout
 from al_lightning.mnist import ActiveMNISTDataModule
 from al_lightning.models import LitSimpleCNN
 from al_lightning.monitor import Console, Pictures, Tables, TensorBoard
 from al_lightning.records import CycleResult, Query
-from al_lightning.strategies import STRATEGIES, PoolOutputs, Strategy, by_score
+from al_lightning.strategies import (
+    STRATEGIES,
+    PoolOutputs,
+    Strategy,
+    by_score,
+    diverse,
+    power,
+    softmax,
+    softrank,
+)
 
 DEFAULT_MONITORS.extend([Tables, TensorBoard, Pictures, Console])
 
@@ -19,10 +30,16 @@ __all__ = [
     "ActiveMNISTDataModule",
     "CycleResult",
     "DataSets",
+    "Ensemble",
     "LitSimpleCNN",
+    "MCDropout",
     "Monitor",
     "PoolOutputs",
     "Query",
     "Strategy",
     "by_score",
+    "diverse",
+    "power",
+    "softmax",
+    "softrank",
 ]

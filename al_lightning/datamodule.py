@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from al_lightning.acquisition import typiclust
 from al_lightning.pool import Pool
 from al_lightning.randomness import generator
 from al_lightning.rows import ListedRows, RowIndex, RowView, collate, read_label, replace_label
@@ -39,7 +40,10 @@ class ActiveDataModule(L.LightningDataModule):
         initial_labeled_size: Rows labeled from the start, drawn by ``seed``.
         initial_indices: Or exactly these.
         initial_sampling: ``"random"`` shuffles all rows and takes the first; ``"balanced"`` takes
-            equally many of each class, a remainder going to the first classes.
+            equally many of each class, a remainder going to the first classes; ``"typiclust"``
+            takes typical rows of ``initial_embeddings``, whatever their labels.
+        initial_embeddings: (rows, D), one a row of ``train_set`` in its order, from a pretrained
+            network, for ``initial_sampling="typiclust"``.
         val_size: Rows to hold out of the pool for validation, drawn by ``seed``.
         batch_size: Rows a training batch.
         eval_batch_size: Rows a batch in validation, test and prediction; ``batch_size`` when not
@@ -73,7 +77,8 @@ class ActiveDataModule(L.LightningDataModule):
         test_set: Dataset[Any] | None = None,
         initial_labeled_size: int | None = None,
         initial_indices: Sequence[int] | Tensor | None = None,
-        initial_sampling: Literal["random", "balanced"] = "random",
+        initial_sampling: Literal["random", "balanced", "typiclust"] = "random",
+        initial_embeddings: Tensor | None = None,
         val_size: int = 0,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
@@ -88,9 +93,16 @@ class ActiveDataModule(L.LightningDataModule):
                 "give either initial_labeled_size or initial_indices, "
                 f"got {'neither' if initial_indices is None else 'both'}"
             )
-        if initial_sampling not in ("random", "balanced"):
+        if initial_sampling not in ("random", "balanced", "typiclust"):
             raise ValueError(
-                f'initial_sampling must be "random" or "balanced", got {initial_sampling!r}'
+                'initial_sampling must be "random", "balanced" or "typiclust", got '
+                f"{initial_sampling!r}"
+            )
+        if (initial_sampling == "typiclust") != (initial_embeddings is not None):
+            raise ValueError(
+                'initial_sampling="typiclust" and initial_embeddings go together, got '
+                f"{initial_sampling!r} {'without' if initial_embeddings is None else 'with'} "
+                "embeddings"
             )
         for name, value, least in (
             ("initial_labeled_size", initial_labeled_size, 1),
@@ -106,6 +118,7 @@ class ActiveDataModule(L.LightningDataModule):
         self.initial_labeled_size = initial_labeled_size
         self.initial_indices = None if initial_indices is None else as_indices(initial_indices)
         self.initial_sampling = initial_sampling
+        self.initial_embeddings = initial_embeddings
         self.val_size = val_size
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
@@ -164,10 +177,22 @@ class ActiveDataModule(L.LightningDataModule):
             initial = self.initial_indices
         elif self.initial_sampling == "balanced":
             initial = self._balanced(shuffled, cast(int, self.initial_labeled_size))
+        elif self.initial_embeddings is not None:
+            initial = self._typical(num_rows, self.initial_embeddings)
         else:
             initial = shuffled[: self.initial_labeled_size].tolist()
         held_out = shuffled[~np.isin(shuffled, initial)][: self.val_size] if self.val_size else ()
         return Pool(num_rows, initial, [int(i) for i in held_out])
+
+    def _typical(self, num_rows: int, embeddings_ND: Tensor) -> list[int]:
+        if len(embeddings_ND) != num_rows:
+            raise ValueError(
+                f"initial_embeddings must be one a row of train_set, got {len(embeddings_ND)} for "
+                f"{num_rows} rows"
+            )
+        draw = generator(self.seed, "initial")
+        num, nothing_labeled = cast(int, self.initial_labeled_size), embeddings_ND[:0]
+        return typiclust(embeddings_ND, nothing_labeled, num, draw).tolist()
 
     def _balanced(self, shuffled: np.ndarray, num: int) -> list[int]:
         rows_by_class: dict[Any, list[int]] = {}

@@ -7,13 +7,14 @@ Shape suffixes: B batch rows, N candidates, K posterior samples, C classes, D em
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from al_lightning.datamodule import ActiveDataModule
@@ -76,16 +77,28 @@ def _are_probs(raw: Tensor) -> bool:
 
 
 def read_pool(
-    trainer: L.Trainer, model: L.LightningModule, data: ActiveDataModule, strategy: Strategy
+    trainer: L.Trainer,
+    model: L.LightningModule,
+    data: ActiveDataModule,
+    strategy: Strategy,
+    *,
+    candidates: Sequence[int] | None = None,
+    labeled: Sequence[int] | None = None,
+    embedding_layer: nn.Module | None = None,
 ) -> PoolOutputs:
-    """Predicts ``data.predict_dataloader()`` and keeps what ``strategy`` needs, on every rank.
+    """Predicts the candidates and keeps what ``strategy`` needs, on every rank.
 
     Args:
         trainer: Runs the prediction; a callback is added to it for the time of this call.
         model: Any LightningModule; one with a ``forward`` alone is called with the first part of
             a tuple batch, or with a dict batch as it is.
-        data: Serves the candidates.
+        data: Serves the rows.
         strategy: Says what to keep.
+        candidates: Data-set indices to choose from, ascending; the whole pool when not given.
+        labeled: Rows that stand for the labeled ones where the strategy needs their embeddings;
+            all of them when not given.
+        embedding_layer: A layer of ``model``, the input of which is the embedding, in the stead of
+            one that ``predict_step`` returns. Of several calls a batch the first counts.
 
     Returns:
         One row for each candidate, on the CPU, in ascending order of data-set index.
@@ -95,14 +108,25 @@ def read_pool(
             NaN or infinity (names data-set indices).
     """
     _keep_freed_memory()
-    collect = _Collect(strategy)
     module = model if is_overridden("predict_step", model) else _ForwardOnly(model)
-    trainer.callbacks.append(collect)  # type: ignore[attr-defined]
-    try:
-        trainer.predict(module, datamodule=data, return_predictions=False)
-    finally:
-        trainer.callbacks.remove(collect)  # type: ignore[attr-defined]
-    return collect.outputs()
+
+    def read(rows: Sequence[int] | None, strategy: Strategy) -> PoolOutputs:
+        collect = _Collect(strategy, embedding_layer)
+        trainer.callbacks.append(collect)  # type: ignore[attr-defined]
+        try:
+            with data.candidates(rows):
+                trainer.predict(module, datamodule=data, return_predictions=False)
+        finally:
+            collect.unhook()
+            trainer.callbacks.remove(collect)  # type: ignore[attr-defined]
+        return collect.outputs()
+
+    pool = read(candidates, strategy)
+    if "labeled_embeddings" not in strategy.needs:
+        return pool
+    rows = data.labeled_indices.tolist() if labeled is None else labeled
+    embeddings_alone = Strategy(strategy.select, needs=frozenset({"embeddings"}))
+    return replace(pool, labeled_embeddings=read(rows, embeddings_alone).embeddings)
 
 
 def _keep_freed_memory() -> None:
@@ -134,11 +158,21 @@ class _ForwardOnly(L.LightningModule):
 class _Collect(BasePredictionWriter):
     """Reduces each batch as it comes and puts the ranks' shares together at the end."""
 
-    def __init__(self, strategy: Strategy) -> None:
+    def __init__(self, strategy: Strategy, embedding_layer: nn.Module | None) -> None:
         super().__init__(write_interval="batch")
         self._strategy = strategy
+        self._layer_input: Tensor | None = None
+        self._hook = embedding_layer and embedding_layer.register_forward_pre_hook(self._capture)
         self._batches: list[dict[str, Tensor]] = []
         self._outputs: PoolOutputs | None = None
+
+    def _capture(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._layer_input is None:
+            self._layer_input = inputs[0].flatten(1).clone()  # the layer may work in place
+
+    def unhook(self) -> None:
+        if self._hook:
+            self._hook.remove()
 
     def outputs(self) -> PoolOutputs:
         if self._outputs is None:
@@ -160,11 +194,30 @@ class _Collect(BasePredictionWriter):
     ) -> None:
         assert batch_indices is not None
         indices = _rows(trainer).at(batch_indices)
-        self._batches.append(self._reduce(read_outputs(prediction, len(indices)), indices))
+        outputs = read_outputs(prediction, len(indices))
+        if self._hook:
+            outputs = outputs._replace(embedding=self._taken_from_layer(len(indices)))
+        self._batches.append(self._reduce(outputs, indices))
+
+    def _taken_from_layer(self, batch_rows: int) -> Tensor:
+        found, self._layer_input = self._layer_input, None
+        if found is None or len(found) != batch_rows:
+            came = "it was not called" if found is None else f"it saw {len(found)} rows"
+            raise ValueError(
+                f"embedding_layer must see each batch once in prediction, {batch_rows} rows here, "
+                f"but {came}; name a layer that the prediction passes through"
+            )
+        return found
 
     def _reduce(self, outputs: Outputs, indices: list[int]) -> dict[str, Tensor]:
         probs = outputs.probs
         _check_finite("probabilities", probs, indices)
+        if "samples" in self._strategy.needs and (probs.ndim != 3 or probs.shape[1] < 2):
+            raise ValueError(
+                "this strategy needs posterior samples or ensemble members, probabilities "
+                f"(B, K, C) with K above 1, got {tuple(probs.shape)}; set mc_samples above 1 on a "
+                "module with dropout, or train an Ensemble"
+            )
         columns = {
             "indices": torch.tensor(indices, device=probs.device),
             "predicted": (probs.mean(1) if probs.ndim == 3 else probs).argmax(-1),
@@ -172,12 +225,13 @@ class _Collect(BasePredictionWriter):
         if self._strategy.score is not None:
             columns["scores"] = self._strategy.score(probs)
             _check_finite("scores", columns["scores"], indices)
-        elif "probs" in self._strategy.needs:
+        elif self._strategy.needs & {"probs", "samples"}:
             columns["probs"] = probs
         if "embeddings" in self._strategy.needs:
             if outputs.embedding is None:
                 raise ValueError(
-                    "this strategy needs embeddings: return them from predict_step as "
+                    "this strategy needs embeddings: name a layer with embedding_layer, whose "
+                    "input is taken, or return them from predict_step as "
                     "{'probs': ..., 'embedding': ...}"
                 )
             _check_finite("embeddings", outputs.embedding, indices)
@@ -195,12 +249,12 @@ class _Collect(BasePredictionWriter):
                 for name, column in columns.items()
             }
         indices = columns.pop("indices").cpu()
-        order = indices.argsort()
-        expected = _rows(trainer).all().msort()
+        order, expected = indices.argsort(), _rows(trainer).all().msort()
         assert torch.equal(indices[order], expected), "each candidate must be predicted once"
-        self._outputs = PoolOutputs(
-            indices=expected, **{name: column.cpu()[order] for name, column in columns.items()}
-        )
+        columns = {name: column.cpu() for name, column in columns.items()}
+        if not torch.equal(indices, expected):  # a copy of every column, for several ranks alone
+            columns = {name: column[order] for name, column in columns.items()}
+        self._outputs = PoolOutputs(indices=expected, **columns)
 
 
 def _rows(trainer: L.Trainer) -> RowIndex:

@@ -9,6 +9,7 @@ that resumed after a crash.
 """
 
 import copy
+import difflib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +20,12 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.inference import read_pool
 from al_lightning.journal import Journal, Record
+from al_lightning.mc_dropout import MCDropout
 from al_lightning.randomness import generator, seeded
 from al_lightning.records import CycleResult, Query
 from al_lightning.run_folder import INITIAL_WEIGHTS, JOURNAL, WEIGHTS, check_vacant
@@ -31,11 +33,16 @@ from al_lightning.strategies import (
     PoolOutputs,
     Select,
     Strategy,
-    checked_positions,
     find_strategy,
     strategy_name,
 )
-from al_lightning.trainers import TrainerFactory, check_factory, new_trainer, quiet
+from al_lightning.trainers import (
+    TrainerFactory,
+    check_factory,
+    choosing_bar,
+    new_trainer,
+    quiet,
+)
 
 
 class Monitor:
@@ -79,6 +86,11 @@ class ActiveLearningLoop:
         seed: Each cycle's randomness derives from it; ``data.seed`` when not given.
         warm_start: Keeps the weights from cycle to cycle.
         candidate_size: Scores a random subset of that size instead of the whole pool.
+        strategy_args: The strategy's own arguments, by name: ``{"beta": 4.0}`` for ``power_bald``.
+        mc_samples: Predicts the pool with that many samples of MC dropout, for any model with
+            dropout layers; see :class:`~al_lightning.mc_dropout.MCDropout`.
+        embedding_layer: Name of a layer of the model, the input of which is the embedding; for a
+            model whose ``predict_step`` returns none.
         target: A metric's name and value; the run ends once the metric reaches it from below.
         monitors: What watches; the run folder's tables, pictures and TensorBoard when not given.
 
@@ -99,6 +111,9 @@ class ActiveLearningLoop:
         seed: int | None = None,
         warm_start: bool = False,
         candidate_size: int | None = None,
+        strategy_args: dict[str, Any] | None = None,
+        mc_samples: int | None = None,
+        embedding_layer: str | None = None,
         target: tuple[str, float] | None = None,
         monitors: Sequence[Monitor] | None = None,
     ) -> None:
@@ -114,7 +129,7 @@ class ActiveLearningLoop:
                 f"candidate_size must be at least acquisition_size={acquisition_size}, got "
                 f"{candidate_size}"
             )
-        self.strategy = find_strategy(strategy)
+        self.strategy = find_strategy(strategy, strategy_args)
         with quiet():
             check_factory(trainer)
         data.prepare_data()
@@ -128,9 +143,14 @@ class ActiveLearningLoop:
         self.seed = data.seed if seed is None else seed
         self.warm_start = warm_start
         self.candidate_size = candidate_size
+        self.strategy_args = strategy_args
+        self.mc_samples = mc_samples
+        self.embedding_layer = embedding_layer
         self.target = target
         self.monitors = monitors
         self._strategy_name = strategy_name(strategy)
+        self._layer = None if embedding_layer is None else _find_layer(model, embedding_layer)
+        self._predictor = model if mc_samples is None else MCDropout(model, mc_samples)
         self._initial_weights = _copied(model.state_dict())
         self._journal = Journal()
         self._watching: list[Monitor] | None = None
@@ -273,7 +293,7 @@ class ActiveLearningLoop:
         if self._watching is not None:
             return
         with quiet():
-            self._try_predicting()
+            self._try_asking()
         if not self._journal.records:
             self._open_run_dir()
         makers = DEFAULT_MONITORS if self.run_dir is not None else []
@@ -281,8 +301,11 @@ class ActiveLearningLoop:
         self._watching = list(watching) if _is_first_rank() else []
         self._notify("on_start")
 
-    def _try_predicting(self) -> None:
-        """A module that the strategy cannot read must say so before an hour of training."""
+    def _try_asking(self) -> None:
+        """A module that the strategy cannot read must say so before an hour of training.
+
+        So must a strategy whose arguments do not work, or whose function fails.
+        """
         if not self.strategy.needs or self.data.num_unlabeled == 0 or self.finished:
             return
         trainer = new_trainer(
@@ -292,10 +315,12 @@ class ActiveLearningLoop:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        first_batch = self.data.pool.unlabeled_rows()
-        rows = first_batch.at(range(min(self.data.eval_batch_size, len(first_batch))))
-        with seeded(self.seed, "try"), self.data.candidates(rows):
-            read_pool(trainer, self.model, self.data, self.strategy)
+        unlabeled, few = self.data.pool.unlabeled_rows(), self.data.eval_batch_size
+        rows = unlabeled.at(range(min(few, len(unlabeled))))
+        with seeded(self.seed, "try"):
+            pool = self._read_pool(trainer, rows, self.data.labeled_indices[:few].tolist())
+        num = min(2, self.acquisition_size)
+        self.strategy.choose(pool, num, generator(self.seed, "try"))
 
     def _open_run_dir(self) -> None:
         """Writes the first record; it comes last, so a folder with a journal is complete."""
@@ -319,6 +344,9 @@ class ActiveLearningLoop:
                 "seed": self.seed,
                 "warm_start": self.warm_start,
                 "candidate_size": self.candidate_size,
+                "strategy_args": self.strategy_args,
+                "mc_samples": self.mc_samples,
+                "embedding_layer": self.embedding_layer,
                 "target": self.target,
             },
             data={
@@ -403,11 +431,8 @@ class ActiveLearningLoop:
         pool = self._pool_outputs(trainer, cycle)
         predicted = time.perf_counter()
         draw = generator(self.seed, "select", cycle)
-        positions = checked_positions(
-            self.strategy.select(pool, self.acquisition_size, draw),
-            self.acquisition_size,
-            len(pool),
-        )
+        with choosing_bar(trainer):
+            positions = self.strategy.choose(pool, self.acquisition_size, draw)
 
         def chosen(column: Tensor | None) -> list[Any] | None:
             return None if column is None else column[positions].tolist()
@@ -424,8 +449,24 @@ class ActiveLearningLoop:
         if not self.strategy.needs:
             everything = self.data.unlabeled_indices if candidates is None else candidates
             return PoolOutputs(torch.as_tensor(everything))
-        with seeded(self.seed, "predict", cycle), self.data.candidates(candidates):
-            return read_pool(trainer, self.model, self.data, self.strategy)
+        with seeded(self.seed, "predict", cycle):
+            return self._read_pool(trainer, candidates)
+
+    def _read_pool(
+        self,
+        trainer: L.Trainer,
+        candidates: Sequence[int] | None,
+        labeled: Sequence[int] | None = None,
+    ) -> PoolOutputs:
+        return read_pool(
+            trainer,
+            self._predictor,
+            self.data,
+            self.strategy,
+            candidates=candidates,
+            labeled=labeled,
+            embedding_layer=self._layer,
+        )
 
     def _candidates(self, cycle: int) -> list[int] | None:
         """Data-set indices to choose from, ascending; None for the whole pool."""
@@ -452,6 +493,17 @@ class ActiveLearningLoop:
             seconds={**fit["seconds"], **test["seconds"], **(asked["seconds"] if asked else {})},
             query=query or None,
         )
+
+
+def _find_layer(model: L.LightningModule, name: str) -> nn.Module:
+    layers: dict[str, nn.Module] = dict(model.named_modules())
+    if name not in layers or not name:
+        near = difflib.get_close_matches(name, layers, n=1, cutoff=0.0)
+        raise ValueError(
+            f"embedding_layer must name a layer of the model, got {name!r}; did you mean "
+            f"{near[0]!r}? its layers are {[layer for layer in layers if layer]}"
+        )
+    return layers[name]
 
 
 def _numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:

@@ -95,7 +95,15 @@ class LitSimpleCNN(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
         loss = F.cross_entropy(self(random_affine(x) if self.augment else x), y)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(y))
+        self.log(
+            "train_loss",
+            loss,
+            on_step=True,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(y),
+            sync_dist=True,
+        )
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -110,7 +118,7 @@ class LitSimpleCNN(L.LightningModule):
         x, y = batch
         logits = self(x)
         accuracy(logits, y)
-        self.log(f"{stage}_loss", F.cross_entropy(logits, y), batch_size=len(y))
+        self.log(f"{stage}_loss", F.cross_entropy(logits, y), batch_size=len(y), sync_dist=True)
         self.log(f"{stage}_acc", accuracy, prog_bar=True, batch_size=len(y))
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:

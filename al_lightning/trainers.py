@@ -15,6 +15,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+from al_lightning.acquisition.progress import listening
 
 TrainerFactory = Callable[..., L.Trainer]
 """Makes a new Trainer at each call: ``partial(L.Trainer, max_epochs=10)``, or a function."""
@@ -104,6 +107,21 @@ def quiet(*, validates: bool = True) -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def choosing_bar(trainer: L.Trainer) -> Iterator[None]:
+    """A progress bar for a choice that takes over two seconds, where ``trainer`` shows bars."""
+    shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+    with Tqdm(desc="Choosing", delay=2, leave=False, disable=not shown) as bar:
+
+        def show(done: int, total: int) -> None:
+            if done == 1:
+                bar.total, bar.n = total, 0  # bar.reset() would show it before its two seconds
+            bar.update(done - bar.n)
+
+        with listening(show):
+            yield
 
 
 class PassingProgressBar(TQDMProgressBar):

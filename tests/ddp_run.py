@@ -9,9 +9,11 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from toys import QUIET, Plain, points_data
 
-from al_lightning import ActiveLearningLoop, by_score
+from al_lightning import ActiveLearningLoop, Strategy, by_score
 from al_lightning.acquisition import margin
 from al_lightning.inference import read_pool
+from al_lightning.mc_dropout import MCDropout
+from al_lightning.randomness import seeded
 from al_lightning.trainers import quiet
 
 
@@ -33,6 +35,9 @@ def main(devices: int, out: Path) -> None:
             "scores": pool.scores.tolist(),
             "predicted": pool.predicted.tolist(),
         }
+    samples = Strategy(lambda pool, num, generator: pool.indices, needs=frozenset({"samples"}))
+    with quiet(), seeded(0, "predict"):
+        pool = read_pool(trainer(), MCDropout(Plain(), 4), points_data(57), samples)
     loop = ActiveLearningLoop(
         Plain(),
         points_data(121),
@@ -45,6 +50,7 @@ def main(devices: int, out: Path) -> None:
     rank = rank_zero_only.rank
     state = {
         "pools": pools,
+        "samples": pool.probs.tolist(),
         "asked": [result.query and result.query.indices for result in results],
         "labeled": loop.data.labeled_indices.tolist(),
     }

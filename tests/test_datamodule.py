@@ -68,6 +68,23 @@ def test_balanced_needs_enough_of_each_class():
         ActiveDataModule(uneven, initial_labeled_size=4, initial_sampling="balanced")
 
 
+def test_typiclust_begins_with_one_row_of_each_cluster():
+    centers = torch.tensor([[0.0, 0], [9, 0], [0, 9], [9, 9]])
+    draw = torch.Generator().manual_seed(0)
+    embeddings = centers.repeat(10, 1) + torch.randn(40, 2, generator=draw) / 4
+    arguments = {"initial_sampling": "typiclust", "initial_embeddings": embeddings}
+    data = ActiveDataModule(rows(), initial_labeled_size=4, **arguments)
+    assert sorted(i % 4 for i in data.labeled_indices.tolist()) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"got 39 for 40 rows"):
+        ActiveDataModule(
+            rows(), initial_labeled_size=4, **{**arguments, "initial_embeddings": embeddings[1:]}
+        )
+    with pytest.raises(ValueError, match="go together, got 'typiclust' without embeddings"):
+        ActiveDataModule(rows(), initial_labeled_size=4, initial_sampling="typiclust")
+    with pytest.raises(ValueError, match="go together, got 'random' with embeddings"):
+        ActiveDataModule(rows(), initial_labeled_size=4, initial_embeddings=embeddings)
+
+
 def test_label_moves_rows_and_new_loaders_see_it():
     data = ActiveDataModule(rows(), initial_indices=[0, 1], batch_size=8)
     data.label(torch.tensor([30, 5]))

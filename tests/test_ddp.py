@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from al_lightning.journal import Journal
 
@@ -28,6 +29,9 @@ def test_two_processes_read_the_pool_as_one_and_agree(tmp_path):
             assert rank["pools"][num_rows]["indices"] == pool["indices"]
             assert rank["pools"][num_rows]["predicted"] == pool["predicted"]
             assert rank["pools"][num_rows]["scores"] == pytest.approx(pool["scores"], abs=1e-6)
+        # Dropout masks are the same on every rank: a sample is one network for the whole pool.
+        assert torch.tensor(one["samples"]).shape == (37, 4, 3)
+        torch.testing.assert_close(torch.tensor(rank["samples"]), torch.tensor(one["samples"]))
     assert ranks[0] == ranks[1]
     assert len(ranks[0]["labeled"]) == 20 + 2 * 15
     events = [r["event"] for r in Journal(tmp_path / "two" / "run" / "journal.jsonl").records]

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from toys import QUIET, Plain, Predicting, points_data
 
-from al_lightning import STRATEGIES, ActiveLearningLoop
+from al_lightning import STRATEGIES, ActiveLearningLoop, Strategy
 from al_lightning.journal import Journal
 
 TRAINER = partial(L.Trainer, max_epochs=2, **QUIET)
@@ -33,7 +33,7 @@ def asked(results):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_run_grows_the_labels_and_asks_nothing_after_the_last_fit(strategy):
-    loop = loop_of(strategy=strategy)
+    loop = loop_of(strategy=strategy, mc_samples=3, embedding_layer="net.3")
     results = loop.run()
     assert [result.cycle for result in results] == [1, 2, 3]
     assert [result.num_labeled for result in results] == [20, 35, 50]
@@ -43,6 +43,47 @@ def test_run_grows_the_labels_and_asks_nothing_after_the_last_fit(strategy):
     assert loop.ask() is None
     assert all({"train_loss", "test_acc"} == result.metrics.keys() for result in results)
     assert loop.data.num_labeled == 50
+
+
+def test_a_strategy_says_before_training_what_it_lacks():
+    """Nothing has been trained or written when the error comes."""
+
+    def refused(message, **arguments):
+        model, run_dir = Plain(), arguments.pop("run_dir", None)
+        before = weights(model)
+        with pytest.raises(ValueError, match=message):
+            loop_of(model, run_dir=run_dir, **arguments).run()
+        assert torch.equal(weights(model), before)
+
+    refused(r"needs posterior samples.*got \(16, 3\); set mc_samples above 1", strategy="bald")
+    refused(r"needs posterior samples.*got \(16, 1, 3\)", strategy="power_bald", mc_samples=1)
+    refused("needs embeddings: name a layer with embedding_layer", strategy="core_set")
+    refused("did you mean 'net.3'", strategy="core_set", embedding_layer="net.33")
+    refused("'margin' takes no arguments", strategy="margin", strategy_args={"beta": 1})
+    refused(
+        "beta must be at least 0",
+        strategy="power_bald",
+        mc_samples=3,
+        strategy_args={"beta": -1.0},
+    )
+
+
+def test_the_embedding_is_the_input_of_the_layer():
+    seen = []
+
+    def look(pool, num, generator):
+        seen.append(pool)
+        return torch.arange(num)
+
+    model, data = Plain(), points_data()
+    needs = frozenset({"probs", "embeddings", "labeled_embeddings"})
+    loop = loop_of(model, data, strategy=Strategy(look, needs=needs), embedding_layer="net.3")
+    loop.ask()
+    pool, x = seen[-1], data.sets.train.tensors[0]
+    model.eval()
+    torch.testing.assert_close(pool.embeddings, model.net[:3](x[pool.indices]))
+    torch.testing.assert_close(pool.labeled_embeddings, model.net[:3](x[data.labeled_indices]))
+    assert not model.net[3]._forward_pre_hooks
 
 
 def test_what_is_asked_is_what_gets_labeled():

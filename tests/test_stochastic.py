@@ -85,13 +85,13 @@ def test_takes_the_whole_of_a_small_pool():
         ({"beta": math.nan}, "beta must be at least 0 and finite, got nan"),
         ({"beta": math.inf}, "beta must be at least 0 and finite, got inf"),
         ({"kind": "pwer"}, r"kind must be one of \['power', 'softmax', 'softrank'\], got 'pwer'"),
-        ({"scores_N": torch.tensor([0.5, -0.5])}, 'non-negative for kind="power"'),
-        ({"scores_N": torch.tensor([0.5, math.nan])}, r"must be finite.*\[1\]"),
-        ({"scores_N": torch.empty(0)}, "the pool must hold at least one row"),
+        ({"scores": torch.tensor([0.5, -0.5])}, 'non-negative for kind="power"'),
+        ({"scores": torch.tensor([0.5, math.nan])}, r"must be finite.*\[1\]"),
+        ({"scores": torch.empty(0)}, "the pool must hold at least one row"),
     ],
 )
 def test_refuses_what_it_cannot_draw_from(arguments, message):
     with pytest.raises(ValueError, match=message):
         stochastic(
-            **{"scores_N": torch.rand(4), "num": 2, **arguments}, generator=torch.Generator()
+            **{"scores": torch.rand(4), "num": 2, **arguments}, generator=torch.Generator()
         )

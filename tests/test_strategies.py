@@ -1,71 +1,154 @@
 """One contract for every strategy, and how strategies are found and checked."""
 
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
 import pytest
 import torch
 
 from al_lightning import STRATEGIES, PoolOutputs, Strategy, by_score
-from al_lightning.strategies import checked_positions, find_strategy, strategy_name
+from al_lightning.acquisition import bald, core_set, entropy, kmeans, margin
+from al_lightning.strategies import (
+    checked_positions,
+    diverse,
+    find_strategy,
+    power,
+    softmax,
+    softrank,
+    strategy_name,
+)
 
 
-def pool_of(strategy: Strategy, probs: torch.Tensor) -> PoolOutputs:
-    """What the inference would hand to ``strategy`` for these probabilities."""
-    columns = {"embeddings": torch.randn(len(probs), 5)} if "embeddings" in strategy.needs else {}
-    if strategy.score is not None:
-        columns["scores"] = strategy.score(probs)
-    elif "probs" in strategy.needs:
-        columns["probs"] = probs
-    return PoolOutputs(torch.arange(len(probs)) * 2, **columns)
+class Rows(NamedTuple):
+    """What a model might say of a pool, row by row."""
+
+    probs: torch.Tensor
+    """(N, K, C)."""
+    embeddings: torch.Tensor
+    """(N, D)."""
+
+    def __getitem__(self, rows):
+        return Rows(self.probs[rows], self.embeddings[rows])
 
 
-def select(name: str, probs: torch.Tensor, num: int, seed: int = 0) -> list[int]:
-    strategy = find_strategy(name)
-    generator = torch.Generator().manual_seed(seed)
-    return strategy.select(pool_of(strategy, probs), num, generator).tolist()
+def some_rows(N=50, K=6, C=4, D=5, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return Rows(
+        (torch.randn(N, K, C, generator=draw) * 2).softmax(-1), torch.randn(N, D, generator=draw)
+    )
 
 
+LABELED = some_rows(7, seed=1).embeddings
 POOLS = {
-    "random": torch.rand(50, 4).softmax(-1),
-    "duplicates": torch.rand(5, 4).softmax(-1).repeat(10, 1),
-    "one_hot": torch.eye(4).repeat(5, 1),
-    "one_row": torch.tensor([[0.25, 0.75]]),
-    "empty": torch.empty(0, 4),
+    "random": some_rows(),
+    "duplicates": some_rows(5)[torch.arange(5).repeat(10)],
+    "all_the_same": some_rows(1)[torch.zeros(20).long()],
+    "one_hot": Rows(torch.eye(4).repeat(5, 1)[:, None].repeat(1, 3, 1), torch.zeros(20, 5)),
+    "one_row": some_rows(1),
+    "empty": some_rows(0),
 }
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-class TestContract:
-    @pytest.mark.parametrize("probs", POOLS.values(), ids=POOLS)
-    @pytest.mark.parametrize("num", [1, 7, 500])
-    def test_gives_distinct_positions_in_range(self, name, probs, num):
-        chosen = select(name, probs, num)
-        assert len(chosen) == len(set(chosen)) == min(num, len(probs))
-        assert set(chosen) <= set(range(len(probs)))
+def pool_of(strategy: Strategy, rows: Rows) -> PoolOutputs:
+    """What the inference would hand to ``strategy`` for these rows."""
+    columns = {}
+    probs = rows.probs if "samples" in strategy.needs else rows.probs.mean(1)
+    if strategy.score is not None:
+        columns["scores"] = strategy.score(probs)
+    elif strategy.needs & {"probs", "samples"}:
+        columns["probs"] = probs
+    if "embeddings" in strategy.needs:
+        columns["embeddings"] = rows.embeddings
+    if "labeled_embeddings" in strategy.needs:
+        columns["labeled_embeddings"] = LABELED
+    return PoolOutputs(torch.arange(len(rows.probs)) * 2, **columns)
 
-    def test_depends_on_its_generator_alone(self, name):
+
+def choose(name, rows: Rows, num: int, seed: int = 0) -> list[int]:
+    strategy = find_strategy(name)
+    generator = torch.Generator().manual_seed(seed)
+    return strategy.choose(pool_of(strategy, rows), num, generator).tolist()
+
+
+COMPOSITIONS = {
+    "power(margin)": power(margin),
+    "softmax(entropy)": softmax(entropy, beta=2.0),
+    "softrank(bald)": softrank(bald),
+    "diverse(margin, by=core_set)": diverse(margin, by=core_set, factor=3),
+    "diverse(bald, by=kmeans)": diverse(bald, by=kmeans),
+}
+ALL = {name: name for name in STRATEGIES} | COMPOSITIONS
+
+
+@pytest.mark.parametrize("strategy", ALL.values(), ids=ALL)
+class TestContract:
+    @pytest.mark.parametrize("rows", POOLS.values(), ids=POOLS)
+    @pytest.mark.parametrize("num", [1, 4, 500])
+    def test_gives_distinct_positions_in_range(self, strategy, rows, num):
+        chosen = choose(strategy, rows, num)
+        assert len(chosen) == len(set(chosen)) == min(num, len(rows.probs))
+        assert set(chosen) <= set(range(len(rows.probs)))
+
+    def test_depends_on_its_generator_alone(self, strategy):
         torch.manual_seed(1)
-        first = select(name, POOLS["random"], 10)
+        first = choose(strategy, POOLS["random"], 6)
         torch.manual_seed(2)
         state = torch.random.get_rng_state()
-        assert select(name, POOLS["random"], 10) == first
+        assert choose(strategy, POOLS["random"], 6) == first
         assert torch.equal(torch.random.get_rng_state(), state)
 
-    def test_leaves_its_input_alone(self, name):
-        probs = POOLS["random"].clone()
-        select(name, probs, 10)
-        assert torch.equal(probs, POOLS["random"])
+    def test_leaves_its_input_alone(self, strategy):
+        rows = some_rows()
+        choose(strategy, rows, 6)
+        assert all(map(torch.equal, rows, some_rows()))
 
-    def test_order_of_rows_does_not_matter_to_scores(self, name):
-        if find_strategy(name).score is None:
+    def test_scores_depend_on_their_own_row_alone(self, strategy):
+        score = find_strategy(strategy).score
+        if score is None:
             return
-        order = torch.randperm(50)
-        chosen = select(name, POOLS["random"][order], 10)
-        assert order[chosen].tolist() == select(name, POOLS["random"], 10)
+        probs = some_rows().probs
+        order = torch.randperm(50, generator=torch.Generator().manual_seed(0))[:20]
+        torch.testing.assert_close(score(probs[order]), score(probs)[order])
+
+    def test_nan_is_refused(self, strategy):
+        strategy = find_strategy(strategy)
+        if not strategy.needs:
+            return
+        pool = pool_of(strategy, some_rows())
+        for name in ("scores", "probs", "embeddings"):
+            if (column := getattr(pool, name)) is not None:
+                broken = column.clone()
+                broken[3] = math.nan
+                with pytest.raises(ValueError, match=r"finite|sum to 1"):
+                    strategy.choose(replace(pool, **{name: broken}), 4, torch.Generator())
+
+
+def copies(name, num=10, seed=0):
+    """How many of the chosen are copies of another chosen one, each row being there five times."""
+    rows = some_rows(40, seed=seed)[torch.arange(40).repeat(5)]
+    chosen = choose(name, rows, num)
+    return num - len({position % 40 for position in chosen})
+
+
+def test_batches_of_repeated_rows():
+    """Where each row is there five times, a cut at the top asks for copies."""
+    num_copies = {
+        name: sum(copies(name, seed=seed) for seed in range(5)) / 5
+        for name in ("bald", "power_bald", "badge", "core_set", "typiclust", "kmeans", "margin")
+    }
+    assert num_copies["bald"] == num_copies["margin"] == 8  # ten rows are two, five times each
+    assert num_copies["badge"] == num_copies["core_set"] == 0
+    assert num_copies["typiclust"] <= 1
+    assert num_copies["kmeans"] == 0
+    assert 0 < num_copies["power_bald"] < 4
+    assert copies("batchbald", num=4) < copies("bald", num=4)
 
 
 def test_random_takes_each_row_about_equally_often():
     counts = torch.zeros(10)
     for seed in range(2000):
-        counts[select("random", torch.rand(10, 2).softmax(-1), 3, seed)] += 1
+        counts[choose("random", some_rows(10), 3, seed)] += 1
     # 3/10 of 2000 draws each; five standard deviations of a binomial.
     assert ((counts - 600).abs() < 5 * (2000 * 0.3 * 0.7) ** 0.5).all()
 
@@ -94,8 +177,44 @@ def test_a_plain_score_is_a_strategy():
 
     strategy = by_score(first_class)
     assert strategy_name(strategy).endswith("first_class")
-    chosen = strategy.select(pool_of(strategy, torch.eye(3)), 1, torch.Generator())
-    assert chosen.tolist() == [0]
+    pool = PoolOutputs(torch.arange(3), scores=strategy.score(torch.eye(3)))
+    assert strategy.choose(pool, 1, torch.Generator()).tolist() == [0]
+
+
+def test_arguments_reach_the_strategy_and_strange_ones_are_refused():
+    def mine(pool, num, generator, *, offset=0):
+        return torch.arange(num) + offset
+
+    pool = PoolOutputs(torch.arange(9))
+    assert find_strategy(mine, {"offset": 3}).choose(pool, 2, torch.Generator()).tolist() == [3, 4]
+    with pytest.raises(ValueError, match=r"mine' takes \['offset'\], got \['ofset'\]"):
+        find_strategy(mine, {"ofset": 3})
+    with pytest.raises(ValueError, match=r"'margin' takes no arguments, got \['beta'\]"):
+        find_strategy("margin", {"beta": 1.0})
+    rows = some_rows()
+    cold = find_strategy("power_bald", {"beta": 1e9})
+    chosen = cold.choose(pool_of(cold, rows), 5, torch.Generator()).tolist()
+    assert chosen == choose("bald", rows, 5)
+    negative = find_strategy("power_bald", {"beta": -1.0})
+    with pytest.raises(ValueError, match="beta must be at least 0"):
+        negative.choose(pool_of(negative, rows), 5, torch.Generator())
+
+
+def test_compositions_say_what_they_are():
+    assert strategy_name(power(bald)) == "power(bald)"
+    assert strategy_name(diverse(margin, by=core_set)) == "diverse(margin, by=core_set)"
+    with pytest.raises(ValueError, match="factor must be at least 1, got 0.5"):
+        diverse(margin, by=core_set, factor=0.5)
+
+
+def test_diverse_chooses_among_the_highest_scores():
+    rows = some_rows()
+    strategy = diverse(margin, by=core_set, factor=2)
+    best = margin(rows.probs.mean(1)).topk(8).indices
+    chosen = choose(strategy, rows, 4)
+    assert set(chosen) <= set(best.tolist())
+    expected = best[core_set(rows.embeddings[best], LABELED, 4)]
+    assert sorted(chosen) == sorted(expected.tolist())
 
 
 @pytest.mark.parametrize(

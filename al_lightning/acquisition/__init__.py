@@ -1,5 +1,9 @@
 """The mathematics of choosing: pure functions on tensors, on any device, importing torch alone."""
 
+from al_lightning.acquisition.badge import badge
+from al_lightning.acquisition.batchbald import batchbald
+from al_lightning.acquisition.cluster_margin import cluster_margin
+from al_lightning.acquisition.core_set import core_set
 from al_lightning.acquisition.disagreement import (
     bald,
     consensus_kl,
@@ -8,20 +12,30 @@ from al_lightning.acquisition.disagreement import (
     vote_entropy,
 )
 from al_lightning.acquisition.epig import epig
+from al_lightning.acquisition.kmeans import kmeans
+from al_lightning.acquisition.probcover import probcover
 from al_lightning.acquisition.scores import entropy, least_confidence, margin
 from al_lightning.acquisition.stochastic import stochastic
 from al_lightning.acquisition.top_k import top_k
+from al_lightning.acquisition.typiclust import typiclust
 
 __all__ = [
+    "badge",
     "bald",
+    "batchbald",
+    "cluster_margin",
     "consensus_kl",
+    "core_set",
     "entropy",
     "epig",
+    "kmeans",
     "least_confidence",
     "margin",
     "mean_std",
+    "probcover",
     "stochastic",
     "top_k",
+    "typiclust",
     "variation_ratio",
     "vote_entropy",
 ]

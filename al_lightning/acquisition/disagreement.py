@@ -10,14 +10,14 @@ from torch.special import entr
 from al_lightning.acquisition.checks import checked_samples
 
 
-def bald(probs_NKC: Tensor) -> Tensor:
+def bald(probs: Tensor) -> Tensor:
     """Mutual information of label and weights, ``H[mean_k p_k] - mean_k H[p_k]``.
 
     Args:
-        probs_NKC: (N, K, C), K posterior samples each.
+        probs: (N, K, C), K posterior samples each.
 
     Returns:
-        scores_N in nats, ``[0, log(min(K, C))]``, in the dtype of ``probs_NKC``; all zero when K
+        scores_N in nats, ``[0, log(min(K, C))]``, in the dtype of ``probs``; all zero when K
         is 1, since one sample cannot disagree with itself.
 
     Raises:
@@ -31,24 +31,24 @@ def bald(probs_NKC: Tensor) -> Tensor:
     >>> bald(torch.tensor([agree, clash]))
     tensor([0.0000, 0.6931])
     """
-    probs_NKC = checked_samples(probs_NKC)
+    probs_NKC = checked_samples(probs)
     marginal_N = entr(probs_NKC.mean(1)).sum(-1)  # entr(0) = 0, never NaN
     conditional_N = entr(probs_NKC).sum(-1).mean(1)
     scores_N: Tensor = (marginal_N - conditional_N).clamp_min(0)  # rounding can reach -1e-7
     return scores_N
 
 
-def consensus_kl(probs_NKC: Tensor) -> Tensor:
+def consensus_kl(probs: Tensor) -> Tensor:
     """Mean divergence of the members from their consensus, ``mean_m KL(p_m || mean_m p_m)``.
 
     Written out, the sum is ``H[mean p] - mean H[p]``: the same number as :func:`bald`, under the
     name by which committees know it.
 
     Args:
-        probs_NKC: (N, M, C), M committee members each.
+        probs: (N, M, C), M committee members each.
 
     Returns:
-        scores_N in nats, ``[0, log(min(M, C))]``, in the dtype of ``probs_NKC``.
+        scores_N in nats, ``[0, log(min(M, C))]``, in the dtype of ``probs``.
 
     Raises:
         ValueError: unless the input is (N, M, C) and every row is a distribution.
@@ -60,20 +60,20 @@ def consensus_kl(probs_NKC: Tensor) -> Tensor:
     >>> consensus_kl(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
     tensor([0.6931])
     """
-    return bald(probs_NKC)
+    return bald(probs)
 
 
-def variation_ratio(probs_NKC: Tensor) -> Tensor:
+def variation_ratio(probs: Tensor) -> Tensor:
     """Share of the samples that do not vote for the commonest class, ``1 - f_mode / K``.
 
     A sample votes for its likeliest class, the first of equals. (One minus the largest *mean*
     probability, which some call by this name, is ``least_confidence``.)
 
     Args:
-        probs_NKC: (N, K, C), K posterior samples each.
+        probs: (N, K, C), K posterior samples each.
 
     Returns:
-        scores_N in ``[0, 1 - 1/min(K, C)]``, in the dtype of ``probs_NKC``; many rows tie.
+        scores_N in ``[0, 1 - 1/min(K, C)]``, in the dtype of ``probs``; many rows tie.
 
     Raises:
         ValueError: unless the input is (N, K, C) and every row is a distribution.
@@ -85,17 +85,17 @@ def variation_ratio(probs_NKC: Tensor) -> Tensor:
     >>> variation_ratio(torch.tensor([[[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]]]))
     tensor([0.2500])
     """
-    return 1 - _vote_shares(probs_NKC).amax(-1)
+    return 1 - _vote_shares(probs).amax(-1)
 
 
-def vote_entropy(probs_NKC: Tensor) -> Tensor:
+def vote_entropy(probs: Tensor) -> Tensor:
     """Entropy of the committee's votes, ``-sum_c v_c log v_c`` with ``v_c`` the share for class c.
 
     Args:
-        probs_NKC: (N, M, C), M committee members; each votes for its likeliest class.
+        probs: (N, M, C), M committee members; each votes for its likeliest class.
 
     Returns:
-        scores_N in nats, ``[0, log(min(M, C))]``, in the dtype of ``probs_NKC``; many rows tie.
+        scores_N in nats, ``[0, log(min(M, C))]``, in the dtype of ``probs``; many rows tie.
 
     Raises:
         ValueError: unless the input is (N, M, C) and every row is a distribution.
@@ -108,18 +108,18 @@ def vote_entropy(probs_NKC: Tensor) -> Tensor:
     >>> vote_entropy(torch.tensor([[[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.6, 0.4]]]))
     tensor([0.6931, 0.0000])
     """
-    scores_N: Tensor = entr(_vote_shares(probs_NKC)).sum(-1)
+    scores_N: Tensor = entr(_vote_shares(probs)).sum(-1)
     return scores_N
 
 
-def mean_std(probs_NKC: Tensor) -> Tensor:
+def mean_std(probs: Tensor) -> Tensor:
     """Standard deviation over the samples, averaged over classes: ``mean_c sqrt(var_k p_kc)``.
 
     Args:
-        probs_NKC: (N, K, C), K posterior samples each.
+        probs: (N, K, C), K posterior samples each.
 
     Returns:
-        scores_N in ``[0, 1/2]``, in the dtype of ``probs_NKC``.
+        scores_N in ``[0, 1/2]``, in the dtype of ``probs``.
 
     Raises:
         ValueError: unless the input is (N, K, C) and every row is a distribution.
@@ -131,14 +131,14 @@ def mean_std(probs_NKC: Tensor) -> Tensor:
     >>> mean_std(torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.3, 0.7], [0.3, 0.7]]]))
     tensor([0.5000, 0.0000])
     """
-    probs_NKC = checked_samples(probs_NKC)
+    probs_NKC = checked_samples(probs)
     variance_NC = (probs_NKC - probs_NKC.mean(1, keepdim=True)).square().mean(1)
     return variance_NC.sqrt().mean(-1)
 
 
-def _vote_shares(probs_NKC: Tensor) -> Tensor:
+def _vote_shares(probs: Tensor) -> Tensor:
     """Share of the samples that hold each class for the likeliest, (N, C)."""
-    probs_NKC = checked_samples(probs_NKC)
+    probs_NKC = checked_samples(probs)
     N, K, C = probs_NKC.shape
     votes_NC = probs_NKC.new_zeros(N, C)
     votes_NK = probs_NKC.argmax(-1)

@@ -13,19 +13,19 @@ MAX_ELEMENTS = 4_000_000
 """Of the joint table of one chunk; 16 MB in float32 stays near the processor."""
 
 
-def epig(probs_NKC: Tensor, target_probs_TKC: Tensor) -> Tensor:
+def epig(probs: Tensor, target_probs: Tensor) -> Tensor:
     """Expected predictive information gain, ``mean_t I(y; y*_t)`` over target rows t.
 
     BALD asks what a label tells about the weights, EPIG what it tells about predictions elsewhere:
     rows that are merely odd score low.
 
     Args:
-        probs_NKC: (N, K, C), K posterior samples each.
-        target_probs_TKC: (T, K, C), the same K samples at rows drawn from where the model will be
+        probs: (N, K, C), K posterior samples each.
+        target_probs: (T, K, C), the same K samples at rows drawn from where the model will be
             used.
 
     Returns:
-        scores_N in nats, ``[0, log C]``, in the dtype of ``probs_NKC``.
+        scores_N in nats, ``[0, log C]``, in the dtype of ``probs``.
 
     Raises:
         ValueError: unless both are (·, K, C) with equal K and C, every row is a distribution, and
@@ -39,7 +39,7 @@ def epig(probs_NKC: Tensor, target_probs_TKC: Tensor) -> Tensor:
     >>> epig(coin, coin[:1])  # the first row tells all about itself, the second nothing
     tensor([0.6931, 0.0000])
     """
-    probs_NKC, target_probs_TKC = checked_samples(probs_NKC), checked_samples(target_probs_TKC)
+    probs_NKC, target_probs_TKC = checked_samples(probs), checked_samples(target_probs)
     T, K, C = target_probs_TKC.shape
     if T < 1 or probs_NKC.shape[1:] != (K, C):
         raise ValueError(
@@ -52,7 +52,7 @@ def epig(probs_NKC: Tensor, target_probs_TKC: Tensor) -> Tensor:
     rows = max(1, MAX_ELEMENTS // (C * T * C))
     scores = [
         entr(probs_nKC.mean(1)).sum(-1) + target_entropy - _joint_entropy(probs_nKC, targets_KTC, T)
-        for probs_nKC in probs_NKC.split(rows)
+        for probs_nKC in torch.split(probs_NKC, rows)
     ]
     return torch.cat(scores).clamp_min(0)  # rounding can reach -1e-6
 

@@ -13,7 +13,7 @@ Kind = Literal["power", "softmax", "softrank"]
 
 
 def stochastic(
-    scores_N: Tensor, num: int, kind: Kind = "power", beta: float = 1.0, *, generator: Generator
+    scores: Tensor, num: int, kind: Kind = "power", beta: float = 1.0, *, generator: Generator
 ) -> Tensor:
     """Draws ``num`` rows without replacement, likelier where the score is higher.
 
@@ -22,7 +22,7 @@ def stochastic(
     the logarithm of that weight and taking the top is such a draw, in O(N).
 
     Args:
-        scores_N: (N,) finite scores, higher = label sooner; non-negative for ``"power"``, where
+        scores: (N,) finite scores, higher = label sooner; non-negative for ``"power"``, where
             rows of score 0 come only after all others.
         num: How many to take; beyond N it takes all.
         kind: How a score becomes a weight.
@@ -30,7 +30,7 @@ def stochastic(
         generator: Source of the noise.
 
     Returns:
-        positions (min(num, N),), int64, on the device of ``scores_N``, first drawn first.
+        positions (min(num, N),), int64, on the device of ``scores``, first drawn first.
 
     Raises:
         ValueError: for ``num`` < 1, no scores, non-finite scores, a negative or infinite ``beta``,
@@ -44,7 +44,8 @@ def stochastic(
     >>> stochastic(scores, 3, generator=torch.Generator().manual_seed(0))
     tensor([2, 1, 0])
     """
-    num = checked_num(num, len(checked_scores(scores_N)))
+    scores_N = checked_scores(scores)
+    num = checked_num(num, len(scores_N))
     if not 0 <= beta < float("inf"):
         raise ValueError(f"beta must be at least 0 and finite, got {beta}; large values are top-k")
     log_weights_N = _log_weights(scores_N.double(), kind)

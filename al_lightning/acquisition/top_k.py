@@ -6,18 +6,18 @@ from torch import Tensor
 from al_lightning.acquisition.checks import checked_num, checked_scores
 
 
-def top_k(scores_N: Tensor, num: int) -> Tensor:
+def top_k(scores: Tensor, num: int) -> Tensor:
     """Positions of the ``num`` highest scores, best first; of equal scores the earlier row wins.
 
     ``torch.topk`` leaves the order of equal scores open, so two devices may ask for different rows;
     here a tie at the cut is settled by position, in O(N + num log num).
 
     Args:
-        scores_N: (N,) finite scores, higher = label sooner.
+        scores: (N,) finite scores, higher = label sooner.
         num: How many to take; beyond N it takes all.
 
     Returns:
-        positions (min(num, N),), int64, on the device of ``scores_N``.
+        positions (min(num, N),), int64, on the device of ``scores``.
 
     Raises:
         ValueError: when ``num`` < 1, there are no scores, or one is NaN or infinite.
@@ -26,7 +26,8 @@ def top_k(scores_N: Tensor, num: int) -> Tensor:
     >>> top_k(torch.tensor([0.1, 0.9, 0.5, 0.9, 0.5]), 3)
     tensor([1, 3, 2])
     """
-    num = checked_num(num, len(checked_scores(scores_N)))
+    scores_N = checked_scores(scores)
+    num = checked_num(num, len(scores_N))
     cut = scores_N.topk(num).values[-1]
     above = (scores_N > cut).nonzero()[:, 0]
     best_first = above[scores_N[above].argsort(descending=True, stable=True)]
