@@ -271,6 +271,7 @@ def test_chunks_do_not_change_the_answer_and_bound_the_tables(max_configurations
     whole = batchbald(probs_NKC, 6, seeded(), max_configurations=max_configurations)
     for chunk in (1, 4000):
         monkeypatch.setattr(joint_entropy_module, "CHUNK_NUMBERS", chunk)
+        monkeypatch.setattr(joint_entropy_module, "BLOCK", 70)
         rows = slice(None) if chunk > 1 else slice(400)
         expected = batchbald(probs_NKC[rows], 6, seeded(), max_configurations=max_configurations)
         with LargestTable() as largest:
@@ -290,6 +291,8 @@ def test_lower_precision_is_computed_in_float64(dtype):
     picks = batchbald(probs_NKC, 5, seeded())
     assert picks.dtype == torch.int64
     assert torch.equal(picks, batchbald(exact, 5, seeded()))
+    found, expected = (joint_entropy(p[:4], generator=seeded()) for p in (probs_NKC, exact))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     assert torch.equal(probs_NKC, before)
 
 

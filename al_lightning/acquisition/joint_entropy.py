@@ -26,6 +26,7 @@ from al_lightning.acquisition.draws import uniform
 
 # Numbers in the largest table of a chunk of rows: 2 MiB of float64, about what a core caches.
 CHUNK_NUMBERS = 2**18
+BLOCK = 1024
 LLOYD_STEPS = 2
 
 
@@ -107,20 +108,24 @@ def conditional_entropy(
 ) -> Tensor:
     """``H(y | configuration)`` of some rows, averaged over the configurations: (R,), in nats."""
     _, K, C = probs_NKC.shape
-    rows_at_once = max(1, CHUNK_NUMBERS // (C * max(K, len(configurations.weights))))
-    chunks = torch.split(rows_R, rows_at_once)
+    tallest = max(K, min(len(configurations.weights), BLOCK))
+    chunks = torch.split(rows_R, max(1, CHUNK_NUMBERS // (C * tallest)))
     return torch.cat([entropy_of_chunk(probs_NKC[rows_R], configurations) for rows_R in chunks])
 
 
 def entropy_of_chunk(probs_RKC: Tensor, configurations: Configurations) -> Tensor:
-    """As :func:`conditional_entropy`, by a table of each row's classes in each configuration."""
+    """As :func:`conditional_entropy`, by tables of each row's classes in some configurations."""
     R, K, C = probs_RKC.shape
     columns_KM = normalised(probs_RKC).transpose(0, 1).reshape(K, R * C)
-    predicted_SM = configurations.posterior @ columns_KM
-    # entr() takes one logarithm at a time on a CPU, log() several
-    tiny = torch.finfo(predicted_SM.dtype).tiny
-    negative_SM = predicted_SM.clamp_min(tiny).log_().mul_(predicted_SM)
-    return -(configurations.weights @ negative_SM).view(R, C).sum(-1)
+    negative_M = columns_KM.new_zeros(R * C)
+    tiny = torch.finfo(columns_KM.dtype).tiny
+    # A block of posteriors stays in the cache while all columns pass.
+    blocks = (torch.split(tensor, BLOCK) for tensor in configurations)
+    for weights_S, posterior_SK in zip(*blocks, strict=True):
+        predicted_SM = posterior_SK @ columns_KM
+        # entr() takes one logarithm at a time on a CPU, log() several
+        negative_M += weights_S @ predicted_SM.clamp_min(tiny).log_().mul_(predicted_SM)
+    return -negative_M.view(R, C).sum(-1)
 
 
 def thinned(configurations: Configurations, num: int, generator: Generator) -> Configurations:
