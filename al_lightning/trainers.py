@@ -116,7 +116,7 @@ def choosing_bar(trainer: L.Trainer) -> Iterator[None]:
     with Tqdm(desc="Choosing", delay=2, leave=False, disable=not shown) as bar:
 
         def show(done: int, total: int) -> None:
-            if done == 1:
+            if total != bar.total or done < bar.n:
                 bar.total, bar.n = total, 0  # bar.reset() would show it before its two seconds
             bar.update(done - bar.n)
 

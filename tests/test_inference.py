@@ -14,9 +14,9 @@ ALL = Strategy(select=lambda pool, num, generator: torch.arange(num))
 EMBEDDED = Strategy(select=ALL.select, needs=frozenset({"probs", "embeddings"}))
 
 
-def read(model, data, strategy=ALL):
+def read(model, data, strategy=ALL, **rows):
     with quiet():
-        return read_pool(L.Trainer(**QUIET), model, data, strategy)
+        return read_pool(L.Trainer(**QUIET), model, data, strategy, **rows)
 
 
 def logits_of(model, data, indices):
@@ -40,8 +40,7 @@ def test_probabilities_are_those_of_each_row(eval_batch_size, num_workers):
 def test_candidates_are_read_alone_in_ascending_order():
     model, data = Plain(), points_data()
     wanted = data.unlabeled_indices[torch.tensor([50, 3, 20])].tolist()
-    with data.candidates(wanted):
-        pool = read(model, data)
+    pool = read(model, data, candidates=wanted)
     assert pool.indices.tolist() == sorted(wanted)
     torch.testing.assert_close(pool.probs, logits_of(model, data, pool.indices).softmax(-1))
     assert len(read(model, data)) == data.num_unlabeled
@@ -79,7 +78,7 @@ def test_embeddings_are_kept_when_needed():
     data = points_data()
     pool = read(model, data, EMBEDDED)
     torch.testing.assert_close(pool.embeddings, 2 * logits_of(model, data, pool.indices))
-    with pytest.raises(ValueError, match="needs embeddings: return them from predict_step"):
+    with pytest.raises(ValueError, match="needs embeddings: name a layer"):
         read(Plain(), data, EMBEDDED)
 
 

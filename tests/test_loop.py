@@ -180,9 +180,9 @@ def test_candidates_are_a_seeded_subset_and_the_right_rows_are_labeled():
     results = loop_of(strategy=watch, candidate_size=30).run()
     again = loop_of(strategy=watch, candidate_size=30).run()
     assert asked(results) == asked(again)
-    assert [len(pool) for pool in seen] == [30] * 4
-    assert not torch.equal(seen[0].indices, seen[1].indices)
-    for pool, query in zip(seen[:2], asked(results)[:2], strict=True):
+    assert [len(pool) for pool in seen] == [16, 30, 30] * 2  # the first batch is a trial
+    assert not torch.equal(seen[1].indices, seen[2].indices)
+    for pool, query in zip(seen[1:3], asked(results)[:2], strict=True):
         assert query == pool.indices[:15].tolist()
         x = points_data().sets.pool.tensors[0][pool.indices]
         assert x.shape == (30, 4)

@@ -17,7 +17,7 @@ from al_lightning.acquisition.top_k import top_k
 
 def cluster_margin(
     probs: Tensor,
-    embeddings_ND: Tensor,
+    embeddings: Tensor,
     num: int,
     generator: Generator,
     *,
@@ -35,7 +35,7 @@ def cluster_margin(
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
-        embeddings_ND: (N, D) finite embeddings of the same rows.
+        embeddings: (N, D) finite embeddings of the same rows.
         num: How many to take; beyond N it takes all.
         generator: Source of the sample and of the first centres.
         candidate_factor: Candidates per row to take, at least 1; the paper has 1.25 to 10. With 1
@@ -57,7 +57,8 @@ def cluster_margin(
     >>> cluster_margin(probs, embeddings, 2, torch.Generator().manual_seed(0), candidate_factor=2)
     tensor([3, 0])
     """
-    num = checked_num(num, len(checked_embeddings(embeddings_ND)))
+    embeddings_ND = checked_embeddings(embeddings)
+    num = checked_num(num, len(embeddings_ND))
     checked_lengths(probs=len(probs), embeddings=len(embeddings_ND))
     if not 1 <= candidate_factor < math.inf:
         raise ValueError(

@@ -10,7 +10,7 @@ from al_lightning.acquisition.clustering import fit_centres, round_robin
 from al_lightning.acquisition.distances import nearest_squared
 
 
-def kmeans(embeddings_ND: Tensor, labeled_MD: Tensor, num: int, generator: Generator) -> Tensor:
+def kmeans(embeddings: Tensor, labeled: Tensor, num: int, generator: Generator) -> Tensor:
     """The row nearest to each of ``num`` k-means centres of the pool, largest cluster first.
 
     Where clusters are fewer than ``num`` (few distinct rows, or a centre without rows) the round
@@ -18,8 +18,8 @@ def kmeans(embeddings_ND: Tensor, labeled_MD: Tensor, num: int, generator: Gener
     sample of 32,768 rows, see :mod:`al_lightning.acquisition.clustering`; time is linear in N.
 
     Args:
-        embeddings_ND: (N, D) finite embeddings of the pool.
-        labeled_MD: (M, D). Checked but not used: the paper clusters what has no label, and the
+        embeddings: (N, D) finite embeddings of the pool.
+        labeled: (M, D). Checked but not used: the paper clusters what has no label, and the
             argument is here so that selectors on embeddings are called alike.
         num: How many to take; beyond N it takes all.
         generator: Source of the sample and of the first centres.
@@ -38,8 +38,9 @@ def kmeans(embeddings_ND: Tensor, labeled_MD: Tensor, num: int, generator: Gener
     >>> kmeans(pool, pool[:0], 2, torch.Generator().manual_seed(0))
     tensor([1, 3])
     """
-    num = checked_num(num, len(checked_embeddings(embeddings_ND)))
-    checked_embeddings(labeled_MD, "labeled", like_ND=embeddings_ND)
+    embeddings_ND = checked_embeddings(embeddings)
+    checked_embeddings(labeled, "labeled", like_ND=embeddings_ND)
+    num = checked_num(num, len(embeddings_ND))
     centres_GD = fit_centres([embeddings_ND], num, generator=generator)
     squared_N, clusters_N = nearest_squared(embeddings_ND, centres_GD)
     nearest_first_N = squared_N.argsort(stable=True)

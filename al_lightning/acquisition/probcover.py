@@ -19,6 +19,7 @@ from al_lightning.acquisition.clustering import (
 )
 from al_lightning.acquisition.distances import nearest_squared
 from al_lightning.acquisition.draws import uniform
+from al_lightning.acquisition.progress import report
 
 MIN_PURITY = 0.95
 # Balls whose purity decides on the radius: a share of 5 % then has a standard error of 0.7 %.
@@ -30,8 +31,8 @@ NEVER = -(2**62)
 
 
 def probcover(
-    embeddings_ND: Tensor,
-    labeled_MD: Tensor,
+    embeddings: Tensor,
+    labeled: Tensor,
     num: int,
     generator: Generator,
     *,
@@ -49,8 +50,8 @@ def probcover(
     neighbours. That is at most 2 N^2 distances, in O(N) memory.
 
     Args:
-        embeddings_ND: (N, D) finite embeddings of the pool.
-        labeled_MD: (M, D) those of the labeled rows; M may be 0.
+        embeddings: (N, D) finite embeddings of the pool.
+        labeled: (M, D) those of the labeled rows; M may be 0.
         num: How many to take; beyond N it takes all.
         generator: Source of the estimate of ``delta`` and of rows after all are covered.
         delta: Radius of the balls, Euclidean; when not given, :func:`pure_radius` estimates it.
@@ -70,8 +71,9 @@ def probcover(
     >>> probcover(pool, pool[:0], 2, torch.Generator(), delta=1.5)
     tensor([1, 3])
     """
-    num = checked_num(num, len(checked_embeddings(embeddings_ND)))
-    checked_embeddings(labeled_MD, "labeled", like_ND=embeddings_ND)
+    embeddings_ND = checked_embeddings(embeddings)
+    labeled_MD = checked_embeddings(labeled, "labeled", like_ND=embeddings_ND)
+    num = checked_num(num, len(embeddings_ND))
     if delta is None:
         delta = pure_radius((embeddings_ND, labeled_MD), num_classes, generator=generator)
     elif not delta > 0:
@@ -89,10 +91,13 @@ def _cover(embeddings_ND: Tensor, uncovered_N: Tensor, num: int, delta: float) -
     """Greedy maximum coverage: at most ``num`` positions, fewer once all is covered."""
     uncovered_N = uncovered_N.clone()
     degrees_N = torch.zeros_like(uncovered_N, dtype=torch.int64)
-    for chunk in torch.split(uncovered_N.nonzero()[:, 0], BLOCK_ROWS):
+    chunks = torch.split(uncovered_N.nonzero()[:, 0], BLOCK_ROWS)
+    for counted, chunk in enumerate(chunks):
+        report(counted, len(chunks))
         degrees_N += count_within(embeddings_ND, embeddings_ND[chunk], delta)
     taken: list[Tensor] = []
     while len(taken) < num and uncovered_N.any():
+        report(len(taken), num)
         taken.append(degrees_N.argmax())
         distances_N = exact_distances(embeddings_ND, embeddings_ND[taken[-1]])
         newly_N = uncovered_N & (distances_N < delta)

@@ -5,19 +5,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Listener = Callable[[int, int], None]
-"""``listener(done, total)``, after each step."""
+"""``listener(done, total)``; a choice of several parts begins again at each."""
 
 _listener: ContextVar[Listener | None] = ContextVar("_listener", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Inside the block, in this thread, ``listener`` hears of every step that is :func:`counted`.
+    """Inside the block, in this thread, ``listener`` hears of what is reported.
 
     >>> with listening(lambda done, total: print(done, "of", total)):
-    ...     squares = [step**2 for step in counted(2)]
-    1 of 2
-    2 of 2
+    ...     report(3, 10)
+    3 of 10
     """
     token = _listener.set(listener)
     try:
@@ -26,10 +25,7 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def counted(num: int) -> Iterator[int]:
-    """``range(num)``; the listener hears of each step once it is done."""
-    listener = _listener.get()
-    for step in range(num):
-        yield step
-        if listener is not None:
-            listener(step + 1, num)
+def report(done: int, total: int) -> None:
+    """Tells the listener, if there is one, that ``done`` of ``total`` steps are over."""
+    if (listener := _listener.get()) is not None:
+        listener(done, total)

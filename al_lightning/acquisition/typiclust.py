@@ -16,6 +16,7 @@ from al_lightning.acquisition.clustering import (
     widened,
 )
 from al_lightning.acquisition.distances import nearest_squared
+from al_lightning.acquisition.progress import report
 
 NUM_NEIGHBOURS = 20
 MIN_CLUSTER_SIZE = 5
@@ -26,8 +27,8 @@ NUM_DISTANCES = 2**29
 
 
 def typiclust(
-    embeddings_ND: Tensor,
-    labeled_MD: Tensor,
+    embeddings: Tensor,
+    labeled: Tensor,
     num: int,
     generator: Generator,
     *,
@@ -48,8 +49,8 @@ def typiclust(
     :mod:`al_lightning.acquisition.clustering`. Time is linear in N, memory a few chunks.
 
     Args:
-        embeddings_ND: (N, D) finite embeddings of the pool.
-        labeled_MD: (M, D) those of the labeled rows; M may be 0.
+        embeddings: (N, D) finite embeddings of the pool.
+        labeled: (M, D) those of the labeled rows; M may be 0.
         num: How many to take; beyond N it takes all.
         generator: Source of the samples and of the first centres.
         max_clusters: Cap on the number of clusters.
@@ -68,8 +69,9 @@ def typiclust(
     >>> typiclust(pool, pool[:0], 2, torch.Generator().manual_seed(0))
     tensor([8, 2])
     """
-    num = checked_num(num, len(checked_embeddings(embeddings_ND)))
-    checked_embeddings(labeled_MD, "labeled", like_ND=embeddings_ND)
+    embeddings_ND = checked_embeddings(embeddings)
+    labeled_MD = checked_embeddings(labeled, "labeled", like_ND=embeddings_ND)
+    num = checked_num(num, len(embeddings_ND))
     if max_clusters < 1:
         raise ValueError(f"max_clusters must be at least 1, got {max_clusters}")
     tables = (embeddings_ND, labeled_MD)
@@ -82,7 +84,9 @@ def typiclust(
     order = _clusters_to_visit(clusters_N, clusters_M, len(centres_GD), num)
     positions = torch.empty_like(order)
     max_references = max(MIN_REFERENCES, NUM_DISTANCES // len(embeddings_ND))
-    for cluster in sorted(set(order.tolist())):
+    clusters = sorted(set(order.tolist()))
+    for visited, cluster in enumerate(clusters):
+        report(visited, len(clusters))
         turns = (order == cluster).nonzero()[:, 0]
         members_P = pool_rows[cluster]
         distances_P = mean_neighbour_distance(
