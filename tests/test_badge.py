@@ -170,6 +170,27 @@ def test_each_row_five_times_gives_no_two_copies(dtype, tolerance):
     assert (uncertain >= 50).sum() == 250
 
 
+def test_rows_closer_than_rounding_tells_are_taken_once():
+    probs, embeddings = pool(600, 3, 4, seed=0, dtype=torch.float32)
+    for offset in (10.0, 1000.0):
+        picks = badge(probs[:1].expand(600, 3), offset + 1e-3 * embeddings, 600, seeded(0))
+        assert len(picks.unique()) == 600
+
+
+@pytest.mark.parametrize("draw", [0.0, 1 - 2**-53])
+def test_the_least_and_the_greatest_draw_lead_to_rows_not_taken(draw):
+    """In a pool that begins with the row taken first and ends with its copy."""
+    probs = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.6, 0.4], [0.5, 0.5]])
+    embeddings = torch.tensor([[3.0], [1.1], [-2.3], [3.0]])
+
+    def uniform(num, *, generator, device):
+        return torch.full((num,), draw, dtype=torch.float64, device=device)
+
+    with mock.patch.object(module, "uniform", uniform):
+        picks = badge(probs, embeddings, 3, seeded(0)).tolist()
+    assert sorted(picks) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("C", [2, 5])
 def test_without_any_gradient_all_rows_are_equally_likely(C):
     probs, embeddings = torch.eye(C)[torch.zeros(6, dtype=torch.int64)], torch.randn(6, 3)

@@ -25,8 +25,8 @@ def badge(probs: Tensor, embeddings_ND: Tensor, num: int, generator: Generator) 
     """Draws each row by the squared distance of its gradient to the nearest one taken before it.
 
     The first is the row with the largest gradient, as in the authors' code; the paper only says
-    k-means++, whose first draw is uniform. Copies, and rows without a gradient such as one-hot
-    predictions, have distance 0: they come last, in random order.
+    k-means++, whose first draw is uniform. Copies of rows taken have distance 0 and come last, in
+    random order; rows without a gradient (one-hot predictions) are all copies of one another.
 
     The draws are exact, but not by one pass over the pool a row. Distances only fall as rows are
     taken, so 256 rows are proposed at once by the distances at hand, and each in turn is kept with
@@ -68,10 +68,12 @@ def badge(probs: Tensor, embeddings_ND: Tensor, num: int, generator: Generator) 
     while (missing := num - sum(map(len, picks))) and distances_N.max() > 0:
         picks.append(_drawn(distances_N, probs_NC, embeddings_ND, missing, generator=generator))
         _meet(distances_N, probs_NC, embeddings_ND, picks[-1])
-    others = torch.ones_like(distances_N, dtype=torch.bool)
-    for rows in picks:
-        others[rows] = False
-    return torch.cat([*picks, _shuffled(others.nonzero()[:, 0], generator=generator)[:missing]])
+    if missing:  # only copies are left
+        left_N = torch.ones_like(distances_N, dtype=torch.bool)
+        for rows in picks:
+            left_N[rows] = False
+        picks.append(_shuffled(left_N.nonzero()[:, 0], generator=generator)[:missing])
+    return torch.cat(picks)
 
 
 def _meet(distances_N: Tensor, probs_NC: Tensor, embeddings_ND: Tensor, picks: Tensor) -> None:
@@ -95,9 +97,9 @@ def _drawn(
     proposal_draws_R, keep_draws_R = uniform(
         2 * NUM_PROPOSALS, generator=generator, device=cpu
     ).chunk(2)
+    # A draw of at most 1 - 2^-53 times the total stays below the total, also after rounding.
     rows_R = torch.searchsorted(mass_N, proposal_draws_R * mass_N[-1], right=True)
-    # Rounding must not lead beyond the last row that has any mass.
-    rows_R = rows_R.clamp_max_(torch.searchsorted(mass_N, mass_N[-1])).to(distances_N.device)
+    rows_R = rows_R.to(distances_N.device)
     distances_R, probs_RC, embeddings_RD = (
         distances_N[rows_R],
         probs_NC[rows_R],
