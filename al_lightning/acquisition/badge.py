@@ -152,7 +152,8 @@ def squared_to_nearest(probs_NC: Tensor, embeddings_ND: Tensor, centers: Tensor)
         # Without |g_i|^2, which is the same for all centres of a row.
         products_BP = (a_BC @ a_PC.T).mul_(h_BD @ h_PD.T)
         nearest_B = torch.sub(squares_P, products_BP, alpha=2).argmin(-1)
-        distances.append(_squared_difference(a_BC, h_BD, a_PC[nearest_B], h_PD[nearest_B]))
+        b_BC, k_BD = a_PC.index_select(0, nearest_B), h_PD.index_select(0, nearest_B)
+        distances.append(_squared_difference(a_BC, h_BD, b_BC, k_BD))
     return torch.cat(distances)
 
 
