@@ -15,13 +15,14 @@ from torch.nn.functional import one_hot
 from al_lightning.acquisition.checks import checked_embeddings, checked_lengths, checked_num
 from al_lightning.acquisition.distances import checked_distances, chunks, wide
 from al_lightning.acquisition.draws import uniform
+from al_lightning.acquisition.progress import report
 from al_lightning.acquisition.scores import mean_probs
 
 # Rows proposed at a time. Measured: nearly all are kept, and more save no time.
 NUM_PROPOSALS = 256
 
 
-def badge(probs: Tensor, embeddings_ND: Tensor, num: int, generator: Generator) -> Tensor:
+def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> Tensor:
     """Draws each row by the squared distance of its gradient to the nearest one taken before it.
 
     The first is the row with the largest gradient, as in the authors' code; the paper only says
@@ -35,7 +36,7 @@ def badge(probs: Tensor, embeddings_ND: Tensor, num: int, generator: Generator) 
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
-        embeddings_ND: (N, D) finite inputs of the last layer for the same rows.
+        embeddings: (N, D) finite inputs of the last layer for the same rows.
         num: How many to take; beyond N it takes all.
         generator: Source of all draws.
 
@@ -56,8 +57,8 @@ def badge(probs: Tensor, embeddings_ND: Tensor, num: int, generator: Generator) 
     >>> badge(probs, embeddings, 4, torch.Generator().manual_seed(0))[:2]
     tensor([1, 3])
     """
-    probs_NC = mean_probs(probs)
-    num = checked_num(num, len(checked_embeddings(embeddings_ND)))
+    probs_NC, embeddings_ND = mean_probs(probs), checked_embeddings(embeddings)
+    num = checked_num(num, len(embeddings_ND))
     checked_lengths(probs=len(probs_NC), embeddings=len(embeddings_ND))
     distances_N = checked_distances(squared_norms(probs_NC, embeddings_ND))
     picks: list[Tensor] = []
@@ -68,6 +69,7 @@ def badge(probs: Tensor, embeddings_ND: Tensor, num: int, generator: Generator) 
     while (missing := num - sum(map(len, picks))) and distances_N.max() > 0:
         picks.append(_drawn(distances_N, probs_NC, embeddings_ND, missing, generator=generator))
         _meet(distances_N, probs_NC, embeddings_ND, picks[-1])
+        report(num - missing, num)
     if missing:  # only copies are left
         left_N = torch.ones_like(distances_N, dtype=torch.bool)
         for rows in picks:

@@ -18,6 +18,7 @@ from al_lightning.acquisition.joint_entropy import (
     weights_known,
     with_row,
 )
+from al_lightning.acquisition.progress import report
 
 # Nats: far above float64's rounding, which differs between chunks, far below what matters.
 TIE = 1e-10
@@ -27,7 +28,7 @@ FEW = 32
 
 
 def batchbald(
-    probs_NKC: Tensor, num: int, generator: Generator, *, max_configurations: int = 10_000
+    probs: Tensor, num: int, generator: Generator, *, max_configurations: int = 10_000
 ) -> Tensor:
     """Rows chosen one by one for the highest joint information ``I(y_1..y_b; w)``.
 
@@ -37,12 +38,12 @@ def batchbald(
     the same answer as if all had been computed.
 
     Args:
-        probs_NKC: (N, K, C), p(y | w_k) with the same K posterior samples for each row (for MC
+        probs: (N, K, C), p(y | w_k) with the same K posterior samples for each row (for MC
             dropout: the same masks).
         num: How many to choose; beyond N it takes all.
         generator: Drawn from once C^b, of the b rows chosen, is beyond ``max_configurations``.
         max_configurations: How many joint outcomes of the chosen rows are kept: all while they fit,
-            an unbiased sample beyond. Memory beside ``probs_NKC`` is bounded by about
+            an unbiased sample beyond. Memory beside ``probs`` is bounded by about
             ``80 * max_configurations * K * C`` bytes, and time is proportional at worst.
 
     Returns:
@@ -61,13 +62,15 @@ def batchbald(
     >>> batchbald(torch.tensor([unsure, unsure, other]), 2, torch.Generator())
     tensor([0, 2])
     """
-    num = checked_num(num, len(checked_samples(probs_NKC)))
+    probs_NKC = checked_samples(probs)
+    num = checked_num(num, len(probs_NKC))
     every_row = torch.arange(len(probs_NKC), device=probs_NKC.device)
     noise_N = conditional_entropy(probs_NKC, every_row, weights_known(probs_NKC))
     bounds_N = torch.full_like(noise_N, math.inf)
     configurations = no_rows_seen(probs_NKC)
     chosen: list[int] = []
     while len(chosen) < num and bounds_N.max() > TIE:
+        report(len(chosen), num)
         kept = thinned(configurations, max_configurations, generator)
         if kept is not configurations:  # estimates from other samples: these may be higher
             bounds_N = torch.where(bounds_N > -math.inf, math.inf, bounds_N)

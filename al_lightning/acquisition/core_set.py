@@ -8,6 +8,7 @@ from torch import Tensor
 
 from al_lightning.acquisition.checks import checked_embeddings, checked_num
 from al_lightning.acquisition.distances import checked_distances, mean_row, nearest_squared
+from al_lightning.acquisition.progress import report
 
 # Measured: more candidates a round save few rounds, and each costs as it is compared with picks.
 NUM_CANDIDATES = 512
@@ -15,7 +16,7 @@ NUM_CANDIDATES = 512
 CHOSEN = -1.0
 
 
-def core_set(embeddings_ND: Tensor, labeled_MD: Tensor, num: int) -> Tensor:
+def core_set(embeddings: Tensor, labeled: Tensor, num: int) -> Tensor:
     """Takes, again and again, the row farthest from its nearest labeled or taken row (k-center).
 
     With no labeled rows the first is the row farthest from the mean of the pool: the choice is then
@@ -28,8 +29,8 @@ def core_set(embeddings_ND: Tensor, labeled_MD: Tensor, num: int) -> Tensor:
     in N, memory beside the embeddings is a few numbers a row.
 
     Args:
-        embeddings_ND: (N, D) finite embeddings of the pool.
-        labeled_MD: (M, D) those of the labeled rows; M may be 0.
+        embeddings: (N, D) finite embeddings of the pool.
+        labeled: (M, D) those of the labeled rows; M may be 0.
         num: How many to take; beyond N it takes all.
 
     Returns:
@@ -48,8 +49,9 @@ def core_set(embeddings_ND: Tensor, labeled_MD: Tensor, num: int) -> Tensor:
     >>> core_set(pool, torch.tensor([[0.0]]), 5)
     tensor([2, 3, 1, 0, 4])
     """
-    num = checked_num(num, len(checked_embeddings(embeddings_ND)))
-    checked_embeddings(labeled_MD, "labeled", like_ND=embeddings_ND)
+    embeddings_ND = checked_embeddings(embeddings)
+    labeled_MD = checked_embeddings(labeled, "labeled", like_ND=embeddings_ND)
+    num = checked_num(num, len(embeddings_ND))
     starts = labeled_MD if len(labeled_MD) else mean_row(embeddings_ND)[None]
     distances_N = checked_distances(nearest_squared(embeddings_ND, starts)[0])
     picks = []
@@ -60,6 +62,7 @@ def core_set(embeddings_ND: Tensor, labeled_MD: Tensor, num: int) -> Tensor:
     while sum(map(len, picks)) < num and distances_N.max() > 0:
         picks.append(_farthest(distances_N, embeddings_ND, num - sum(map(len, picks))))
         _meet(distances_N, embeddings_ND, picks[-1])
+        report(sum(map(len, picks)), num)
     copies = (distances_N == 0).nonzero()[:, 0]
     return torch.cat([*picks, copies])[:num]
 
