@@ -14,6 +14,7 @@ import torch
 from batchbald_redux import batchbald as redux
 from batchbald_redux import joint_entropy as redux_joint
 from common import arguments, header, interleaved, ratio_line, spread
+from rows import C, D, features, posterior, predictions, seeded
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.pool import Badge, CoreSet, ProbCover, TypiClust
 from torch import Tensor
@@ -21,7 +22,6 @@ from torch import Tensor
 from al_lightning.acquisition import badge, batchbald, core_set, probcover, typiclust
 from al_lightning.acquisition.joint_entropy import joint_entropy
 
-D, C = 128, 10
 # The peer holds N x N distances in float64, 29 GB at 60,000 rows.
 PROBCOVER_ROWS = 20_000
 
@@ -55,37 +55,6 @@ class _Silent:
 
 
 redux.tqdm = redux_joint.tqdm = no_bar
-
-
-# ---- the rows ------------------------------------------------------------------------------------
-
-
-def features(num_rows: int, seed: int = 0) -> Tensor:
-    """Non-negative features (N, 128) of ten hidden dimensions, as a trained network's."""
-    draw = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(num_rows, 10, generator=draw) @ torch.randn(10, D, generator=draw)
-    mixed = hidden.relu() @ torch.randn(D, D, generator=draw) / D**0.5
-    return mixed.relu_()
-
-
-def predictions(embeddings_ND: Tensor) -> Tensor:
-    """Probabilities (N, 10) of a random linear layer over them."""
-    draw = torch.Generator().manual_seed(1)
-    logits_NC = embeddings_ND @ torch.randn(D, C, generator=draw)
-    return (3 * logits_NC / logits_NC.std()).softmax(-1)
-
-
-def posterior(N: int, K: int, scale: float = 1.5) -> Tensor:
-    """(N, K, 10) of a linear model under K samples of its weights, float64."""
-    draw = torch.Generator().manual_seed(0)
-    x_ND = torch.randn(N, 16, generator=draw)
-    shared_1DC = torch.randn(1, 16, C, generator=draw)
-    weights_KDC = scale * (shared_1DC + torch.randn(K, 16, C, generator=draw))
-    return (torch.einsum("nd,kdc->nkc", x_ND, weights_KDC) / 4).softmax(-1).double()
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def report(name: str, seconds: dict[str, list[float]], at_least: float) -> None:
