@@ -92,6 +92,4 @@ def test_takes_the_whole_of_a_small_pool():
 )
 def test_refuses_what_it_cannot_draw_from(arguments, message):
     with pytest.raises(ValueError, match=message):
-        stochastic(
-            **{"scores": torch.rand(4), "num": 2, **arguments}, generator=torch.Generator()
-        )
+        stochastic(**{"scores": torch.rand(4), "num": 2, **arguments}, generator=torch.Generator())

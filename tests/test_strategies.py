@@ -1,14 +1,17 @@
 """One contract for every strategy, and how strategies are found and checked."""
 
 import math
+import time
 from dataclasses import replace
 from typing import NamedTuple
 
+import lightning as L
 import pytest
 import torch
 
 from al_lightning import STRATEGIES, PoolOutputs, Strategy, by_score
 from al_lightning.acquisition import bald, core_set, entropy, kmeans, margin
+from al_lightning.acquisition.progress import listening, report
 from al_lightning.strategies import (
     checked_positions,
     diverse,
@@ -18,6 +21,7 @@ from al_lightning.strategies import (
     softrank,
     strategy_name,
 )
+from al_lightning.trainers import choosing_bar
 
 
 class Rows(NamedTuple):
@@ -143,6 +147,34 @@ def test_batches_of_repeated_rows():
     assert num_copies["kmeans"] == 0
     assert 0 < num_copies["power_bald"] < 4
     assert copies("batchbald", num=4) < copies("bald", num=4)
+
+
+@pytest.mark.parametrize(
+    "name", ["badge", "batchbald", "cluster_margin", "core_set", "kmeans", "probcover", "typiclust"]
+)
+def test_long_choices_tell_how_far_they_have_come(name):
+    heard = []
+    with listening(lambda done, total: heard.append((done, total))):
+        choose(name, some_rows(60), 6)
+    assert heard
+    assert all(0 <= done <= total for done, total in heard)
+    num_heard = len(heard)
+    choose(name, some_rows(60), 6)  # nobody listens any more
+    assert len(heard) == num_heard
+
+
+def test_the_bar_of_a_choice_shows_after_two_seconds_where_bars_are_shown(capsys):
+    def choose_slowly(seconds, **shown):
+        trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **shown)
+        with choosing_bar(trainer):
+            report(1, 4)
+            time.sleep(seconds)
+            report(2, 4)
+        return capsys.readouterr().err
+
+    assert "Choosing" not in choose_slowly(0.2)
+    assert "Choosing" not in choose_slowly(2.1, enable_progress_bar=False)
+    assert "Choosing:  50%" in choose_slowly(2.1)
 
 
 def test_random_takes_each_row_about_equally_often():

@@ -69,7 +69,7 @@ def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> 
     while (missing := num - sum(map(len, picks))) and distances_N.max() > 0:
         picks.append(_drawn(distances_N, probs_NC, embeddings_ND, missing, generator=generator))
         _meet(distances_N, probs_NC, embeddings_ND, picks[-1])
-        report(num - missing, num)
+        report(sum(map(len, picks)), num)
     if missing:  # only copies are left
         left_N = torch.ones_like(distances_N, dtype=torch.bool)
         for rows in picks:
