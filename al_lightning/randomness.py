@@ -1,6 +1,7 @@
 """Randomness is derived, not carried: a repeated cycle is the same cycle."""
 
 import hashlib
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,8 +36,16 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     become reproducible without the caller's generators noticing.
     """
     value = derive_seed(seed, *purpose)
+    # After seed_everything a DDP Trainer seeds anew from this variable as its processes meet.
+    everything = os.environ.get("PL_GLOBAL_SEED")
     with isolate_rng():
         random.seed(value)
         np.random.seed(value)
         torch.manual_seed(value)
-        yield
+        if everything is not None:
+            os.environ["PL_GLOBAL_SEED"] = str(value)
+        try:
+            yield
+        finally:
+            if everything is not None:
+                os.environ["PL_GLOBAL_SEED"] = everything

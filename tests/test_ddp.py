@@ -1,6 +1,7 @@
 """Two real processes over gloo: the pool reads as on one, and every rank holds the same split."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,11 @@ def run(devices, out):
     out.mkdir()
     script = Path(__file__).parent / "ddp_run.py"
     done = subprocess.run(
-        [sys.executable, script, str(devices), out], capture_output=True, text=True, timeout=240
+        [sys.executable, script, str(devices), out],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PL_GLOBAL_SEED": "7"},  # as after seed_everything(7)
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((out / f"rank_{rank}.json").read_text()) for rank in range(devices)], done
