@@ -6,7 +6,7 @@ beside the prediction of the pool that they read. Linear means that the time a r
 the smallest size, stays near 1. Promised: memory, embeddings included, under 1.5 times the
 embeddings at a million rows; under 2 GiB for BatchBALD beside its input; scores under 5 %.
 
-python benchmarks/selection.py               # about ten minutes on two cores
+python benchmarks/selection.py               # about two minutes on two cores
 python benchmarks/selection.py --rows 20000,40000 --num 100
 """
 
