@@ -49,7 +49,7 @@ def cluster_margin(
             are no distributions, embeddings that are not finite (N, D), or different lengths.
 
     References:
-        Citovsky et al. 2021, arXiv:2107.14263, Algorithms 1 to 3; k_m is our candidates.
+        Citovsky et al. 2021, arXiv:2107.14263; k_m is our candidates.
 
     >>> import torch
     >>> probs = torch.tensor([[0.5, 0.5], [0.51, 0.49], [0.52, 0.48], [0.6, 0.4], [1.0, 0.0]])

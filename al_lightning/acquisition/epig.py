@@ -32,7 +32,7 @@ def epig(probs: Tensor, target_probs: Tensor) -> Tensor:
             there is a target.
 
     References:
-        Bickford Smith et al. 2023, arXiv:2304.08151, Eq. 6 to 8, with the joint
+        Bickford Smith et al. 2023, arXiv:2304.08151, with the joint
         ``p(y, y*) = mean_k p_k(y) p_k(y*)``.
 
     >>> coin = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]]])

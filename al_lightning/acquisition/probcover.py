@@ -65,7 +65,7 @@ def probcover(
             embeddings that are not finite, (N, D) and alike.
 
     References:
-        Yehuda et al. 2022, arXiv:2205.11320, Algorithm 1; section 3.3 on ``delta``.
+        Yehuda et al. 2022, arXiv:2205.11320, Algorithm 1, and its heuristic for ``delta``.
 
     >>> pool = torch.tensor([[0.0], [1.0], [2.0], [7.0], [8.0]])
     >>> probcover(pool, pool[:0], 2, torch.Generator(), delta=1.5)
@@ -151,7 +151,7 @@ def pure_radius(tables: Sequence[Tensor], num_classes: int, *, generator: Genera
         The radius of open balls; infinite when all rows are the same.
 
     References:
-        Yehuda et al. 2022, arXiv:2205.11320, section 3.3: purity of at least 0.95.
+        Yehuda et al. 2022, arXiv:2205.11320: purity of at least 0.95.
     """
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}; or pass delta")

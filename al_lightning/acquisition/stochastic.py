@@ -37,7 +37,7 @@ def stochastic(
             an unknown kind, or a negative score under ``"power"``.
 
     References:
-        Kirsch et al. 2023, arXiv:2106.12059, section 3, Table 1; the Gumbel trick, Kool et al.
+        Kirsch et al. 2023, arXiv:2106.12059; the Gumbel trick, Kool et al.
         2019, arXiv:1903.06059.
 
     >>> scores = torch.tensor([0.0, 1.0, 1000.0])

@@ -63,7 +63,7 @@ def typiclust(
             finite, (N, D) and alike.
 
     References:
-        Hacohen et al. 2022, arXiv:2202.02794, section 3, Eq. 4 and Algorithm 1.
+        Hacohen et al. 2022, arXiv:2202.02794, Algorithm 1.
 
     >>> pool = torch.tensor([7.0, 8.0, 9.0, 9.5, 11.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])[:, None]
     >>> typiclust(pool, pool[:0], 2, torch.Generator().manual_seed(0))

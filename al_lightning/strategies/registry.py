@@ -56,7 +56,7 @@ def _epig(pool: PoolOutputs, num: int, generator: Generator, *, num_targets: int
     if num_targets < 1:
         raise ValueError(f"num_targets must be at least 1, got {num_targets}")
     probs_NKC = given(pool.probs)
-    # The pool stands for where the model will be used (arXiv:2304.08151, section 5.1).
+    # The pool stands for where the model will be used (arXiv:2304.08151).
     targets = torch.randperm(len(pool), generator=generator)[:num_targets]
     return top_k(epig(probs_NKC, probs_NKC[targets]), num)
 
