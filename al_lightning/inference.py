@@ -108,7 +108,7 @@ def read_pool(
             NaN or infinity (names data-set indices).
     """
     _keep_freed_memory()
-    module = model if is_overridden("predict_step", model) else _ForwardOnly(model)
+    module = predicting(model)
 
     def read(rows: Sequence[int] | None, strategy: Strategy) -> PoolOutputs:
         collect = _Collect(strategy, embedding_layer)
@@ -138,6 +138,11 @@ def _keep_freed_memory() -> None:
     an allocation that nobody touches.
     """
     torch.empty(31_000_000, dtype=torch.uint8)
+
+
+def predicting(model: L.LightningModule) -> L.LightningModule:
+    """The module itself when it has a ``predict_step``, else one that calls its ``forward``."""
+    return model if is_overridden("predict_step", model) else _ForwardOnly(model)
 
 
 class _ForwardOnly(L.LightningModule):

@@ -14,12 +14,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from al_lightning.inference import Outputs, _ForwardOnly, read_outputs
+from al_lightning.inference import Outputs, predicting, read_outputs
 from al_lightning.randomness import generator
 
 SUPPORTED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -95,7 +94,7 @@ def predicted(model: L.LightningModule, batch: Any, batch_idx: int) -> Outputs:
     Raises:
         ValueError: when it cannot be read, or holds several distributions a row.
     """
-    module = model if is_overridden("predict_step", model) else _ForwardOnly(model)
+    module = predicting(model)
     takes_index = is_param_in_hook_signature(module.predict_step, "batch_idx", min_args=2)
     prediction = module.predict_step(*((batch, batch_idx) if takes_index else (batch,)))
     is_dict = isinstance(prediction, Mapping)

@@ -86,6 +86,29 @@ def test_the_embedding_is_the_input_of_the_layer():
     assert not model.net[3]._forward_pre_hooks
 
 
+def test_an_embedding_layer_that_prediction_does_not_pass_is_named_as_such():
+    model = Plain()
+    model.unused = torch.nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="16 rows here, but it was not called; name a layer that"):
+        loop_of(model, strategy="core_set", embedding_layer="unused").run()
+
+
+def test_under_mc_dropout_the_embedding_is_the_one_without():
+    seen = []
+
+    def look(pool, num, generator):
+        seen.append(pool)
+        return torch.arange(num)
+
+    model, data = Plain(), points_data()
+    strategy = Strategy(look, needs=frozenset({"samples", "embeddings"}))
+    loop_of(model, data, strategy=strategy, mc_samples=3, embedding_layer="net.3").ask()
+    pool, x = seen[-1], data.sets.train.tensors[0]
+    assert pool.probs.shape == (100, 3, 3)
+    model.eval()
+    torch.testing.assert_close(pool.embeddings, model.net[:3](x[pool.indices]))
+
+
 def test_what_is_asked_is_what_gets_labeled():
     loop = loop_of()
     first = loop.ask()
@@ -296,6 +319,24 @@ def test_resumed_after_any_event_equals_uninterrupted(tmp_path, strategy, warm):
         assert [r.metrics for r in results] == [r.metrics for r in whole_results], cut
         assert torch.equal(weights(resumed.model), weights(whole.model)), cut
         assert events(run_dir) == events(tmp_path / "whole"), cut
+
+
+def test_a_resumed_run_asks_with_the_arguments_that_it_began_with(tmp_path):
+    arguments = {
+        "strategy": "power_bald",
+        "strategy_args": {"beta": 4.0},
+        "mc_samples": 3,
+        "embedding_layer": "net.3",
+    }
+    whole = loop_of(**arguments).run()
+    loop_of(run_dir=tmp_path, **arguments).ask()
+    resumed = ActiveLearningLoop.resume(
+        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
+    )
+    assert {name: getattr(resumed, name) for name in list(arguments)[1:]} == {
+        name: arguments[name] for name in list(arguments)[1:]
+    }
+    assert asked(resumed.run()) == asked(whole)
 
 
 def test_finished_steps_are_not_repeated(tmp_path):

@@ -10,8 +10,12 @@ from toys import QUIET, Plain, points
 
 import al_lightning
 from al_lightning import STRATEGIES
+from al_lightning.strategies import find_strategy
+from al_lightning.strategies.registry import arguments_of
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STRATEGIES_PAGE = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("ignore:The 'val_dataloader' does not have many workers")
@@ -49,8 +53,21 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 
 
 def test_what_the_readme_names_exists():
-    root = Path(__file__).parent.parent
     for path in re.findall(r"`((?:configs|examples|benchmarks|docs)/[\w./]+)`", README):
-        assert (root / path).exists(), path
+        assert (ROOT / path).exists(), path
     for name in set(re.findall(r"from al_lightning import (.*)", README)):
         assert set(name.split(", ")) <= set(al_lightning.__all__)
+
+
+def test_the_page_of_strategies_names_each_with_its_arguments():
+    (block,) = re.findall(r"```python\n(.*?)```", STRATEGIES_PAGE, flags=re.DOTALL)
+    exec(compile(block, "strategies.md", "exec"), {})
+    table = STRATEGIES_PAGE.split("## What each needs")[1].split("*Samples*")[0]
+    documented = {}
+    for line in table.splitlines()[4:]:
+        if line.startswith("|"):
+            names, _, arguments, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            for name in re.findall(r"`(\w+)`", names):
+                documented[name] = sorted(set(re.findall(r"`(\w+)` \(", arguments)))
+    taken = {name: arguments_of(find_strategy(name).select) for name in STRATEGIES}
+    assert documented == taken

@@ -229,9 +229,24 @@ def test_arguments_reach_the_strategy_and_strange_ones_are_refused():
     cold = find_strategy("power_bald", {"beta": 1e9})
     chosen = cold.choose(pool_of(cold, rows), 5, torch.Generator()).tolist()
     assert chosen == choose("bald", rows, 5)
-    negative = find_strategy("power_bald", {"beta": -1.0})
-    with pytest.raises(ValueError, match="beta must be at least 0"):
-        negative.choose(pool_of(negative, rows), 5, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value"),
+    [
+        ("power_bald", "beta", -1.0),
+        ("epig", "num_targets", 0),
+        ("batchbald", "max_configurations", 0),
+        ("typiclust", "max_clusters", 0),
+        ("probcover", "delta", 0.0),
+        ("probcover", "num_classes", 1),
+        ("cluster_margin", "candidate_factor", 0.5),
+    ],
+)
+def test_each_argument_reaches_its_selector(name, argument, value):
+    strategy = find_strategy(name, {argument: value})
+    with pytest.raises(ValueError, match=f"^{argument} must be"):
+        strategy.choose(pool_of(strategy, some_rows()), 5, torch.Generator())
 
 
 def test_compositions_say_what_they_are():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from al_lightning.acquisition.distances import nearest_squared
+from al_lightning.acquisition.distances import distances_to_row, nearest_squared, widened
 from al_lightning.acquisition.draws import uniform
 from al_lightning.acquisition.progress import report
 
@@ -56,13 +56,13 @@ def spread_rows(sample_SD: Tensor, num: int, *, generator: Generator) -> Tensor:
     """
     draws = uniform(num, generator=generator, device=sample_SD.device)
     drawn = [int(draws[0] * len(sample_SD))]
-    nearest_S = exact_distances(sample_SD, sample_SD[drawn[0]])
+    nearest_S = distances_to_row(sample_SD, sample_SD[drawn[0]])
     for draw in draws[1:]:
         mass_S = nearest_S.double().square().cumsum(0)
         if mass_S[-1] == 0:
             break
         drawn.append(int(torch.searchsorted(mass_S, draw * mass_S[-1], right=True)))
-        nearest_S = torch.minimum(nearest_S, exact_distances(sample_SD, sample_SD[drawn[-1]]))
+        nearest_S = torch.minimum(nearest_S, distances_to_row(sample_SD, sample_SD[drawn[-1]]))
     return sample_SD[drawn]
 
 
@@ -119,16 +119,6 @@ def _earlier_in_group(groups_N: Tensor, num_groups: int) -> Tensor:
     return earlier_N
 
 
-def exact_distances(embeddings_ND: Tensor, row_D: Tensor) -> Tensor:
-    """Euclidean distances_N to one row, by differences: exactly 0 for an equal row."""
-    row_1D = widened(row_D)[None]
-    distances = [
-        torch.cdist(widened(chunk_BD), row_1D, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
-        for chunk_BD in torch.split(embeddings_ND, chunk_rows(len(row_D)))
-    ]
-    return torch.cat(distances)
-
-
 def sample_rows(tables: Sequence[Tensor], num: int, *, generator: Generator) -> Tensor:
     """``num`` rows drawn from all ``tables`` without joining them, float32 or wider, in order."""
     sample = sample_without_replacement(sum(map(len, tables)), num, generator=generator)
@@ -144,11 +134,6 @@ def sample_without_replacement(num_rows: int, num: int, *, generator: Generator)
     """``num`` of ``num_rows`` positions, or all of them, ascending, on the generator's device."""
     order = torch.randperm(num_rows, generator=generator, device=generator.device)
     return order[:num].sort().values
-
-
-def widened(embeddings_ND: Tensor) -> Tensor:
-    """The rows in float32 at least: half precision cannot hold a mean of thousands."""
-    return embeddings_ND.to(torch.promote_types(embeddings_ND.dtype, torch.float32))
 
 
 def chunk_rows(num_columns: int) -> int:

@@ -51,6 +51,19 @@ def _nearest(offsets_BD: Tensor, centers_MD: Tensor, middle_D: Tensor) -> Tensor
     return nearest_B
 
 
+def distances_to_row(x_ND: Tensor, row_D: Tensor) -> Tensor:
+    """Euclidean distances_N to one row, float32 or wider: exactly 0 for an equal row.
+
+    With nothing to choose from, differences alone take half the time of :func:`nearest_squared`.
+    """
+    row_1D = widened(row_D)[None]
+    distances = [
+        torch.cdist(widened(x_ND[rows]), row_1D, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+        for rows in chunks(x_ND)
+    ]
+    return torch.cat(distances)
+
+
 def mean_row(x_ND: Tensor) -> Tensor:
     """The mean_D of all rows, float32 or wider, without a widened copy of them."""
     total_D = x_ND.new_zeros(x_ND.shape[1], dtype=wide(x_ND))
@@ -77,6 +90,11 @@ def chunks(x_ND: Tensor) -> list[slice]:
     """Slices that cut the rows into chunks: what a CPU's cache holds, what a GPU works on."""
     size = 2**10 if x_ND.device.type == "cpu" else 2**14
     return [slice(start, start + size) for start in range(0, len(x_ND), size)]
+
+
+def widened(x: Tensor) -> Tensor:
+    """The same numbers in float32 at least."""
+    return x.to(wide(x))
 
 
 def wide(x: Tensor) -> torch.dtype:

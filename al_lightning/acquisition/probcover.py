@@ -11,13 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from al_lightning.acquisition.checks import checked_embeddings, checked_num
-from al_lightning.acquisition.clustering import (
-    exact_distances,
-    fit_centres,
-    sample_rows,
-    widened,
-)
-from al_lightning.acquisition.distances import nearest_squared
+from al_lightning.acquisition.clustering import fit_centres, sample_rows
+from al_lightning.acquisition.distances import distances_to_row, nearest_squared, widened
 from al_lightning.acquisition.draws import uniform
 from al_lightning.acquisition.progress import report
 
@@ -99,7 +94,7 @@ def _cover(embeddings_ND: Tensor, uncovered_N: Tensor, num: int, delta: float) -
     while len(taken) < num and uncovered_N.any():
         report(len(taken), num)
         taken.append(degrees_N.argmax())
-        distances_N = exact_distances(embeddings_ND, embeddings_ND[taken[-1]])
+        distances_N = distances_to_row(embeddings_ND, embeddings_ND[taken[-1]])
         newly_N = uncovered_N & (distances_N < delta)
         uncovered_N &= ~newly_N
         for chunk in torch.split(newly_N.nonzero()[:, 0], BLOCK_ROWS):

@@ -13,9 +13,8 @@ from al_lightning.acquisition.clustering import (
     fit_centres,
     round_robin,
     sample_without_replacement,
-    widened,
 )
-from al_lightning.acquisition.distances import nearest_squared
+from al_lightning.acquisition.distances import nearest_squared, widened
 from al_lightning.acquisition.progress import report
 
 NUM_NEIGHBOURS = 20

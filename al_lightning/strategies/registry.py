@@ -28,7 +28,6 @@ from al_lightning.acquisition import (
     margin,
     mean_std,
     probcover,
-    stochastic,
     top_k,
     typiclust,
     variation_ratio,
@@ -41,15 +40,12 @@ from al_lightning.strategies.strategy import (
     Strategy,
     by_score,
     given,
+    power,
 )
 
 
 def _random(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
     return torch.randperm(len(pool), generator=generator)[:num]
-
-
-def _power_bald(pool: PoolOutputs, num: int, generator: Generator, *, beta: float = 1.0) -> Tensor:
-    return stochastic(given(pool.scores), num, "power", beta, generator=generator)
 
 
 def _epig(pool: PoolOutputs, num: int, generator: Generator, *, num_targets: int = 100) -> Tensor:
@@ -125,7 +121,7 @@ STRATEGIES: dict[str, Strategy | Select] = {
     "vote_entropy": by_score(vote_entropy),
     "consensus_kl": by_score(consensus_kl),
     "epig": Strategy(_epig, needs=frozenset({"samples"})),
-    "power_bald": Strategy(_power_bald, needs=frozenset({"samples"}), score=bald),
+    "power_bald": power(bald),
     "batchbald": Strategy(_batchbald, needs=frozenset({"samples"})),
     "core_set": Strategy(_core_set, needs=COVERING),
     "badge": Strategy(_badge, needs=frozenset({"probs", "embeddings"})),
@@ -172,7 +168,7 @@ def find_strategy(
         strategy = Strategy(strategy)
     if not arguments:
         return strategy
-    taken = _arguments(strategy.select)
+    taken = arguments_of(strategy.select)
     if unknown := sorted(set(arguments) - set(taken)):
         takes = f"takes {taken}" if taken else "takes no arguments"
         raise ValueError(f"strategy {name or strategy_name(strategy)!r} {takes}, got {unknown}")
@@ -192,7 +188,7 @@ def strategy_name(strategy: str | Strategy | Select) -> str:
     return getattr(chooses, "__qualname__", type(chooses).__name__)
 
 
-def _arguments(select: Select) -> list[str]:
+def arguments_of(select: Select) -> list[str]:
     """Names of the keyword-only parameters, which are the strategy's own."""
     parameters = inspect.signature(select).parameters.values()
     return sorted(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

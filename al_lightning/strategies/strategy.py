@@ -140,19 +140,19 @@ def power(score: Score, *, beta: float = 1.0) -> Strategy:
     >>> power(bald, beta=8.0).name
     'power(bald)'
     """
-    select = partial(_drawn, kind="power", beta=beta)
+    select = partial(_drawn, "power", beta=beta)
     return Strategy(select, _needs(score), score, f"power({_name(score)})")
 
 
 def softmax(score: Score, *, beta: float = 1.0) -> Strategy:
     """A strategy that draws rows in proportion to ``exp(beta * score)``; see :func:`power`."""
-    select = partial(_drawn, kind="softmax", beta=beta)
+    select = partial(_drawn, "softmax", beta=beta)
     return Strategy(select, _needs(score), score, f"softmax({_name(score)})")
 
 
 def softrank(score: Score, *, beta: float = 1.0) -> Strategy:
     """A strategy that draws rows in proportion to ``rank ** -beta``; see :func:`power`."""
-    select = partial(_drawn, kind="softrank", beta=beta)
+    select = partial(_drawn, "softrank", beta=beta)
     return Strategy(select, _needs(score), score, f"softrank({_name(score)})")
 
 
@@ -189,11 +189,11 @@ def _highest_scores(pool: PoolOutputs, num: int, generator: Generator) -> Tensor
 
 
 def _drawn(
+    kind: Literal["power", "softmax", "softrank"],
     pool: PoolOutputs,
     num: int,
     generator: Generator,
     *,
-    kind: Literal["power", "softmax", "softrank"],
     beta: float,
 ) -> Tensor:
     return stochastic(given(pool.scores), num, kind, beta, generator=generator)
