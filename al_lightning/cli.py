@@ -2,22 +2,43 @@
 
 import copy
 import inspect
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import yaml
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 
+from al_lightning.beginning import check_same_beginning
 from al_lightning.datamodule import ActiveDataModule
+from al_lightning.journal import Record, read_records
 from al_lightning.loop import ActiveLearningLoop
+from al_lightning.ranks import is_first_rank
 from al_lightning.records import CycleResult
-from al_lightning.run_folder import CONFIG, next_version
+from al_lightning.run_folder import CONFIG, JOURNAL, next_version, write_whole
+from al_lightning.stopping import stopping
 from al_lightning.trainers import PassingProgressBar, quiet
+
+FREE_ON_RESUME = {
+    "active": ("resume", "run_dir"),
+    "data": ("data_dir", "eval_batch_size", "num_workers"),
+    "trainer": (
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "plugins",
+        "profiler",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "log_every_n_steps",
+    ),
+}
+"""Where and how a run is computed, by group: the run need not have begun with the same."""
 
 
 class ActiveCLI(LightningCLI):
@@ -40,7 +61,8 @@ class ActiveCLI(LightningCLI):
     Attributes:
         results: One record a cycle, see :class:`~al_lightning.records.CycleResult`.
 
-    Exits with status 2 and one sentence when the arguments cannot work.
+    Exits with status 2 and one sentence when the arguments cannot work; with 130 after Ctrl-C and
+    143 after SIGTERM, and says how to go on.
     """
 
     def __init__(
@@ -54,6 +76,7 @@ class ActiveCLI(LightningCLI):
     ) -> None:
         self.runs_dir = Path(runs_dir)
         self.results: list[CycleResult] = []
+        self._began: dict[str, Any] | None = None  # the configuration of a run to resume
         super().__init__(
             model_class,
             datamodule_class,
@@ -64,7 +87,11 @@ class ActiveCLI(LightningCLI):
             auto_configure_optimizers=False,
             parser_kwargs={"default_config_files": [str(config_file)] if config_file else []},
         )
-        self.results = self._make_loop().run()
+        loop = self._make_loop()
+        program = f"python {sys.argv[0]}"
+        again = f"{program} --active.run_dir {loop.run_dir} --active.resume true"
+        with stopping(f"finished steps are kept, go on with: {again}"):
+            self.results = loop.run()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the group ``active``, and ties every seed to ``--active.seed``."""
@@ -77,27 +104,50 @@ class ActiveCLI(LightningCLI):
         parser.set_defaults({"active.seed": 42})
         parser.add_argument(
             "--active.resume",
-            type=bool,
+            type=bool | Literal["auto"],
             default=False,
-            help="Go on with the run in run_dir, under the configuration that it began with.",
+            help="Go on with the run in run_dir, under the configuration that it began with; with "
+            "'auto', begin it if there is none.",
         )
         parser.link_arguments("active.seed", "seed_everything")
         if "seed" in inspect.signature(self._datamodule_class).parameters:
             parser.link_arguments("active.seed", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses; for a run to resume, over the configuration in its folder."""
+        """Parses; for a run to resume, over the configuration that it began with."""
         super().parse_arguments(parser, args)
-        active = self.config["active"]
-        if not active["resume"]:
+        resume, run_dir = self.config["active"]["resume"], self.config["active"]["run_dir"]
+        if not resume:
             return
-        if active["run_dir"] is None:
-            parser.error("--active.resume true needs --active.run_dir, the folder of the run")
-        config = Path(active["run_dir"]) / CONFIG
-        if not config.exists():
-            parser.error(f"{active['run_dir']} holds no run to resume: {CONFIG} is missing")
-        given = sys.argv[1:] if args is None else list(args)
-        super().parse_arguments(parser, [f"--config={config}", *given])
+        if run_dir is None:
+            parser.error("--active.resume needs --active.run_dir, the folder of the run")
+        try:
+            records = read_records(Path(run_dir) / JOURNAL)
+            if not records and resume == "auto":
+                return
+            self._began = _settings_of(records, run_dir)
+            as_it_began = f"--config={json.dumps(self._began)}"
+            super().parse_arguments(parser, [as_it_began])
+            began = self._fixed_settings()
+            given = sys.argv[1:] if args is None else list(args)
+            super().parse_arguments(parser, [as_it_began, *given])
+            check_same_beginning(began, self._fixed_settings())
+        except (ValueError, OSError) as error:
+            self._exit(error)
+
+    def _settings(self) -> dict[str, Any]:
+        """The configuration that the run can be repeated with, in plain values."""
+        dumped = self.parser.dump(self.config, skip_none=False, format="yaml")
+        settings: dict[str, Any] = yaml.safe_load(dumped)
+        del settings["active"]["resume"]
+        return settings
+
+    def _fixed_settings(self) -> dict[str, Any]:
+        return {
+            group: {n: v for n, v in settings.items() if n not in FREE_ON_RESUME.get(group, ())}
+            for group, settings in self._settings().items()
+            if isinstance(settings, dict)
+        }
 
     def instantiate_classes(self) -> None:
         """Makes model and data, and one Trainer to see that its arguments work."""
@@ -123,7 +173,7 @@ class ActiveCLI(LightningCLI):
 
     def _make_loop(self) -> ActiveLearningLoop:
         active = dict(self.config_init["active"])
-        resume = active.pop("resume")
+        del active["resume"]
         run_dir = active.pop("run_dir")
         parts: Any = {
             "model": self.model,
@@ -131,24 +181,38 @@ class ActiveCLI(LightningCLI):
             "trainer": self.instantiate_trainer,
         }
         try:
-            if resume:
-                return ActiveLearningLoop.resume(run_dir, **parts)
-            folder = Path(run_dir) if run_dir else next_version(self.runs_dir)
-            loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
-            loop.prepare()
+            if self._began:
+                loop = ActiveLearningLoop.resume(run_dir, **parts)
+            else:
+                folder = Path(run_dir) if run_dir else next_version(self.runs_dir)
+                self.config["active"]["run_dir"] = str(folder)
+                loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
+            settings = self._began or self._settings()
+            loop.prepare(settings)
         except (ValueError, TypeError, RuntimeError, OSError) as error:
             self._exit(error)
-        self._write_config(folder)
+        if is_first_rank() and loop.run_dir is not None:
+            content = yaml.safe_dump(settings, sort_keys=False)
+            write_whole(loop.run_dir / CONFIG, content.encode())
         return loop
-
-    @rank_zero_only
-    def _write_config(self, folder: Path) -> None:
-        config = copy.deepcopy(self.config_dump)
-        config["active"]["run_dir"] = str(folder)
-        del config["seed_everything"]  # both follow active.seed
-        config["data"].pop("seed", None)
-        (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
     def _exit(self, error: Exception) -> None:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:
+    """The configuration that a run began with.
+
+    Raises:
+        ValueError: when there is no run, or a program of another kind began it.
+    """
+    if not records:
+        raise ValueError(f"{run_dir} holds no run to resume: {JOURNAL} is missing or empty")
+    settings: dict[str, Any] | None = records[0]["settings"]
+    if settings is None:
+        raise ValueError(
+            f"the run in {run_dir} was not begun from a command line; go on with it by "
+            "ActiveLearningLoop.resume"
+        )
+    return settings

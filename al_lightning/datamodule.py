@@ -13,6 +13,7 @@ from al_lightning.acquisition import typiclust
 from al_lightning.pool import Pool
 from al_lightning.randomness import generator
 from al_lightning.rows import ListedRows, RowIndex, RowView, collate, read_label, replace_label
+from al_lightning.samplers import BatchShards, EpochShuffle
 
 
 class DataSets(NamedTuple):
@@ -130,6 +131,8 @@ class ActiveDataModule(L.LightningDataModule):
         self._sets: DataSets | None = None
         self._pool: Pool | None = None
         self._candidates: Sequence[int] | None = None
+        # A pool of fewer batches than there are processes leaves some of them without.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         if train_set is not None:
             self._attach(DataSets(train_set, pool_set or train_set, val_set, test_set))
 
@@ -311,30 +314,47 @@ class ActiveDataModule(L.LightningDataModule):
     # ---- loaders ---------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The labeled rows, shuffled by (seed, number of labels)."""
+        """The labeled rows, shuffled by (seed, number of labels, epoch)."""
+        rows = RowView(
+            self.sets.train,
+            ListedRows(self.labeled_indices.tolist()),
+            self.given_labels,
+            self.label_key,
+        )
+        sampler = EpochShuffle(rows, self.seed, "shuffle", self.num_labeled, epoch=self._epoch)
         return DataLoader(
-            RowView(
-                self.sets.train,
-                ListedRows(self.labeled_indices.tolist()),
-                self.given_labels,
-                self.label_key,
-            ),
+            rows,
             batch_size=self.batch_size,
-            shuffle=True,
-            generator=generator(self.seed, "shuffle", self.num_labeled),
+            sampler=sampler,
+            generator=sampler.worker_seeds,
             num_workers=self.num_workers,
             collate_fn=self.collate_fn,
         )
 
+    @property
+    def _epoch(self) -> int:
+        """The epoch that a fit begins with; not 0 where it goes on from a checkpoint.
+
+        Loader workers start on it before Lightning has told the sampler.
+        """
+        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        return progress.processed if progress else 0
+
     def predict_dataloader(self) -> DataLoader[Any]:
         """The unlabeled rows in ascending order, under evaluation transforms.
 
-        Inside :meth:`candidates`, only those.
+        Inside :meth:`candidates`, only those. With several processes, this one's share of batches.
         """
         rows: RowIndex = self.pool.unlabeled_rows()
         if self._candidates is not None:
             rows = ListedRows(self._candidates)
-        return self._eval_loader(RowView(self.sets.pool, rows))
+        view, trainer = RowView(self.sets.pool, rows), self.trainer
+        if trainer is None:
+            return self._eval_loader(view)
+        shards = BatchShards(
+            view, self.eval_batch_size, num_replicas=trainer.world_size, rank=trainer.global_rank
+        )
+        return self._eval_loader(view, shards)
 
     def val_dataloader(self) -> Any:
         """``val_set``, or the rows held out of the pool; no loader when there are neither."""
@@ -346,8 +366,16 @@ class ActiveDataModule(L.LightningDataModule):
         return []
 
     def test_dataloader(self) -> Any:
-        """``test_set``; no loader when there is none."""
-        return [] if self.sets.test is None else self._eval_loader(self.sets.test)
+        """``test_set``; no loader when there is none.
+
+        With several processes each tests on all of it. Shares would have to be evened out by
+        repeating rows, which counts them twice, and what a module logs without ``sync_dist`` would
+        be of one share alone.
+        """
+        if self.sets.test is None:
+            return []
+        test = cast(Sized, self.sets.test)
+        return self._eval_loader(self.sets.test, BatchShards(test, self.eval_batch_size))
 
     @contextmanager
     def candidates(self, indices: Sequence[int] | None) -> Iterator[None]:
@@ -358,10 +386,13 @@ class ActiveDataModule(L.LightningDataModule):
         finally:
             self._candidates = None
 
-    def _eval_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+    def _eval_loader(
+        self, dataset: Dataset[Any], sampler: BatchShards | None = None
+    ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
+            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=self.collate_fn,
         )

@@ -6,6 +6,7 @@ module sees batches just as the data set yields them, in any sharding.
 Shape suffixes: B batch rows, N candidates, K posterior samples, C classes, D embedding dimensions.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from al_lightning.datamodule import ActiveDataModule
+from al_lightning.ranks import check_same, have_met
 from al_lightning.rows import RowIndex, RowView
 from al_lightning.strategies import PoolOutputs, Strategy
 
@@ -119,7 +121,8 @@ def read_pool(
         finally:
             collect.unhook()
             trainer.callbacks.remove(collect)  # type: ignore[attr-defined]
-        return collect.outputs()
+        wanted = data.pool.unlabeled_rows().all() if rows is None else torch.as_tensor(rows)
+        return collect.gathered(trainer, wanted)
 
     pool = read(candidates, strategy)
     if "labeled_embeddings" not in strategy.needs:
@@ -169,7 +172,6 @@ class _Collect(BasePredictionWriter):
         self._layer_input: Tensor | None = None
         self._hook = embedding_layer and embedding_layer.register_forward_pre_hook(self._capture)
         self._batches: list[dict[str, Tensor]] = []
-        self._outputs: PoolOutputs | None = None
 
     def _capture(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self._layer_input is None:
@@ -178,14 +180,6 @@ class _Collect(BasePredictionWriter):
     def unhook(self) -> None:
         if self._hook:
             self._hook.remove()
-
-    def outputs(self) -> PoolOutputs:
-        if self._outputs is None:
-            raise RuntimeError(
-                "the predictions stayed in other processes: use Trainer(strategy='ddp'), not a "
-                "strategy that spawns or forks"
-            )
-        return self._outputs
 
     def write_on_batch_end(
         self,
@@ -243,23 +237,46 @@ class _Collect(BasePredictionWriter):
             columns["embeddings"] = outputs.embedding
         return columns
 
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def gathered(self, trainer: L.Trainer, wanted: Tensor) -> PoolOutputs:
+        """The rows of all ranks, in ascending order, on the CPU; the same on each of them.
+
+        Args:
+            trainer: The one that predicted. Not in a hook of it: a rank without rows has none.
+            wanted: Data-set indices that must have come once each, ascending.
+        """
         columns = {
-            name: torch.cat([batch[name] for batch in self._batches]) for name in self._batches[0]
+            name: torch.cat([batch[name] for batch in self._batches])
+            for name in (self._batches[0] if self._batches else ())
         }
         self._batches.clear()
         if trainer.world_size > 1:
-            columns = {
-                name: torch.cat([share.to(column.device) for share in gather_all_tensors(column)])
-                for name, column in columns.items()
-            }
-        indices = columns.pop("indices").cpu()
-        order, expected = indices.argsort(), _rows(trainer).all().msort()
-        assert torch.equal(indices[order], expected), "each candidate must be predicted once"
+            if not have_met(trainer):
+                raise RuntimeError(
+                    "the predictions stayed in other processes: use Trainer(strategy='ddp'), not a "
+                    "strategy that spawns or forks"
+                )
+            check_same(trainer, "pool", hashlib.sha256(wanted.numpy().tobytes()).hexdigest())
+            columns = _joined(columns, trainer.strategy.root_device)
         columns = {name: column.cpu() for name, column in columns.items()}
-        if not torch.equal(indices, expected):  # a copy of every column, for several ranks alone
+        indices = columns.pop("indices")
+        order = indices.argsort()
+        assert torch.equal(indices[order], wanted), "each candidate must be predicted once"
+        if not torch.equal(indices, wanted):  # a copy of every column, for several ranks alone
             columns = {name: column[order] for name, column in columns.items()}
-        self._outputs = PoolOutputs(indices=expected, **columns)
+        return PoolOutputs(indices=wanted, **columns)
+
+
+def _joined(columns: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Each column with the rows of all ranks, in the order of ranks; each must call this."""
+    shapes = {name: (column.dtype, column.shape[1:]) for name, column in columns.items()}
+    of_ranks: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(of_ranks, shapes)
+    joined = {}
+    for name, (dtype, shape) in next(filter(None, of_ranks)).items():
+        # A rank that got no batch takes part with no rows.
+        column = columns.get(name, torch.empty((0, *shape), dtype=dtype))
+        joined[name] = torch.cat(gather_all_tensors(column.to(device)))
+    return joined
 
 
 def _rows(trainer: L.Trainer) -> RowIndex:

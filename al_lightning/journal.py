@@ -1,8 +1,9 @@
 """An append-only record of decisions that survives a kill at any moment.
 
-One JSON object a line, with the checksum of the rest of the line under ``crc``. A line is on the
-disk before :meth:`Journal.append` returns. A last line that was cut short is recognised and
-dropped; a damaged line before it is an error, because what follows it cannot be trusted.
+One JSON object a line, with a running checksum under ``crc``: of the line and of all before it, so
+a line that was altered, taken out, repeated or moved is noticed. A line is on the disk before
+:meth:`Journal.append` returns. A last line that was cut short is recognised and dropped; any other
+damage is an error, because what follows it cannot be trusted.
 """
 
 import json
@@ -13,41 +14,54 @@ from typing import Any
 
 Record = dict[str, Any]
 
+FOLLOWS = {
+    "start": ("fit",),
+    "fit": ("test",),
+    "test": ("query", "end"),
+    "query": ("labels",),
+    "labels": ("fit",),
+    "end": (),
+}
+"""Which event may follow which; labels close a cycle."""
+
 
 class Journal:
     """The records of one run, in memory and, when a path is given, on disk.
 
     Args:
-        path: The file; read when it exists. None keeps the records in memory alone.
+        path: The file; read when it exists, and freed of a torn last line. None keeps the records
+            in memory alone.
 
     Raises:
-        ValueError: when a line before the last is damaged; names the line.
+        ValueError: as :func:`read_records`.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.records: list[Record] = []
+        self._crc = 0
+        self._num_bytes = 0
         if path is not None and path.exists():
-            self._replay(path)
+            self.records, self._crc, self._num_bytes = _read(path)
+            if self._num_bytes < path.stat().st_size:
+                os.truncate(path, self._num_bytes)  # or the next line would join the torn one
 
     def append(self, event: str, **fields: Any) -> Record:
         """Adds a record and returns it as it will be read back.
 
         Raises:
             TypeError: when a field is not plain JSON data.
+            OSError: when it cannot be written, on a full disk say; the file is as before.
+            RuntimeError: when somebody else has written to the file.
         """
-        line = _encode({"event": event, **fields})
+        line, crc = _encode({"event": event, **fields}, self._crc)
         if self.path is not None:
-            is_new = not self.path.exists()
-            with open(self.path, "ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            if is_new:
-                _sync_directory(self.path.parent)
-        record = _decode(line)
-        assert record is not None
+            self._write(self.path, line)
+        record: Record = json.loads(line)
+        del record["crc"]
         self.records.append(record)
+        self._crc = crc
+        self._num_bytes += len(line)
         return record
 
     def find(self, event: str, cycle: int) -> Record | None:
@@ -61,6 +75,11 @@ class Journal:
         """All records of ``event``, oldest first."""
         return [record for record in self.records if record["event"] == event]
 
+    @property
+    def history(self) -> str:
+        """Checksum of all records, the same on every rank that holds them."""
+        return f"{zlib.crc32(json.dumps(self.records).encode()):08x}"
+
     @classmethod
     def in_memory(cls, records: list[Record]) -> "Journal":
         """A journal that holds ``records`` and writes nothing: for every rank but the first."""
@@ -68,41 +87,83 @@ class Journal:
         journal.records = list(records)
         return journal
 
-    def _replay(self, path: Path) -> None:
-        content = path.read_bytes()
-        lines = content.splitlines(keepends=True)
-        good_bytes = 0
-        for number, line in enumerate(lines, start=1):
-            record = _decode(line)
-            if record is None and number < len(lines):
-                raise ValueError(
-                    f"{path} is damaged at line {number} of {len(lines)}: its checksum does not "
-                    "match; restore the file from a copy, or cut it before that line"
+    def _write(self, path: Path, line: bytes) -> None:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            found = os.fstat(file).st_size
+            if found != self._num_bytes:
+                raise RuntimeError(
+                    f"{path} must have one writer, found {found} bytes where this run wrote "
+                    f"{self._num_bytes}; resume the run anew to go on from what is there"
                 )
-            if record is not None:
-                self.records.append(record)
-                good_bytes += len(line)
-        if good_bytes < len(content):
-            os.truncate(path, good_bytes)  # or the next append would join the torn line
+            try:
+                written = 0
+                while written < len(line):  # a disk that is nearly full takes a part
+                    written += os.write(file, line[written:])
+                os.fsync(file)
+            except OSError:
+                os.ftruncate(file, self._num_bytes)
+                raise
+        finally:
+            os.close(file)
+        if self._num_bytes == 0:
+            sync_folder(path.parent)
 
 
-def _encode(record: Record) -> bytes:
+def read_records(path: Path) -> list[Record]:
+    """The records in the file, without a torn last line; writes nothing.
+
+    Raises:
+        ValueError: when a whole line is damaged, or the events are not in an order that a run can
+            take; names the line.
+    """
+    return _read(path)[0] if path.exists() else []
+
+
+def _read(path: Path) -> tuple[list[Record], int, int]:
+    """The records, the running checksum after them, and how many bytes they take."""
+    *lines, _torn = path.read_bytes().split(b"\n")
+    records: list[Record] = []
+    crc = 0
+    for number, line in enumerate(lines, start=1):
+        record, crc = _decode(line, crc)
+        before = records[-1] if records else None
+        if record is None or not _may_follow(before, record):
+            wrong = "its checksum is wrong" if record is None else "its event is out of order"
+            raise ValueError(
+                f"{path} is damaged at line {number} of {len(lines)}: {wrong}; restore the file "
+                "from a copy, or cut it before that line and resume from there"
+            )
+        records.append(record)
+    return records, crc, sum(len(line) + 1 for line in lines)
+
+
+def _may_follow(before: Record | None, record: Record) -> bool:
+    if before is None:
+        return bool(record["event"] == "start")
+    cycle = before.get("cycle", 0) + (before["event"] in ("start", "labels"))
+    return record["event"] in FOLLOWS[before["event"]] and record["cycle"] == cycle
+
+
+def _encode(record: Record, crc: int) -> tuple[bytes, int]:
     body = json.dumps(record)
-    return f'{body[:-1]}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+    crc = zlib.crc32(body.encode(), crc)
+    return f'{body[:-1]}, "crc": "{crc:08x}"}}\n'.encode(), crc
 
 
-def _decode(line: bytes) -> Record | None:
-    """The record in ``line``, without its checksum; None when the line is torn or altered."""
+def _decode(line: bytes, crc: int) -> tuple[Record | None, int]:
+    """The record in ``line`` without its checksum, or None; and the running checksum after it."""
     body, separator, tail = line.rpartition(b', "crc": "')
     body += b"}"
-    if not separator or tail != f'{zlib.crc32(body):08x}"}}\n'.encode():
-        return None
+    crc = zlib.crc32(body, crc)
+    if not separator or tail != f'{crc:08x}"}}'.encode():
+        return None, crc
     record: Record = json.loads(body)
-    return record
+    return record, crc
 
 
-def _sync_directory(folder: Path) -> None:
-    """Makes a new file's name durable, where the system allows it (not on Windows)."""
+def sync_folder(folder: Path) -> None:
+    """Makes new names in ``folder`` durable, where the system allows it (not on Windows)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -19,16 +19,28 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
+from al_lightning.beginning import check_same_beginning, described
+from al_lightning.continuation import PREEMPTED, CycleFit, last_checkpoint, numbers
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.inference import read_pool
-from al_lightning.journal import Journal, Record
+from al_lightning.journal import Journal, Record, read_records
 from al_lightning.mc_dropout import MCDropout
 from al_lightning.randomness import generator, seeded
+from al_lightning.ranks import check_same, is_first_rank, same_buffers
 from al_lightning.records import CycleResult, Query
-from al_lightning.run_folder import INITIAL_WEIGHTS, JOURNAL, WEIGHTS, check_vacant
+from al_lightning.run_folder import (
+    INITIAL_WEIGHTS,
+    JOURNAL,
+    WEIGHTS,
+    check_vacant,
+    checksum,
+    load_state,
+    save_state,
+    sync,
+)
+from al_lightning.run_lock import lock, unlock
 from al_lightning.strategies import (
     PoolOutputs,
     Select,
@@ -131,7 +143,7 @@ class ActiveLearningLoop:
             )
         self.strategy = find_strategy(strategy, strategy_args)
         with quiet():
-            check_factory(trainer)
+            example = check_factory(trainer)
         data.prepare_data()
         data.setup()
         self.model = model
@@ -151,11 +163,24 @@ class ActiveLearningLoop:
         self._strategy_name = strategy_name(strategy)
         self._layer = None if embedding_layer is None else _find_layer(model, embedding_layer)
         self._predictor = model if mc_samples is None else MCDropout(model, mc_samples)
-        self._initial_weights = _copied(model.state_dict())
+        self._start_weights = _copied(model.state_dict())
         self._journal = Journal()
         self._watching: list[Monitor] | None = None
-        if self.run_dir is not None and _is_first_rank():
+        if self.run_dir is not None and is_first_rank():
             check_vacant(self.run_dir)
+        active = {
+            "strategy": self._strategy_name,
+            "acquisition_size": acquisition_size,
+            "num_cycles": num_cycles,
+            "seed": self.seed,
+            "warm_start": warm_start,
+            "candidate_size": candidate_size,
+            "strategy_args": strategy_args,
+            "mc_samples": mc_samples,
+            "embedding_layer": embedding_layer,
+            "target": target,
+        }
+        self._config = described(active, model, data, example)
 
     @classmethod
     def resume(
@@ -167,44 +192,46 @@ class ActiveLearningLoop:
         trainer: TrainerFactory = L.Trainer,
         strategy: str | Strategy | Select | None = None,
         monitors: Sequence[Monitor] | None = None,
+        **config: Any,
     ) -> "ActiveLearningLoop":
         """The loop of ``run_dir`` as its journal left it; ``run``, ``ask`` and ``tell`` carry on.
 
         Args:
             run_dir: Folder of a run.
-            model: A module with the initial weights that the run began with.
+            model: A module like the one that the run began with; it gets the run's weights.
             data: The data module that the run began with, in any split; it gets the run's.
-            trainer: As the run began with.
+            trainer: As the run began with; on which and how many devices is free.
             strategy: Needed when it is a function or a Strategy of the user's own.
             monitors: As in the constructor.
+            config: Any other argument of the constructor; left out, it is the run's.
 
         Raises:
-            ValueError: when the folder holds no run, its journal is damaged, or the data set has
-                another length.
+            ValueError: when the folder holds no run, its journal or weights are damaged, another
+                process is at work on it, or something differs from what the run began with: lists
+                the keys.
         """
         folder = Path(run_dir)
-        journal = Journal(folder / JOURNAL)
-        if not journal.records:
+        records = read_records(folder / JOURNAL)
+        if not records:
             raise ValueError(f"{run_dir} holds no run to resume: {JOURNAL} is missing or empty")
-        start = journal.records[0]
-        data.prepare_data()
-        data.load_state_dict(
-            {
-                **start["data"],
-                "labeled_indices": torch.tensor(start["data"]["labeled_indices"]),
-                "given_labels": {int(i): label for i, label in start["data"]["given_labels"]},
-            }
-        )
-        model.load_state_dict(_load(folder / INITIAL_WEIGHTS))
-        config = {**start["config"], **({} if strategy is None else {"strategy": strategy})}
-        loop = cls(model, data, trainer=trainer, monitors=monitors, **config)
+        start = records[0]
+        began = start["config"]
+        given = {**config, **({} if strategy is None else {"strategy": strategy})}
+        loop = cls(model, data, trainer=trainer, monitors=monitors, **{**began["active"], **given})
+        check_same_beginning(began, loop._config)
+        weights = load_state(folder / INITIAL_WEIGHTS, start["weights"])
         loop.run_dir = folder
-        loop._journal = journal if _is_first_rank() else Journal.in_memory(journal.records)
-        for record in journal.of("labels"):
+        loop._journal = loop._open_journal() if is_first_rank() else Journal.in_memory(records)
+        _load_into(model, weights)
+        loop._start_weights = weights
+        data.load_state_dict(_split_of(start))
+        for record in loop._journal.of("labels"):
             data.label(record["indices"], record["labels"])
-        if fits := journal.of("fit"):
-            weights = _load(folder / f"cycle_{fits[-1]['cycle']}" / WEIGHTS)["state_dict"]
-            model.load_state_dict(weights)
+        if fits := loop._journal.of("fit"):
+            path = folder / f"cycle_{fits[-1]['cycle']}" / WEIGHTS
+            _load_into(model, load_state(path, fits[-1]["weights"])["state_dict"])
+            if loop.warm_start:
+                loop._start_weights = _copied(model.state_dict())
         return loop
 
     # ---- the machine -----------------------------------------------------------------------------
@@ -284,8 +311,12 @@ class ActiveLearningLoop:
 
     # ---- the start -------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, settings: dict[str, Any] | None = None) -> None:
         """Tries the module on one batch and opens the run folder; :meth:`ask` does it by itself.
+
+        Args:
+            settings: Plain values for the journal's first record, such as a program's
+                configuration.
 
         Raises:
             ValueError: when the module's predictions cannot be read.
@@ -295,10 +326,10 @@ class ActiveLearningLoop:
         with quiet():
             self._try_asking()
         if not self._journal.records:
-            self._open_run_dir()
+            self._begin(settings)
         makers = DEFAULT_MONITORS if self.run_dir is not None else []
         watching = [make() for make in makers] if self.monitors is None else self.monitors
-        self._watching = list(watching) if _is_first_rank() else []
+        self._watching = list(watching) if is_first_rank() else []
         self._notify("on_start")
 
     def _try_asking(self) -> None:
@@ -322,39 +353,40 @@ class ActiveLearningLoop:
         num = min(2, self.acquisition_size)
         self.strategy.choose(pool, num, generator(self.seed, "try"))
 
-    def _open_run_dir(self) -> None:
+    def _begin(self, settings: dict[str, Any] | None) -> None:
         """Writes the first record; it comes last, so a folder with a journal is complete."""
-        if self.run_dir is not None and _is_first_rank():
-            try:
-                self.run_dir.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(
-                    f"run_dir must be a folder that can be written, got {self.run_dir} "
-                    f"({error.strerror}); name another folder"
-                ) from error
-            torch.save(self._initial_weights, self.run_dir / INITIAL_WEIGHTS)
-            self._journal = Journal(self.run_dir / JOURNAL)
+        weights = None
+        if self.run_dir is not None and is_first_rank():
+            self._journal = self._open_journal()
+            check_vacant(self.run_dir)  # once more, now that nobody else can fill it
+            path = self.run_dir / INITIAL_WEIGHTS
+            save_state(self._start_weights, path)
+            sync(path)
+            weights = checksum(path)
         split = self.data.state_dict()
         self._journal.append(
             "start",
-            config={
-                "strategy": self._strategy_name,
-                "acquisition_size": self.acquisition_size,
-                "num_cycles": self.num_cycles,
-                "seed": self.seed,
-                "warm_start": self.warm_start,
-                "candidate_size": self.candidate_size,
-                "strategy_args": self.strategy_args,
-                "mc_samples": self.mc_samples,
-                "embedding_layer": self.embedding_layer,
-                "target": self.target,
-            },
-            data={
+            config=self._config,
+            split={
                 **split,
                 "labeled_indices": split["labeled_indices"].tolist(),
                 "given_labels": list(split["given_labels"].items()),
             },
+            weights=weights,
+            settings=settings,
         )
+
+    def _open_journal(self) -> Journal:
+        assert self.run_dir is not None
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            lock(self.run_dir)
+            return Journal(self.run_dir / JOURNAL)
+        except OSError as error:
+            raise ValueError(
+                f"run_dir must be a folder that can be written, got {self.run_dir} "
+                f"({error.strerror}); name another folder"
+            ) from error
 
     def _notify(self, event: str, *details: Any) -> None:
         for monitor in self._watching or []:
@@ -364,13 +396,26 @@ class ActiveLearningLoop:
 
     def _run_cycle(self, cycle: int) -> None:
         trainer = self._new_trainer(cycle)
-        fit = self._once("fit", cycle, lambda: self._fit(trainer, cycle))
-        test = self._once("test", cycle, lambda: self._test(trainer, cycle))
+        fit = self._once("fit", cycle, trainer, self._fit)
+        self._forget_preemption(cycle)
+        test = self._once("test", cycle, trainer, self._test)
         reason = self._why_end(cycle, {**fit["metrics"], **test["metrics"]})
         if reason is None:
-            self._once("query", cycle, lambda: self._query(trainer, cycle))
+            self._once("query", cycle, trainer, self._query)
         else:
             self._journal.append("end", cycle=cycle, reason=reason)
+            if self.run_dir is not None:
+                unlock(self.run_dir)
+
+    def _once(
+        self, event: str, cycle: int, trainer: L.Trainer, do: Callable[[L.Trainer, int], Record]
+    ) -> Record:
+        """What the journal holds is not done again; what is done, all ranks hold alike."""
+        done = self._journal.find(event, cycle)
+        if done is not None:
+            return done
+        fields = trainer.strategy.broadcast(do(trainer, cycle))
+        return self._journal.append(event, cycle=cycle, **fields)
 
     def _new_trainer(self, cycle: int) -> L.Trainer:
         # With few labels an epoch has fewer batches than the 50 Lightning waits before it logs.
@@ -386,22 +431,46 @@ class ActiveLearningLoop:
         return new_trainer(self.trainer, **defaults)
 
     def _fit(self, trainer: L.Trainer, cycle: int) -> Record:
-        if self.run_dir is not None and _is_first_rank():
-            # Curves and checkpoints of an attempt that was interrupted.
-            shutil.rmtree(self.run_dir / f"cycle_{cycle}", ignore_errors=True)
-        if not self.warm_start:
-            self.model.load_state_dict(self._initial_weights)
+        self.model.load_state_dict(self._start_weights)
+        goes_on = None
+        if self.run_dir is not None:
+            folder = self.run_dir / f"cycle_{cycle}"
+            goes_on = last_checkpoint(trainer, self._journal.history, folder)
+            if goes_on is None and is_first_rank():
+                # Curves and checkpoints of an attempt that was interrupted.
+                shutil.rmtree(folder, ignore_errors=True)
+        cycle_fit = CycleFit(self.data, self._journal.history, self.seed, "fit", cycle)
+        trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
         begin = time.perf_counter()
         with seeded(self.seed, "fit", cycle):
-            trainer.fit(self.model, datamodule=self.data)
+            trainer.fit(self.model, datamodule=self.data, ckpt_path=goes_on)
         seconds = time.perf_counter() - begin
-        if self.run_dir is not None:
-            trainer.save_checkpoint(self.run_dir / f"cycle_{cycle}" / WEIGHTS, weights_only=True)
+        same_buffers(trainer, self.model)
+        if self.warm_start:
+            self._start_weights = _copied(self.model.state_dict())
         return {
             "num_labeled": self.data.num_labeled,
-            "metrics": _numbers(trainer.callback_metrics),
+            "metrics": cycle_fit.metrics(trainer),
             "seconds": {"fit": seconds},
+            "weights": self._save_weights(trainer, cycle),
         }
+
+    def _save_weights(self, trainer: L.Trainer, cycle: int) -> str | None:
+        """The checksum of the file, where this rank wrote one."""
+        if self.run_dir is None:
+            return None
+        path = self.run_dir / f"cycle_{cycle}" / WEIGHTS
+        trainer.save_checkpoint(path, weights_only=True)
+        if not is_first_rank():
+            return None
+        sync(path)
+        return checksum(path)
+
+    def _forget_preemption(self, cycle: int) -> None:
+        """Lightning would load what it saved for SLURM into the model that is to be tested."""
+        if self.run_dir is not None:
+            for path in (self.run_dir / f"cycle_{cycle}").glob(PREEMPTED):
+                path.unlink(missing_ok=True)
 
     def _test(self, trainer: L.Trainer, cycle: int) -> Record:
         if self.data.sets.test is None:
@@ -409,7 +478,7 @@ class ActiveLearningLoop:
         begin = time.perf_counter()
         with seeded(self.seed, "test", cycle):
             trainer.test(self.model, datamodule=self.data, verbose=False)
-        metrics = _numbers(trainer.callback_metrics)
+        metrics = numbers(trainer.callback_metrics)
         return {"metrics": metrics, "seconds": {"test": time.perf_counter() - begin}}
 
     def _why_end(self, cycle: int, metrics: Mapping[str, float]) -> str | None:
@@ -433,6 +502,7 @@ class ActiveLearningLoop:
         draw = generator(self.seed, "select", cycle)
         with choosing_bar(trainer):
             positions = self.strategy.choose(pool, self.acquisition_size, draw)
+        check_same(trainer, "query", pool.indices[positions].tolist())
 
         def chosen(column: Tensor | None) -> list[Any] | None:
             return None if column is None else column[positions].tolist()
@@ -476,10 +546,6 @@ class ActiveLearningLoop:
         drawn = torch.randperm(self.data.num_unlabeled, generator=draw)[: self.candidate_size]
         return self.data.pool.unlabeled_rows().at(drawn.msort().tolist())
 
-    def _once(self, event: str, cycle: int, do: Callable[[], Record]) -> Record:
-        """What the journal holds is not done again."""
-        return self._journal.find(event, cycle) or self._journal.append(event, cycle=cycle, **do())
-
     def _result(self, cycle: int) -> CycleResult:
         fit, test = self._journal.find("fit", cycle), self._journal.find("test", cycle)
         assert fit is not None
@@ -506,23 +572,21 @@ def _find_layer(model: L.LightningModule, name: str) -> nn.Module:
     return layers[name]
 
 
-def _numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Plain numbers, without the ``_step`` and ``_epoch`` twins that Lightning adds to a name."""
-    return {
-        name: float(value)
-        for name, value in metrics.items()
-        if name.removesuffix("_step").removesuffix("_epoch") not in metrics.keys() - {name}
-    }
-
-
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: copy.deepcopy(value) for name, value in state.items()}
 
 
-def _load(path: Path) -> dict[str, Any]:
-    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return weights
+def _load_into(model: L.LightningModule, state: dict[str, Any]) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"model must be as the run began with: {error}") from error
 
 
-def _is_first_rank() -> bool:
-    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+def _split_of(start: Record) -> dict[str, Any]:
+    """The split of a journal's first record, as a data module takes it."""
+    return {
+        **start["split"],
+        "labeled_indices": torch.tensor(start["split"]["labeled_indices"]),
+        "given_labels": dict(start["split"]["given_labels"]),
+    }

@@ -28,6 +28,13 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 
+def seed_all(seed: int) -> None:
+    """Seeds the global generators of Python, numpy and torch, on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     """Seeds Python, numpy and torch inside the block and puts their states back after it.
@@ -39,9 +46,7 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     # After seed_everything a DDP Trainer seeds anew from this variable as its processes meet.
     everything = os.environ.get("PL_GLOBAL_SEED")
     with isolate_rng():
-        random.seed(value)
-        np.random.seed(value)
-        torch.manual_seed(value)
+        seed_all(value)
         if everything is not None:
             os.environ["PL_GLOBAL_SEED"] = str(value)
         try:

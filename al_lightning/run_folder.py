@@ -1,7 +1,14 @@
-"""Names in the run folder, and whether a folder may become one."""
+"""Names in the run folder, whether a folder may become one, and files that are whole or absent."""
 
+import io
 import os
+import zlib
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from al_lightning.journal import read_records, sync_folder
 
 JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"
@@ -15,7 +22,7 @@ def check_vacant(run_dir: Path) -> None:
     Raises:
         ValueError: when ``run_dir`` holds a run, is a file, or cannot be written.
     """
-    if (run_dir / JOURNAL).exists():
+    if read_records(run_dir / JOURNAL):
         raise ValueError(
             f"run_dir must not hold a run, found {run_dir / JOURNAL}; go on with it by "
             f"ActiveLearningLoop.resume({str(run_dir)!r}, ...) or --active.resume true, or name "
@@ -37,3 +44,57 @@ def next_version(runs_dir: Path) -> Path:
         if path.parent.name.removeprefix("version_").isdigit()
     ]
     return runs_dir / f"version_{max(taken, default=-1) + 1}"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file, and folders above it, so that a reader finds the old content or the new.
+
+    The new one need not be on the disk when this returns; :func:`sync` sees to that.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def sync(path: Path) -> None:
+    """Returns when the file's content and name are on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Saves tensors and plain values, whole or not at all, for :func:`load_state`."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_whole(path, content.getvalue())
+
+
+def load_state(path: Path, crc: str) -> dict[str, Any]:
+    """What a file of tensors and plain values holds; nothing else in it is ever run.
+
+    Args:
+        path: A file that ``torch.save`` wrote.
+        crc: Its :func:`checksum` at that time.
+
+    Raises:
+        ValueError: when the file is missing or not as it was written.
+    """
+    found = checksum(path) if path.exists() else "no file"
+    if found != crc:
+        raise ValueError(
+            f"{path} must be as the run wrote it, with checksum {crc}, found {found}; restore it "
+            "from a copy"
+        )
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of a file, in hexadecimal."""
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            crc = zlib.crc32(chunk, crc)
+    return f"{crc:08x}"

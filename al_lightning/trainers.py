@@ -53,8 +53,8 @@ def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
     return factory(**arguments)
 
 
-def check_factory(factory: TrainerFactory) -> None:
-    """Makes two Trainers and looks that they are new ones.
+def check_factory(factory: TrainerFactory) -> L.Trainer:
+    """Makes two Trainers, looks that they are new ones, and returns one of them.
 
     Raises:
         TypeError: when ``factory`` is not a function that returns a Trainer.
@@ -86,6 +86,7 @@ def check_factory(factory: TrainerFactory) -> None:
             "trainer must make a new Trainer with new callbacks at each call, found "
             f"{', '.join(shared)} handed out twice; make them inside the function"
         )
+    return made[0]
 
 
 @contextmanager

@@ -387,7 +387,7 @@ def test_resume_explains_what_it_cannot_resume(tmp_path):
     with pytest.raises(ValueError, match="strategy must be one of"):
         resume()
     assert resume(strategy=mine, monitors=[]).ask().cycle == 1
-    with pytest.raises(ValueError, match="of 120 rows, this data set has 90"):
+    with pytest.raises(ValueError, match="data.rows: began with 120, now 90"):
         resume(data=points_data(90), strategy=mine)
 
 

@@ -1,0 +1,55 @@
+"""What several processes of one run must agree on."""
+
+import hashlib
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+
+
+def have_met(trainer: L.Trainer) -> bool:
+    """Whether there are several processes that can talk to each other by now."""
+    return trainer.world_size > 1 and torch.distributed.is_initialized()
+
+
+def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
+    """Compares ``value`` between all processes that have met; each of them must call this.
+
+    Args:
+        trainer: Knows the processes.
+        what: Names the value.
+        value: Plain values, whose ``repr`` says all.
+
+    Raises:
+        RuntimeError: on every rank, when they differ.
+    """
+    if not have_met(trainer):
+        return
+    digest = hashlib.sha256(repr(value).encode()).digest()[:8]
+    own = torch.tensor(list(digest), device=trainer.strategy.root_device)
+    each = trainer.strategy.all_gather(own).reshape(trainer.world_size, -1)
+    different = [rank for rank, other in enumerate(each) if not torch.equal(other, each[0])]
+    if different:
+        raise RuntimeError(
+            f"all processes must have the same {what}, ranks {different} differ from rank 0; give "
+            "each the same data, seed and labels"
+        )
+
+
+def same_buffers(trainer: L.Trainer, model: L.LightningModule) -> None:
+    """Gives all processes the first one's buffers, so that they predict with one network.
+
+    Training leaves running means and the like different on each.
+    """
+    if not have_met(trainer):
+        return
+    own = dict(model.named_buffers())
+    firsts = trainer.strategy.broadcast({name: buffer.cpu() for name, buffer in own.items()})
+    for name, buffer in own.items():
+        buffer.copy_(firsts[name])

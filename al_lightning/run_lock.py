@@ -1,0 +1,49 @@
+"""One writer for a run folder: a lock that the system takes back when its process dies."""
+
+import os
+import socket
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no record locks
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = "run.lock"
+_held: dict[tuple[int, Path], int] = {}
+"""Open file by process and path; a forked process starts without locks."""
+
+
+def lock(run_dir: Path) -> None:
+    """Makes this process the writer of ``run_dir`` until it ends or calls :func:`unlock`.
+
+    A record lock belongs to the process alone: forked loader workers that outlive it do not hold
+    it, and on a network file system it is known to all machines. The same process may lock again.
+    On Windows nothing is locked.
+
+    Raises:
+        ValueError: when another process is the writer; names its host and process id.
+        OSError: when the lock file cannot be written.
+    """
+    key = os.getpid(), (run_dir / LOCK).resolve()
+    if fcntl is None or key in _held:
+        return
+    file = os.open(key[1], os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:  # which of the two depends on the system
+        owner = os.read(file, 1000).decode(errors="replace") or "another process"
+        os.close(file)
+        raise ValueError(
+            f"a run must have one writer, found {run_dir} held by {owner}; wait for it or stop it"
+        ) from error
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"process {os.getpid()} on host {socket.gethostname()}".encode(), 0)
+    _held[key] = file  # left open: closing any descriptor of the file gives the lock back
+
+
+def unlock(run_dir: Path) -> None:
+    """Lets other processes write to ``run_dir``."""
+    file = _held.pop((os.getpid(), (run_dir / LOCK).resolve()), None)
+    if file is not None:
+        os.close(file)

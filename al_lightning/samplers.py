@@ -1,0 +1,74 @@
+"""In which order rows are served: training rows by epoch, rows to read by whole batches."""
+
+from collections.abc import Iterator, Sized
+
+import torch
+from torch.utils.data import DistributedSampler, RandomSampler
+
+from al_lightning.randomness import derive_seed, generator
+
+
+class EpochShuffle(RandomSampler):
+    """All rows in an order that derives from the seed and the epoch alone.
+
+    A fit that goes on after its third epoch sees the rows as one that was never interrupted.
+    Lightning calls ``set_epoch``; under several processes it puts a ``DistributedSampler`` of its
+    own in the place of any ``RandomSampler``.
+
+    Args:
+        dataset: What to shuffle.
+        seed: What the order derives from.
+        purpose: And what else.
+        epoch: The epoch to begin with.
+    """
+
+    def __init__(self, dataset: Sized, seed: int, *purpose: str | int, epoch: int = 0) -> None:
+        super().__init__(dataset)
+        self.seed = seed
+        self.purpose = purpose
+        self.worker_seeds = torch.Generator()
+        """For the loader, which draws its workers' seeds from it."""
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order, and the workers' seeds, of the next pass."""
+        self.epoch = epoch
+        self.worker_seeds.manual_seed(derive_seed(self.seed, *self.purpose, "workers", epoch))
+
+    def __iter__(self) -> Iterator[int]:
+        draw = generator(self.seed, *self.purpose, self.epoch)
+        yield from torch.randperm(len(self), generator=draw).tolist()
+
+
+class BatchShards(DistributedSampler[int]):
+    """Deals whole batches to the processes: the r-th of W gets batches r, r + W, r + 2 W, ...
+
+    Whole batches, because the last bits of a row's prediction depend on the batch it is in, and
+    each row once, where Lightning's own samplers repeat rows to even the shares. A share may be
+    empty. Lightning leaves a ``DistributedSampler`` of the user's as it is.
+
+    Args:
+        dataset: What to deal, in order.
+        batch_size: Rows a batch.
+        num_replicas: W, the processes.
+        rank: r, which of them this is.
+    """
+
+    def __init__(
+        self, dataset: Sized, batch_size: int, *, num_replicas: int = 1, rank: int = 0
+    ) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)  # type: ignore[arg-type]
+        self.num_rows = len(dataset)
+        self.batch_size = batch_size
+
+    def _batches(self) -> Iterator[range]:
+        stride = self.num_replicas * self.batch_size
+        for start in range(self.rank * self.batch_size, self.num_rows, stride):
+            yield range(start, min(start + self.batch_size, self.num_rows))
+
+    def __iter__(self) -> Iterator[int]:
+        for batch in self._batches():
+            yield from batch
+
+    def __len__(self) -> int:
+        return sum(map(len, self._batches()))
