@@ -1,4 +1,4 @@
-"""Run by test_ddp.py in processes of its own: ``python ddp_run.py DEVICES OUT_DIR``."""
+"""Run by test_ddp.py in processes of its own: ``python ddp_run.py OUT_DIR DEVICES [NODES]``."""
 
 import json
 import sys
@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 from toys import QUIET, Plain, points_data
 
 from al_lightning import ActiveLearningLoop, Strategy, by_score
@@ -16,46 +18,67 @@ from al_lightning.mc_dropout import MCDropout
 from al_lightning.randomness import seeded
 from al_lightning.trainers import quiet
 
+POOLS = (1, 3, 100)
+EVERYTHING = Strategy(
+    lambda pool, num, generator: torch.arange(num),
+    needs=frozenset({"samples", "embeddings", "labeled_embeddings"}),
+)
 
-def main(devices: int, out: Path) -> None:
+
+class Normed(Plain):
+    """Its running means differ between processes that train together; logs without sync_dist."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.net(self.norm(x))
+
+
+def main(out: Path, devices: int, num_nodes: int = 1) -> None:
     trainer = partial(
         L.Trainer,
         max_epochs=1,
         accelerator="cpu",
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        num_nodes=num_nodes,
+        strategy="ddp" if devices * num_nodes > 1 else "auto",
         **QUIET,
     )
-    pools = {}
-    for num_rows in (23, 120):  # pools of 3 and 100 rows
+    state = {}
+    for num_rows in POOLS:
+        data = points_data(20 + num_rows, num_workers=num_rows == 3)
         with quiet():
-            pool = read_pool(trainer(), Plain(), points_data(num_rows), by_score(margin))
-        pools[num_rows] = {
-            "indices": pool.indices.tolist(),
-            "scores": pool.scores.tolist(),
-            "predicted": pool.predicted.tolist(),
-        }
-    samples = Strategy(lambda pool, num, generator: pool.indices, needs=frozenset({"samples"}))
+            pool = read_pool(trainer(), Plain(), data, by_score(margin))
+        state[f"pool of {num_rows}"] = [pool.indices.tolist(), pool.scores.tolist()]
+    model = Plain()
     with quiet(), seeded(0, "predict"):
-        pool = read_pool(trainer(), MCDropout(Plain(), 4), points_data(57), samples)
+        pool = read_pool(
+            trainer(),
+            MCDropout(model, 4),
+            points_data(57),
+            EVERYTHING,
+            embedding_layer=model.net[3],
+        )
+    for column in ("probs", "predicted", "embeddings", "labeled_embeddings"):
+        state[column] = getattr(pool, column).tolist()
+    (state["test"],) = trainer().test(model, datamodule=points_data(), verbose=False)
+
     loop = ActiveLearningLoop(
-        Plain(),
-        points_data(121),
+        Normed(),
+        points_data(121, batch_size=10),  # no batch of one row, which BatchNorm refuses
         trainer=trainer,
         acquisition_size=15,
         num_cycles=3,
         run_dir=out / "run",
     )
     results = loop.run()
-    rank = rank_zero_only.rank
-    state = {
-        "pools": pools,
-        "samples": pool.probs.tolist(),
-        "asked": [result.query and result.query.indices for result in results],
-        "labeled": loop.data.labeled_indices.tolist(),
-    }
-    (out / f"rank_{rank}.json").write_text(json.dumps(state))
+    state["run"] = [[result.metrics, result.query and result.query.indices] for result in results]
+    state["labeled"] = loop.data.labeled_indices.tolist()
+    state["means"] = loop.model.norm.running_mean.tolist()
+    (out / f"rank_{rank_zero_only.rank}.json").write_text(json.dumps(state))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""Two real processes over gloo: the pool reads as on one, and every rank holds the same split."""
+"""Real processes over gloo: each answers as one alone does, and all hold the same split."""
 
 import json
 import os
@@ -7,38 +7,118 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from al_lightning.journal import Journal
 
-
-def run(devices, out):
-    out.mkdir()
-    script = Path(__file__).parent / "ddp_run.py"
-    done = subprocess.run(
-        [sys.executable, script, str(devices), out],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PL_GLOBAL_SEED": "7"},  # as after seed_everything(7)
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((out / f"rank_{rank}.json").read_text()) for rank in range(devices)], done
+SCRIPT = Path(__file__).parent / "ddp_run.py"
 
 
-def test_two_processes_read_the_pool_as_one_and_agree(tmp_path):
-    (one,), _ = run(1, tmp_path / "one")
-    ranks, done = run(2, tmp_path / "two")
+# As after seed_everything(7); and with as many threads as several processes have each.
+ENVIRONMENT = {**os.environ, "PL_GLOBAL_SEED": "7", "OMP_NUM_THREADS": "1"}
+
+
+def run(*commands):
+    """What the programs printed that ran side by side."""
+    running = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+        for command in commands
+    ]
+    printed = [process.communicate(timeout=240) for process in running]
+    for process, (_, errors) in zip(running, printed):
+        assert process.returncode == 0, errors[-3000:]
+    return "".join(out for out, _ in printed)
+
+
+def check_ranks(out, alone, num_ranks):
+    ranks = [json.loads((out / f"rank_{rank}.json").read_text()) for rank in range(num_ranks)]
+    of_training = ("run", "labeled", "means")  # on batches of twice the size, or thrice
     for rank in ranks:
-        for num_rows, pool in one["pools"].items():
-            assert rank["pools"][num_rows]["indices"] == pool["indices"]
-            assert rank["pools"][num_rows]["predicted"] == pool["predicted"]
-            assert rank["pools"][num_rows]["scores"] == pytest.approx(pool["scores"], abs=1e-6)
-        # Dropout masks are the same on every rank: a sample is one network for the whole pool.
-        assert torch.tensor(one["samples"]).shape == (37, 4, 3)
-        torch.testing.assert_close(torch.tensor(rank["samples"]), torch.tensor(one["samples"]))
-    assert ranks[0] == ranks[1]
+        for name in alone.keys() - set(of_training):
+            assert rank[name] == alone[name], name
+        for name in of_training:
+            assert rank[name] == ranks[0][name], name
     assert len(ranks[0]["labeled"]) == 20 + 2 * 15
-    events = [r["event"] for r in Journal(tmp_path / "two" / "run" / "journal.jsonl").records]
+    events = [r["event"] for r in Journal(out / "run" / "journal.jsonl").records]
     assert events == ["start", *["fit", "test", "query", "labels"] * 2, "fit", "test", "end"]
-    assert done.stdout.count("cycle 1/3") == 1
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone")
+    run([sys.executable, SCRIPT, out, "1"])
+    return json.loads((out / "rank_0.json").read_text())
+
+
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_processes_answer_as_one_alone_and_agree(tmp_path, alone, devices):
+    printed = run([sys.executable, SCRIPT, tmp_path, str(devices)])
+    check_ranks(tmp_path, alone, devices)
+    assert printed.count("cycle 1/3") == 1
+
+
+def torchrun(node, address, *arguments):
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}"),
+        *(f"--master-addr={address}", "--master-port=29517"),
+        *(SCRIPT, *arguments),
+    ]
+
+
+@pytest.mark.slow
+def test_two_nodes_under_torchrun(tmp_path, alone):
+    run(*(torchrun(node, "127.0.0.1", tmp_path, "1", "2") for node in (0, 1)))
+    check_ranks(tmp_path, alone, 2)
+
+
+@pytest.fixture
+def two_machines():
+    """Names of two network namespaces, each with an address of its own, joined by one cable."""
+    names = ("al_node_0", "al_node_1")
+
+    def ip(*arguments):
+        subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip(
+            "link",
+            "add",
+            "al_0",
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            "al_1",
+            "netns",
+            names[1],
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"network namespaces need root: {error}")
+    try:
+        for node, name in enumerate(names):
+            ip("-n", name, "address", "add", f"10.97.0.{node + 1}/24", "dev", f"al_{node}")
+            for device in ("lo", f"al_{node}"):
+                ip("-n", name, "link", "set", device, "up")
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "delete", name)
+
+
+@pytest.mark.slow
+def test_two_machines_with_addresses_of_their_own(tmp_path, alone, two_machines):
+    run(
+        *(
+            [
+                *("ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME=al_{node}"),
+                *torchrun(node, "10.97.0.1", tmp_path, "1", "2"),
+            ]
+            for node, name in enumerate(two_machines)
+        )
+    )
+    check_ranks(tmp_path, alone, 2)

@@ -9,12 +9,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "al_lightning"
 LAYERS = [
     {"acquisition"},
-    {"pool", "rows", "journal", "records", "run_folder", "randomness"},
+    {"pool", "rows", "samplers", "journal", "records", "run_folder", "run_lock"}
+    | {"randomness", "ranks", "fingerprint"},
     {"strategies", "models", "datamodule", "trainers"},
-    {"mnist", "inference"},
+    {"mnist", "inference", "beginning", "continuation"},
     {"mc_dropout", "ensemble"},
     {"loop"},
-    {"monitor", "cli"},
+    {"monitor", "cli", "stopping"},
 ]
 
 

@@ -3,6 +3,7 @@
 Figures are made without pyplot, so no global figure list or backend is touched.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.tables import known_labels
 from al_lightning.records import CycleResult
+from al_lightning.run_folder import write_whole
 
 NUM_IMAGES = 10
 
@@ -43,10 +45,11 @@ class Pictures(Monitor):
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes ``figure`` as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes ``figure`` as PNG, whole or not at all."""
     FigureCanvasAgg(figure)  # draws by itself, without a window system
-    figure.savefig(path, dpi=100)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=100)
+    write_whole(path, content.getvalue())
 
 
 def progress_figure(results: Sequence[CycleResult]) -> Figure:

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.records import CycleResult
+from al_lightning.run_folder import write_whole
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
 SECONDS = ["fit", "test", "predict", "query"]
@@ -79,7 +79,4 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text.getvalue(), encoding="utf-8", newline="")
-    os.replace(partial, path)
+    write_whole(path, text.getvalue().encode())

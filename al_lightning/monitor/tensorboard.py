@@ -11,8 +11,8 @@ from al_lightning.records import CycleResult
 class TensorBoard(Monitor):
     """Writes ``active/...`` into the run folder; each cycle's own curves are beside it.
 
-    A resumed run purges what its predecessors wrote and writes it again, so every point is there
-    once.
+    A resumed run takes away what its predecessors wrote and writes it again, so every point is
+    there once. A TensorBoard that has read it already is told to purge.
     """
 
     def __init__(self) -> None:
@@ -21,6 +21,9 @@ class TensorBoard(Monitor):
     def on_start(self, loop: ActiveLearningLoop) -> None:
         if loop.run_dir is None:
             return
+        # Files are read in the order of the times in their names, and clocks can jump back.
+        for earlier in loop.run_dir.glob("events.out.tfevents.*") if loop.results else ():
+            earlier.unlink()
         self._writer = SummaryWriter(loop.run_dir, purge_step=0 if loop.results else None)
         for result in loop.results:
             self.on_cycle(loop, result)
