@@ -342,7 +342,6 @@ class ActiveLearningLoop:
         trainer = new_trainer(
             self.trainer,
             logger=False,
-            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -580,7 +579,8 @@ def _load_into(model: L.LightningModule, state: dict[str, Any]) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"model must be as the run began with: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model must be as the run began with: {reason}") from error
 
 
 def _split_of(start: Record) -> dict[str, Any]:

@@ -25,6 +25,7 @@ TrainerFactory = Callable[..., L.Trainer]
 IDLE_WARNINGS = (
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",  # for a fit that goes on, it must be
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning 2.6 on torch 2.15
 )
 

@@ -7,26 +7,9 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from toys import QUIET, Plain, Predicting, points_data
+from toys import QUIET, TRAINER, Plain, Predicting, asked, events, loop_of, points_data, weights
 
-from al_lightning import STRATEGIES, ActiveLearningLoop, Strategy
-from al_lightning.journal import Journal
-
-TRAINER = partial(L.Trainer, max_epochs=2, **QUIET)
-
-
-def loop_of(model=None, data=None, **arguments):
-    arguments = {"trainer": TRAINER, "acquisition_size": 15, "num_cycles": 3, **arguments}
-    return ActiveLearningLoop(model or Plain(), data or points_data(), monitors=[], **arguments)
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def asked(results):
-    return [result.query and result.query.indices for result in results]
-
+from al_lightning import STRATEGIES, Strategy
 
 # ---- ask, tell, run ------------------------------------------------------------------------------
 
@@ -291,104 +274,6 @@ def test_a_run_leaves_the_global_generators_alone():
     before = torch.random.get_rng_state()
     loop_of(num_cycles=2).run()
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-# ---- resume --------------------------------------------------------------------------------------
-
-
-def events(run_dir):
-    return [(r["event"], r.get("cycle")) for r in Journal(run_dir / "journal.jsonl").records]
-
-
-@pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("strategy", ["margin", "random"])
-def test_resumed_after_any_event_equals_uninterrupted(tmp_path, strategy, warm):
-    arguments = {"strategy": strategy, "warm_start": warm}
-    whole = loop_of(run_dir=tmp_path / "whole", **arguments)
-    whole_results = whole.run()
-    lines = (tmp_path / "whole" / "journal.jsonl").read_text().splitlines(keepends=True)
-    for cut in range(1, len(lines) + 1):
-        run_dir = tmp_path / f"cut_{cut}"
-        loop_of(run_dir=run_dir, **arguments).run()
-        (run_dir / "journal.jsonl").write_text("".join(lines[:cut]))
-        resumed = ActiveLearningLoop.resume(
-            run_dir, Plain(seed=99), points_data(seed=7), trainer=TRAINER, monitors=[]
-        )
-        results = resumed.run()
-        assert asked(results) == asked(whole_results), cut
-        assert [r.metrics for r in results] == [r.metrics for r in whole_results], cut
-        assert torch.equal(weights(resumed.model), weights(whole.model)), cut
-        assert events(run_dir) == events(tmp_path / "whole"), cut
-
-
-def test_a_resumed_run_asks_with_the_arguments_that_it_began_with(tmp_path):
-    arguments = {
-        "strategy": "power_bald",
-        "strategy_args": {"beta": 4.0},
-        "mc_samples": 3,
-        "embedding_layer": "net.3",
-    }
-    whole = loop_of(**arguments).run()
-    loop_of(run_dir=tmp_path, **arguments).ask()
-    resumed = ActiveLearningLoop.resume(
-        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
-    )
-    assert {name: getattr(resumed, name) for name in list(arguments)[1:]} == {
-        name: arguments[name] for name in list(arguments)[1:]
-    }
-    assert asked(resumed.run()) == asked(whole)
-
-
-def test_finished_steps_are_not_repeated(tmp_path):
-    loop = loop_of(run_dir=tmp_path)
-    loop.tell(loop.ask().indices)
-    done = events(tmp_path)
-    again = ActiveLearningLoop.resume(
-        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
-    )
-    assert again.results == loop.results
-    assert again.data.num_labeled == 35
-    again.run()
-    assert events(tmp_path)[: len(done)] == done
-    assert [e for e, _ in events(tmp_path)].count("fit") == 3
-
-
-def test_told_labels_survive_a_resume(tmp_path):
-    loop = loop_of(run_dir=tmp_path)
-    query = loop.ask()
-    loop.tell(query.indices, torch.full((15,), 2))
-    again = ActiveLearningLoop.resume(
-        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
-    )
-    assert again.data.labels_of(query.indices) == [2] * 15
-
-
-def test_a_query_that_waits_for_labels_is_asked_again_after_a_resume(tmp_path):
-    query = loop_of(run_dir=tmp_path).ask()
-    again = ActiveLearningLoop.resume(
-        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
-    )
-    assert again.ask() == query
-
-
-def test_resume_explains_what_it_cannot_resume(tmp_path):
-    def resume(folder=tmp_path / "run", **arguments):
-        return ActiveLearningLoop.resume(
-            folder, Plain(), arguments.pop("data", points_data()), trainer=TRAINER, **arguments
-        )
-
-    with pytest.raises(ValueError, match="holds no run to resume"):
-        resume(tmp_path / "nothing")
-
-    def mine(pool, num, generator):
-        return torch.arange(num)
-
-    loop_of(strategy=mine, run_dir=tmp_path / "run").ask()
-    with pytest.raises(ValueError, match="strategy must be one of"):
-        resume()
-    assert resume(strategy=mine, monitors=[]).ask().cycle == 1
-    with pytest.raises(ValueError, match="data.rows: began with 120, now 90"):
-        resume(data=points_data(90), strategy=mine)
 
 
 # ---- what is refused, before any training, with nothing written ----------------------------------

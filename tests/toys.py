@@ -1,14 +1,18 @@
 """A small data set and modules that know nothing of active learning, for tests."""
 
+from functools import partial
+
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from al_lightning import ActiveDataModule
+from al_lightning import ActiveDataModule, ActiveLearningLoop
+from al_lightning.journal import read_records
 
 QUIET = {"enable_progress_bar": False, "enable_checkpointing": False, "logger": False}
+TRAINER = partial(L.Trainer, max_epochs=2, **QUIET)
 
 
 def points(num_rows: int, seed: int = 0) -> TensorDataset:
@@ -57,3 +61,20 @@ class Predicting(Plain):
 
     def predict_step(self, batch, batch_idx):
         return self.make(self(batch[0]))
+
+
+def loop_of(model=None, data=None, **arguments):
+    arguments = {"trainer": TRAINER, "acquisition_size": 15, "num_cycles": 3, **arguments}
+    return ActiveLearningLoop(model or Plain(), data or points_data(), monitors=[], **arguments)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def asked(results):
+    return [result.query and result.query.indices for result in results]
+
+
+def events(run_dir):
+    return [(r["event"], r.get("cycle")) for r in read_records(run_dir / "journal.jsonl")]
