@@ -77,7 +77,21 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
     state["run"] = [[result.metrics, result.query and result.query.indices] for result in results]
     state["labeled"] = loop.data.labeled_indices.tolist()
     state["means"] = loop.model.norm.running_mean.tolist()
+    state["labels of its own"] = labels_of_its_own(trainer, rank_zero_only.rank)
     (out / f"rank_{rank_zero_only.rank}.json").write_text(json.dumps(state))
+
+
+def labels_of_its_own(trainer, rank: int) -> str:
+    """What a process is told that labels unlike the others, as they may who ask a person each."""
+    loop = ActiveLearningLoop(
+        Plain(), points_data(61), trainer=trainer, acquisition_size=4, num_cycles=2
+    )
+    loop.tell(loop.ask().indices, [rank] * 4)
+    try:
+        loop.ask()
+    except RuntimeError as error:
+        return str(error)
+    return "no error"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import csv
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_mnist import write_tiny_mnist
+from toys import loop_of
 
 from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
 from al_lightning.journal import Journal
@@ -145,6 +148,100 @@ def test_resuming_a_finished_run_changes_nothing(run):
     again = run("--active.run_dir=run", "--active.resume=true")
     assert len(again.results) == 3
     assert (Path("run/journal.jsonl").read_bytes(), Path("run/metrics.csv").read_bytes()) == before
+
+
+def cut_to(journal, num_lines):
+    lines = Path(journal).read_text().splitlines(keepends=True)
+    Path(journal).write_text("".join(lines[:num_lines]))
+
+
+def test_resume_needs_nothing_but_the_journal_and_the_weights(run):
+    """As after a kill before the tables, the pictures and the configuration were written."""
+    whole = run(*SMALL, "--active.run_dir=run")
+    tables = {
+        path: Path(path).read_bytes() for path in ("run/config.yaml", "run/queries/cycle_1.csv")
+    }
+    for name in ("config.yaml", "metrics.csv", "progress.png"):
+        Path("run", name).unlink()
+    shutil.rmtree("run/queries")
+    cut_to("run/journal.jsonl", 2)
+    resumed = run("--active.run_dir=run", "--active.resume=true")
+    assert [r.metrics for r in resumed.results] == [r.metrics for r in whole.results]
+    assert {path: Path(path).read_bytes() for path in tables} == tables
+    assert len(table("run/metrics.csv")) == 3
+
+
+def test_resume_refuses_another_configuration_key_by_key(run, capsys):
+    run(*SMALL, "--active.run_dir=run", "--active.num_cycles=1")
+    before = Path("run/journal.jsonl").read_bytes()
+    with pytest.raises(SystemExit) as exit:
+        run(
+            "--active.run_dir=run",
+            "--active.resume=true",
+            "--model.lr=0.5",
+            "--trainer.max_epochs=9",
+            "--active.strategy=margin",
+        )
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "a run must be resumed as it began, found active.strategy: began with 'least_confidence', "
+        "now 'margin'; model.lr: began with 0.003, now 0.5; trainer.max_epochs: began with 2, now "
+        "9; give what it began with, or start anew in another folder\n"
+    )
+    assert Path("run/journal.jsonl").read_bytes() == before
+
+
+def test_what_a_run_is_computed_on_may_change(run):
+    whole = run(*SMALL, "--active.run_dir=whole")
+    run(*SMALL, "--active.run_dir=run")
+    cut_to("run/journal.jsonl", 5)
+    shutil.move("run", "moved")
+    shutil.move("data", "elsewhere")
+    resumed = run(
+        *SMALL,  # the same command as before, which is allowed
+        "--active.run_dir=moved",
+        "--active.resume=true",
+        "--data.data_dir=elsewhere",
+        "--data.num_workers=1",
+        "--trainer.devices=1",
+        "--trainer.enable_progress_bar=false",
+    )
+    assert [r.metrics for r in resumed.results] == [r.metrics for r in whole.results]
+
+
+def test_resume_auto_is_one_command_for_start_and_restart(run):
+    command = [*SMALL, "--active.run_dir=run", "--active.resume=auto"]
+    whole = run(*command)
+    cut_to("run/journal.jsonl", 3)
+    assert [r.metrics for r in run(*command).results] == [r.metrics for r in whole.results]
+
+
+def test_a_run_of_the_api_is_resumed_by_the_api(run, capsys):
+    loop_of(run_dir=Path("api"), num_cycles=1).run()
+    with pytest.raises(SystemExit):
+        run("--active.run_dir=api", "--active.resume=true")
+    assert "was not begun from a command line" in capsys.readouterr().err
+
+
+def test_a_damaged_journal_is_one_sentence(run, capsys):
+    run(*SMALL, "--active.run_dir=run", "--active.num_cycles=1")
+    journal = Path("run/journal.jsonl")
+    journal.write_text(journal.read_text().replace('"fit"', '"fat"'))
+    with pytest.raises(SystemExit) as exit:
+        run("--active.run_dir=run", "--active.resume=true")
+    assert exit.value.code == 2
+    assert "journal.jsonl is damaged at line 2 of 4" in capsys.readouterr().err
+
+
+def test_tensorboard_shows_each_point_once_though_the_clock_jumped_back(run, monkeypatch):
+    run(*SMALL, "--active.run_dir=run")
+    cut_to("run/journal.jsonl", 6)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    run("--active.run_dir=run", "--active.resume=true")
+    shown = EventAccumulator("run").Reload()
+    assert [e.step for e in shown.Scalars("active/test_acc")] == [30, 42, 54]
+    assert len(list(Path("run").glob("events.out.tfevents.*"))) == 1
 
 
 @pytest.mark.parametrize(

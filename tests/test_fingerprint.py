@@ -1,0 +1,83 @@
+"""A data set is known again by its rows, and not confused by random transforms."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import TensorDataset
+from toys import points
+
+from al_lightning.fingerprint import NUM_ROWS, fingerprint
+
+
+def test_some_rows_evenly_spaced_first_and_last_among_them():
+    indices = [int(index) for index in fingerprint(points(1000), 1000)]
+    assert len(indices) == NUM_ROWS
+    assert (indices[0], indices[-1]) == (0, 999)
+    assert set(np.diff(indices)) <= {32, 33}
+    assert list(fingerprint(points(1), 1)) == ["0"]
+    assert len(fingerprint(points(5), 5)) == 5
+
+
+def test_a_changed_row_shows_where_it_is():
+    x, y = (part.clone() for part in points(1000).tensors)
+    before = fingerprint(TensorDataset(x, y), 1000)
+    assert fingerprint(TensorDataset(x, y), 1000) == before
+    y[999] = 1 - y[999]
+    after = fingerprint(TensorDataset(x, y), 1000)
+    assert [index for index in before if before[index] != after[index]] == ["999"]
+
+
+def test_random_transforms_give_the_same_sums_and_are_left_alone():
+    class Noisy:
+        def __getitem__(self, index):
+            return torch.rand(3), np.random.rand(2), index
+
+    class Counting:
+        calls = 0
+
+        def __getitem__(self, index):
+            self.calls += 1
+            return self.calls if index else 0
+
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = fingerprint(Noisy(), 40)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert fingerprint(Noisy(), 40) == first
+    assert len(set(first.values())) == NUM_ROWS
+    # One that keeps a state of its own cannot be told by its rows; the others can.
+    assert list(fingerprint(Counting(), 40)) == ["0"]
+
+
+IMAGE = Image.new("L", (2, 2))
+DARKER = Image.new("L", (2, 2), 9)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.zeros(2), torch.zeros(3)),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.float64)),
+        (np.zeros((2, 3)), np.zeros((3, 2))),
+        (np.float32(1), np.float32(2)),
+        (IMAGE, DARKER),
+        ({"x": 1}, {"y": 1}),
+        ({"x": "one"}, {"x": "two"}),
+        ([1, 2], [2, 1]),
+        ((1, (2, 3)), (1, (2, 4))),
+        (None, False),
+        (b"a", "a"),
+        (1, 1.0),
+    ],
+)
+def test_items_of_every_kind_are_told_apart(one, other):
+    assert fingerprint([one], 1) == fingerprint([one], 1) != fingerprint([other], 1)
+
+
+def test_of_an_unknown_object_the_class_counts():
+    class Label:
+        pass
+
+    assert fingerprint([Label()], 1) == fingerprint([Label()], 1) != fingerprint([object()], 1)

@@ -1,0 +1,58 @@
+"""Orders that derive from the epoch, and shares of whole batches."""
+
+import lightning as L
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import QUIET, Plain, points_data
+
+from al_lightning.samplers import BatchShards, EpochShuffle
+from al_lightning.trainers import quiet
+
+
+@given(st.integers(0, 60), st.integers(1, 9), st.integers(1, 5))
+def test_shares_are_the_batches_of_one_process_dealt_in_turn(num_rows, batch_size, num_replicas):
+    rows = list(range(num_rows))
+    batches = [rows[i : i + batch_size] for i in range(0, num_rows, batch_size)]
+    for rank in range(num_replicas):
+        shards = BatchShards(rows, batch_size, num_replicas=num_replicas, rank=rank)
+        own = list(shards)
+        assert len(shards) == len(own)
+        assert [own[i : i + batch_size] for i in range(0, len(own), batch_size)] == (
+            batches[rank::num_replicas]
+        )
+
+
+def test_an_order_derives_from_seed_purpose_and_epoch():
+    def order(*purpose, epoch=0, told=None):
+        sampler = EpochShuffle(range(50), *purpose, epoch=epoch)
+        if told is not None:
+            sampler.set_epoch(told)
+        return list(sampler), torch.rand(1, generator=sampler.worker_seeds).item()
+
+    assert order(1, "shuffle", 20, epoch=3) == order(1, "shuffle", 20, told=3)
+    assert sorted(order(1)[0]) == list(range(50))
+    different = [order(1), order(2), order(1, "shuffle"), order(1, epoch=1)]
+    assert len({str(rows) for rows, _ in different}) == 4
+    assert len({seed for _, seed in different}) == 4
+
+
+class Remembers(Plain):
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_train_epoch_start(self):
+        self.epochs.append([])
+
+    def training_step(self, batch, batch_idx):
+        self.epochs[-1] += batch[0][:, 0].tolist()
+        return super().training_step(batch, batch_idx)
+
+
+def test_each_epoch_of_a_fit_has_its_own_order():
+    model, data = Remembers(), points_data()
+    with quiet(validates=False):
+        L.Trainer(max_epochs=3, **QUIET).fit(model, datamodule=data)
+    assert len({str(epoch) for epoch in model.epochs}) == 3
+    assert len({str(sorted(epoch)) for epoch in model.epochs}) == 1

@@ -1,0 +1,66 @@
+"""Signals end a program cleanly wherever it is, with the usual status and how to go on."""
+
+import os
+import signal
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from toys import TRAINER, Plain, asked, loop_of, points_data, weights
+
+from al_lightning import ActiveLearningLoop
+from al_lightning.stopping import stopping
+
+WHERE = ["on_train_batch_end", "on_test_batch_end", "on_predict_batch_end", "on_train_epoch_end"]
+
+
+class Signalled(Callback):
+    """The system's signal, once, when two cycles' labels are there."""
+
+    def __init__(self, hook, number, data):
+        def send(*args):
+            if data.num_labeled == 35:
+                setattr(self, hook, lambda *args: None)
+                os.kill(os.getpid(), number)
+
+        setattr(self, hook, send)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("hook", WHERE)
+def test_a_signal_ends_the_run_at_once_and_it_can_go_on(tmp_path, capsys, number, hook):
+    data = points_data()
+
+    def trainer(**arguments):
+        return TRAINER(callbacks=[Signalled(hook, number, data)], **arguments)
+
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    loop = loop_of(data=data, run_dir=tmp_path, trainer=trainer, strategy="margin")
+    with pytest.raises(SystemExit) as exit, stopping("go on with: this"):
+        loop.run()
+    assert exit.value.code == 128 + number
+    assert capsys.readouterr().err.endswith(f"stopped by {number.name}; go on with: this\n")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert len(loop.results) == 1
+    resumed = ActiveLearningLoop.resume(
+        tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
+    )
+    whole = loop_of(strategy="margin")
+    assert asked(resumed.run()) == asked(whole.run())
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_between_the_trainers_calls_too(number, capsys):
+    with pytest.raises(SystemExit) as exit, stopping("go on"):
+        signal.raise_signal(number)
+    assert exit.value.code == 128 + number
+    assert capsys.readouterr().err == f"stopped by {number.name}; go on\n"
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), ValueError("no")])
+def test_other_ends_are_left_alone(error, capsys):
+    with pytest.raises(type(error)) as raised, stopping("go on"):
+        raise error
+    assert raised.value is error
+    assert capsys.readouterr().err == ""
