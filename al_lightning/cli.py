@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,9 +89,8 @@ class ActiveCLI(LightningCLI):
             parser_kwargs={"default_config_files": [str(config_file)] if config_file else []},
         )
         loop = self._make_loop()
-        program = f"python {sys.argv[0]}"
-        again = f"{program} --active.run_dir {loop.run_dir} --active.resume true"
-        with stopping(f"finished steps are kept, go on with: {again}"):
+        again = ["python", sys.argv[0], "--active.run_dir", str(loop.run_dir), "--active.resume"]
+        with stopping(f"finished steps are kept, go on with: {shlex.join(again)} true"):
             self.results = loop.run()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -88,7 +88,8 @@ class Journal:
         return journal
 
     def _write(self, path: Path, line: bytes) -> None:
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        binary = getattr(os, "O_BINARY", 0)  # or Windows would write other line ends
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | binary, 0o666)
         try:
             found = os.fstat(file).st_size
             if found != self._num_bytes:

@@ -232,6 +232,8 @@ class ActiveLearningLoop:
             _load_into(model, load_state(path, fits[-1]["weights"])["state_dict"])
             if loop.warm_start:
                 loop._start_weights = _copied(model.state_dict())
+        if loop.finished:
+            unlock(folder)
         return loop
 
     # ---- the machine -----------------------------------------------------------------------------

@@ -367,3 +367,11 @@ def test_the_journal_is_plain_json(tmp_path):
         *["fit", "test", "end"],
     ]
     assert records[0]["config"]["strategy"] == "least_confidence"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_deterministic_run_on_a_gpu_repeats_itself():
+    trainer = partial(TRAINER, accelerator="gpu", devices=1, deterministic=True)
+    first, second = (loop_of(trainer=trainer) for _ in range(2))
+    assert asked(first.run()) == asked(second.run())
+    assert torch.equal(weights(first.model), weights(second.model))
