@@ -110,6 +110,15 @@ def _can_go_on(entry: Mapping[str, Any] | None, history: str, max_epochs: int | 
     return not (entry["is_between"] and is_last)
 
 
+def forget_preemption(folder: Path) -> None:
+    """Takes away what Lightning saved in a cycle for SLURM, once the fit is done.
+
+    Lightning would load it into whatever is tested or predicts next.
+    """
+    for path in folder.glob(PREEMPTED):
+        path.unlink(missing_ok=True)
+
+
 def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     """Plain numbers, without the ``_step`` and ``_epoch`` twins that Lightning adds to a name."""
     return {

@@ -8,10 +8,6 @@ The journal is the state: a step that it holds is not done again, whether in thi
 that resumed after a crash.
 """
 
-import copy
-import difflib
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,21 +15,17 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor, nn
+from torch import Tensor
 
 from al_lightning.beginning import check_same_beginning, described
-from al_lightning.continuation import PREEMPTED, CycleFit, last_checkpoint, numbers
+from al_lightning.continuation import forget_preemption
 from al_lightning.datamodule import ActiveDataModule
-from al_lightning.inference import read_pool
 from al_lightning.journal import Journal, Record, read_records
-from al_lightning.mc_dropout import MCDropout
-from al_lightning.randomness import generator, seeded
-from al_lightning.ranks import check_same, is_first_rank, same_buffers
+from al_lightning.ranks import is_first_rank
 from al_lightning.records import CycleResult, Query
 from al_lightning.run_folder import (
     INITIAL_WEIGHTS,
     JOURNAL,
-    WEIGHTS,
     check_vacant,
     checksum,
     load_state,
@@ -41,20 +33,9 @@ from al_lightning.run_folder import (
     sync,
 )
 from al_lightning.run_lock import lock, unlock
-from al_lightning.strategies import (
-    PoolOutputs,
-    Select,
-    Strategy,
-    find_strategy,
-    strategy_name,
-)
-from al_lightning.trainers import (
-    TrainerFactory,
-    check_factory,
-    choosing_bar,
-    new_trainer,
-    quiet,
-)
+from al_lightning.steps import Steps
+from al_lightning.strategies import Select, Strategy, find_strategy, strategy_name
+from al_lightning.trainers import TrainerFactory, check_factory, new_trainer, quiet
 
 
 class Monitor:
@@ -160,16 +141,23 @@ class ActiveLearningLoop:
         self.embedding_layer = embedding_layer
         self.target = target
         self.monitors = monitors
-        self._strategy_name = strategy_name(strategy)
-        self._layer = None if embedding_layer is None else _find_layer(model, embedding_layer)
-        self._predictor = model if mc_samples is None else MCDropout(model, mc_samples)
-        self._start_weights = _copied(model.state_dict())
+        self._steps = Steps(
+            model,
+            data,
+            self.strategy,
+            seed=self.seed,
+            acquisition_size=acquisition_size,
+            warm_start=warm_start,
+            candidate_size=candidate_size,
+            mc_samples=mc_samples,
+            embedding_layer=embedding_layer,
+        )
         self._journal = Journal()
         self._watching: list[Monitor] | None = None
         if self.run_dir is not None and is_first_rank():
             check_vacant(self.run_dir)
         active = {
-            "strategy": self._strategy_name,
+            "strategy": strategy_name(strategy),
             "acquisition_size": acquisition_size,
             "num_cycles": num_cycles,
             "seed": self.seed,
@@ -222,16 +210,12 @@ class ActiveLearningLoop:
         weights = load_state(folder / INITIAL_WEIGHTS, start["weights"])
         loop.run_dir = folder
         loop._journal = loop._open_journal() if is_first_rank() else Journal.in_memory(records)
-        _load_into(model, weights)
-        loop._start_weights = weights
+        loop._steps.begin_from(weights)
         data.load_state_dict(_split_of(start))
         for record in loop._journal.of("labels"):
             data.label(record["indices"], record["labels"])
         if fits := loop._journal.of("fit"):
-            path = folder / f"cycle_{fits[-1]['cycle']}" / WEIGHTS
-            _load_into(model, load_state(path, fits[-1]["weights"])["state_dict"])
-            if loop.warm_start:
-                loop._start_weights = _copied(model.state_dict())
+            loop._steps.take_fit(fits[-1], folder / f"cycle_{fits[-1]['cycle']}")
         if loop.finished:
             unlock(folder)
         return loop
@@ -325,34 +309,16 @@ class ActiveLearningLoop:
         """
         if self._watching is not None:
             return
-        with quiet():
-            self._try_asking()
+        if self.strategy.needs and self.data.num_unlabeled and not self.finished:
+            with quiet():
+                arguments = {"logger": False, "enable_progress_bar": False}
+                self._steps.try_asking(self._new_trainer(**arguments))
         if not self._journal.records:
             self._begin(settings)
         makers = DEFAULT_MONITORS if self.run_dir is not None else []
         watching = [make() for make in makers] if self.monitors is None else self.monitors
         self._watching = list(watching) if is_first_rank() else []
         self._notify("on_start")
-
-    def _try_asking(self) -> None:
-        """A module that the strategy cannot read must say so before an hour of training.
-
-        So must a strategy whose arguments do not work, or whose function fails.
-        """
-        if not self.strategy.needs or self.data.num_unlabeled == 0 or self.finished:
-            return
-        trainer = new_trainer(
-            self.trainer,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        unlabeled, few = self.data.pool.unlabeled_rows(), self.data.eval_batch_size
-        rows = unlabeled.at(range(min(few, len(unlabeled))))
-        with seeded(self.seed, "try"):
-            pool = self._read_pool(trainer, rows, self.data.labeled_indices[:few].tolist())
-        num = min(2, self.acquisition_size)
-        self.strategy.choose(pool, num, generator(self.seed, "try"))
 
     def _begin(self, settings: dict[str, Any] | None) -> None:
         """Writes the first record; it comes last, so a folder with a journal is complete."""
@@ -361,7 +327,7 @@ class ActiveLearningLoop:
             self._journal = self._open_journal()
             check_vacant(self.run_dir)  # once more, now that nobody else can fill it
             path = self.run_dir / INITIAL_WEIGHTS
-            save_state(self._start_weights, path)
+            save_state(self._steps.start_weights, path)
             sync(path)
             weights = checksum(path)
         split = self.data.state_dict()
@@ -396,91 +362,40 @@ class ActiveLearningLoop:
     # ---- one cycle -------------------------------------------------------------------------------
 
     def _run_cycle(self, cycle: int) -> None:
-        trainer = self._new_trainer(cycle)
-        fit = self._once("fit", cycle, trainer, self._fit)
-        self._forget_preemption(cycle)
-        test = self._once("test", cycle, trainer, self._test)
+        folder = None if self.run_dir is None else self.run_dir / f"cycle_{cycle}"
+        trainer, steps, history = self._cycle_trainer(folder), self._steps, self._journal.history
+
+        def once(event: str, do: Callable[[], Record]) -> Record:
+            """What the journal holds is not done again; what is done, all ranks hold alike."""
+            done = self._journal.find(event, cycle)
+            if done is not None:
+                return done
+            fields = trainer.strategy.broadcast(do())
+            return self._journal.append(event, cycle=cycle, **fields)
+
+        fit = once("fit", lambda: steps.fit(trainer, cycle, history, folder))
+        if folder is not None:
+            forget_preemption(folder)
+        test = once("test", lambda: steps.test(trainer, cycle))
         reason = self._why_end(cycle, {**fit["metrics"], **test["metrics"]})
         if reason is None:
-            self._once("query", cycle, trainer, self._query)
-        else:
-            self._journal.append("end", cycle=cycle, reason=reason)
-            if self.run_dir is not None:
-                unlock(self.run_dir)
+            once("query", lambda: steps.query(trainer, cycle))
+            return
+        self._journal.append("end", cycle=cycle, reason=reason)
+        if self.run_dir is not None:
+            unlock(self.run_dir)
 
-    def _once(
-        self, event: str, cycle: int, trainer: L.Trainer, do: Callable[[L.Trainer, int], Record]
-    ) -> Record:
-        """What the journal holds is not done again; what is done, all ranks hold alike."""
-        done = self._journal.find(event, cycle)
-        if done is not None:
-            return done
-        fields = trainer.strategy.broadcast(do(trainer, cycle))
-        return self._journal.append(event, cycle=cycle, **fields)
-
-    def _new_trainer(self, cycle: int) -> L.Trainer:
+    def _cycle_trainer(self, folder: Path | None) -> L.Trainer:
         # With few labels an epoch has fewer batches than the 50 Lightning waits before it logs.
         batches = len(self.data.train_dataloader())
-        defaults: dict[str, Any] = {
-            "enable_model_summary": False,
-            "log_every_n_steps": max(1, min(50, batches // 4)),
-        }
-        if self.run_dir is not None:
-            folder = f"cycle_{cycle}"
-            defaults["default_root_dir"] = self.run_dir / folder
-            defaults["logger"] = TensorBoardLogger(self.run_dir, name="", version=folder)
-        return new_trainer(self.trainer, **defaults)
+        arguments: dict[str, Any] = {"log_every_n_steps": max(1, min(50, batches // 4))}
+        if folder is not None:
+            arguments["default_root_dir"] = folder
+            arguments["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name)
+        return self._new_trainer(**arguments)
 
-    def _fit(self, trainer: L.Trainer, cycle: int) -> Record:
-        self.model.load_state_dict(self._start_weights)
-        goes_on = None
-        if self.run_dir is not None:
-            folder = self.run_dir / f"cycle_{cycle}"
-            goes_on = last_checkpoint(trainer, self._journal.history, folder)
-            if goes_on is None and is_first_rank():
-                # Curves and checkpoints of an attempt that was interrupted.
-                shutil.rmtree(folder, ignore_errors=True)
-        cycle_fit = CycleFit(self.data, self._journal.history, self.seed, "fit", cycle)
-        trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
-        begin = time.perf_counter()
-        with seeded(self.seed, "fit", cycle):
-            trainer.fit(self.model, datamodule=self.data, ckpt_path=goes_on)
-        seconds = time.perf_counter() - begin
-        same_buffers(trainer, self.model)
-        if self.warm_start:
-            self._start_weights = _copied(self.model.state_dict())
-        return {
-            "num_labeled": self.data.num_labeled,
-            "metrics": cycle_fit.metrics(trainer),
-            "seconds": {"fit": seconds},
-            "weights": self._save_weights(trainer, cycle),
-        }
-
-    def _save_weights(self, trainer: L.Trainer, cycle: int) -> str | None:
-        """The checksum of the file, where this rank wrote one."""
-        if self.run_dir is None:
-            return None
-        path = self.run_dir / f"cycle_{cycle}" / WEIGHTS
-        trainer.save_checkpoint(path, weights_only=True)
-        if not is_first_rank():
-            return None
-        sync(path)
-        return checksum(path)
-
-    def _forget_preemption(self, cycle: int) -> None:
-        """Lightning would load what it saved for SLURM into the model that is to be tested."""
-        if self.run_dir is not None:
-            for path in (self.run_dir / f"cycle_{cycle}").glob(PREEMPTED):
-                path.unlink(missing_ok=True)
-
-    def _test(self, trainer: L.Trainer, cycle: int) -> Record:
-        if self.data.sets.test is None:
-            return {"metrics": {}, "seconds": {}}
-        begin = time.perf_counter()
-        with seeded(self.seed, "test", cycle):
-            trainer.test(self.model, datamodule=self.data, verbose=False)
-        metrics = numbers(trainer.callback_metrics)
-        return {"metrics": metrics, "seconds": {"test": time.perf_counter() - begin}}
+    def _new_trainer(self, **arguments: Any) -> L.Trainer:
+        return new_trainer(self.trainer, enable_model_summary=False, **arguments)
 
     def _why_end(self, cycle: int, metrics: Mapping[str, float]) -> str | None:
         if self.target is not None:
@@ -496,57 +411,6 @@ class ActiveLearningLoop:
             return "num_cycles"
         return "pool is empty" if self.data.num_unlabeled == 0 else None
 
-    def _query(self, trainer: L.Trainer, cycle: int) -> Record:
-        begin = time.perf_counter()
-        pool = self._pool_outputs(trainer, cycle)
-        predicted = time.perf_counter()
-        draw = generator(self.seed, "select", cycle)
-        with choosing_bar(trainer):
-            positions = self.strategy.choose(pool, self.acquisition_size, draw)
-        check_same(trainer, "query", pool.indices[positions].tolist())
-
-        def chosen(column: Tensor | None) -> list[Any] | None:
-            return None if column is None else column[positions].tolist()
-
-        return {
-            "indices": chosen(pool.indices),
-            "scores": chosen(pool.scores),
-            "predicted": chosen(pool.predicted),
-            "seconds": {"predict": predicted - begin, "query": time.perf_counter() - predicted},
-        }
-
-    def _pool_outputs(self, trainer: L.Trainer, cycle: int) -> PoolOutputs:
-        candidates = self._candidates(cycle)
-        if not self.strategy.needs:
-            everything = self.data.unlabeled_indices if candidates is None else candidates
-            return PoolOutputs(torch.as_tensor(everything))
-        with seeded(self.seed, "predict", cycle):
-            return self._read_pool(trainer, candidates)
-
-    def _read_pool(
-        self,
-        trainer: L.Trainer,
-        candidates: Sequence[int] | None,
-        labeled: Sequence[int] | None = None,
-    ) -> PoolOutputs:
-        return read_pool(
-            trainer,
-            self._predictor,
-            self.data,
-            self.strategy,
-            candidates=candidates,
-            labeled=labeled,
-            embedding_layer=self._layer,
-        )
-
-    def _candidates(self, cycle: int) -> list[int] | None:
-        """Data-set indices to choose from, ascending; None for the whole pool."""
-        if self.candidate_size is None or self.candidate_size >= self.data.num_unlabeled:
-            return None
-        draw = generator(self.seed, "candidates", cycle)
-        drawn = torch.randperm(self.data.num_unlabeled, generator=draw)[: self.candidate_size]
-        return self.data.pool.unlabeled_rows().at(drawn.msort().tolist())
-
     def _result(self, cycle: int) -> CycleResult:
         fit, test = self._journal.find("fit", cycle), self._journal.find("test", cycle)
         assert fit is not None
@@ -560,29 +424,6 @@ class ActiveLearningLoop:
             seconds={**fit["seconds"], **test["seconds"], **(asked["seconds"] if asked else {})},
             query=query or None,
         )
-
-
-def _find_layer(model: L.LightningModule, name: str) -> nn.Module:
-    layers: dict[str, nn.Module] = dict(model.named_modules())
-    if name not in layers or not name:
-        near = difflib.get_close_matches(name, layers, n=1, cutoff=0.0)
-        raise ValueError(
-            f"embedding_layer must name a layer of the model, got {name!r}; did you mean "
-            f"{near[0]!r}? its layers are {[layer for layer in layers if layer]}"
-        )
-    return layers[name]
-
-
-def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: copy.deepcopy(value) for name, value in state.items()}
-
-
-def _load_into(model: L.LightningModule, state: dict[str, Any]) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"model must be as the run began with: {reason}") from error
 
 
 def _split_of(start: Record) -> dict[str, Any]:

@@ -14,6 +14,7 @@ LAYERS = [
     {"strategies", "models", "datamodule", "trainers"},
     {"mnist", "inference", "beginning", "continuation"},
     {"mc_dropout", "ensemble"},
+    {"steps"},
     {"loop"},
     {"monitor", "cli", "stopping"},
 ]

@@ -366,7 +366,7 @@ def test_the_journal_is_plain_json(tmp_path):
         *["fit", "test", "query", "labels"] * 2,
         *["fit", "test", "end"],
     ]
-    assert records[0]["config"]["strategy"] == "least_confidence"
+    assert records[0]["config"]["active"]["strategy"] == "least_confidence"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
