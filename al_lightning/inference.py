@@ -122,7 +122,7 @@ def read_pool(
             collect.unhook()
             trainer.callbacks.remove(collect)  # type: ignore[attr-defined]
         wanted = data.pool.unlabeled_rows().all() if rows is None else torch.as_tensor(rows)
-        return collect.gathered(trainer, wanted)
+        return collect.gathered(trainer, wanted.msort())
 
     pool = read(candidates, strategy)
     if "labeled_embeddings" not in strategy.needs:

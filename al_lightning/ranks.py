@@ -40,16 +40,3 @@ def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
             f"all processes must have the same {what}, ranks {different} differ from rank 0; give "
             "each the same data, seed and labels"
         )
-
-
-def same_buffers(trainer: L.Trainer, model: L.LightningModule) -> None:
-    """Gives all processes the first one's buffers, so that they predict with one network.
-
-    Training leaves running means and the like different on each.
-    """
-    if not have_met(trainer):
-        return
-    own = dict(model.named_buffers())
-    firsts = trainer.strategy.broadcast({name: buffer.cpu() for name, buffer in own.items()})
-    for name, buffer in own.items():
-        buffer.copy_(firsts[name])

@@ -21,7 +21,7 @@ from al_lightning.inference import read_pool
 from al_lightning.journal import Record
 from al_lightning.mc_dropout import MCDropout
 from al_lightning.randomness import generator, seeded
-from al_lightning.ranks import check_same, is_first_rank, same_buffers
+from al_lightning.ranks import check_same, is_first_rank
 from al_lightning.run_folder import WEIGHTS, checksum, load_state, sync
 from al_lightning.strategies import PoolOutputs, Strategy
 from al_lightning.trainers import choosing_bar
@@ -107,7 +107,6 @@ class Steps:
         with seeded(self.seed, "fit", cycle):
             trainer.fit(self.model, datamodule=self.data, ckpt_path=goes_on)
         seconds = time.perf_counter() - begin
-        same_buffers(trainer, self.model)
         if self.warm_start:
             self.start_weights = _copied(self.model.state_dict())
         return {
