@@ -78,6 +78,7 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
     state["labeled"] = loop.data.labeled_indices.tolist()
     state["means"] = loop.model.norm.running_mean.tolist()
     state["labels of its own"] = labels_of_its_own(trainer, rank_zero_only.rank)
+    state["query of its own"] = query_of_its_own(trainer, rank_zero_only.rank)
     (out / f"rank_{rank_zero_only.rank}.json").write_text(json.dumps(state))
 
 
@@ -87,8 +88,24 @@ def labels_of_its_own(trainer, rank: int) -> str:
         Plain(), points_data(61), trainer=trainer, acquisition_size=4, num_cycles=2
     )
     loop.tell(loop.ask().indices, [rank] * 4)
+    return error_of(loop.ask)
+
+
+def query_of_its_own(trainer, rank: int) -> str:
+    """And one that chooses unlike the others."""
+    loop = ActiveLearningLoop(
+        Plain(),
+        points_data(61),
+        trainer=trainer,
+        acquisition_size=4,
+        strategy=lambda pool, num, generator: rank + torch.arange(num),
+    )
+    return error_of(loop.ask)
+
+
+def error_of(do) -> str:
     try:
-        loop.ask()
+        do()
     except RuntimeError as error:
         return str(error)
     return "no error"

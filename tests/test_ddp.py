@@ -35,11 +35,12 @@ def check_ranks(out, alone, num_ranks):
     ranks = [json.loads((out / f"rank_{rank}.json").read_text()) for rank in range(num_ranks)]
     of_training = {"run", "labeled", "means"}  # on batches of twice the size, or thrice
     for rank in ranks:
-        for name in alone.keys() - of_training - {"labels of its own"}:
+        for name in alone.keys() - of_training - {"labels of its own", "query of its own"}:
             assert rank[name] == alone[name], name
         for name in of_training:
             assert rank[name] == ranks[0][name], name
         assert "must have the same split, ranks [1" in rank["labels of its own"]
+        assert "must have the same query, ranks [1" in rank["query of its own"]
     assert len(ranks[0]["labeled"]) == 20 + 2 * 15
     events = [r["event"] for r in Journal(out / "run" / "journal.jsonl").records]
     assert events == ["start", *["fit", "test", "query", "labels"] * 2, "fit", "test", "end"]
