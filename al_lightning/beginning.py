@@ -1,7 +1,7 @@
 """What a run began with, in plain values; a run is resumed with the same or not at all."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any, cast
 
 import lightning as L
@@ -17,9 +17,11 @@ TRAINER = (
     "precision",
     "accumulate_grad_batches",
     "gradient_clip_val",
+    "gradient_clip_algorithm",
     "limit_train_batches",
+    "reload_dataloaders_every_n_epochs",
 )
-"""What of a Trainer changes the weights that come out, whatever it runs on."""
+"""What is compared of a Trainer; its callbacks cannot be."""
 
 
 def described(
@@ -30,10 +32,11 @@ def described(
     Args:
         active: The loop's own.
         model: Its plain hyperparameters are taken, where it saved them.
-        data: Its length, batch size and the fingerprint of its rows.
+        data: Its length, batch size and the fingerprints of its data sets' rows.
         trainer: One such as the run uses.
     """
     num_rows = len(data.pool.labeled_N)
+    others = {"val": data.sets.val, "test": data.sets.test}
     groups = {
         "active": dict(active),
         "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
@@ -41,6 +44,11 @@ def described(
             "rows": num_rows,
             "batch_size": data.batch_size,
             "fingerprint": fingerprint(data.sets.pool, num_rows),
+            **{
+                f"{name}_fingerprint": fingerprint(dataset, len(cast(Sized, dataset)))
+                for name, dataset in others.items()
+                if dataset is not None
+            },
         },
         "trainer": {name: getattr(trainer, name) for name in TRAINER},
     }
@@ -71,7 +79,7 @@ def differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
     ['data.rows: began with 3, now 4']
     """
     if not (isinstance(began, Mapping) and isinstance(now, Mapping)):
-        if began != now:
+        if json.dumps(began) != json.dumps(now):  # which has NaN equal itself
             yield f"{key}: began with {began!r}, now {now!r}"
         return
     for name in sorted({*began, *now}, key=str):

@@ -1,8 +1,10 @@
 """``ActiveCLI``: LightningCLI with one more group, ``active``, for the loop."""
 
+import argparse
 import copy
 import inspect
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +25,9 @@ from al_lightning.records import CycleResult
 from al_lightning.run_folder import CONFIG, JOURNAL, next_version, write_whole
 from al_lightning.stopping import stopping
 from al_lightning.trainers import PassingProgressBar, quiet
+
+RUN_DIR = "AL_LIGHTNING_RUN_DIR"
+"""Environment variable that tells the processes of a run its folder."""
 
 FREE_ON_RESUME = {
     "active": ("resume", "run_dir"),
@@ -88,10 +93,13 @@ class ActiveCLI(LightningCLI):
             auto_configure_optimizers=False,
             parser_kwargs={"default_config_files": [str(config_file)] if config_file else []},
         )
-        loop = self._make_loop()
-        again = ["python", sys.argv[0], "--active.run_dir", str(loop.run_dir), "--active.resume"]
-        with stopping(f"finished steps are kept, go on with: {shlex.join(again)} true"):
-            self.results = loop.run()
+        folder = self._choose_folder()
+        os.environ[RUN_DIR] = str(folder)
+        try:
+            with stopping(lambda: _how_to_go_on(folder)):
+                self.results = self._make_loop(folder).run()
+        finally:
+            del os.environ[RUN_DIR]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the group ``active``, and ties every seed to ``--active.seed``."""
@@ -115,8 +123,12 @@ class ActiveCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses; for a run to resume, over the configuration that it began with."""
-        super().parse_arguments(parser, args)
-        resume, run_dir = self.config["active"]["resume"], self.config["active"]["run_dir"]
+        given = sys.argv[1:] if args is None else args
+        resume, run_dir = _resumed(given) if isinstance(given, list) else (None, None)
+        if resume is None or run_dir is None:
+            # They may be in a configuration file; else the flags alone need not be all.
+            super().parse_arguments(parser, args)
+            resume, run_dir = self.config["active"]["resume"], self.config["active"]["run_dir"]
         if not resume:
             return
         if run_dir is None:
@@ -124,13 +136,15 @@ class ActiveCLI(LightningCLI):
         try:
             records = read_records(Path(run_dir) / JOURNAL)
             if not records and resume == "auto":
+                super().parse_arguments(parser, args)
                 return
             self._began = _settings_of(records, run_dir)
             as_it_began = f"--config={json.dumps(self._began)}"
             super().parse_arguments(parser, [as_it_began])
             began = self._fixed_settings()
-            given = sys.argv[1:] if args is None else list(args)
-            super().parse_arguments(parser, [as_it_began, *given])
+            given = given if isinstance(given, list) else []
+            without = _without_added_to(self._began, given)
+            super().parse_arguments(parser, [f"--config={json.dumps(without)}", *given])
             check_same_beginning(began, self._fixed_settings())
         except (ValueError, OSError) as error:
             self._exit(error)
@@ -171,10 +185,18 @@ class ActiveCLI(LightningCLI):
             callbacks.append(PassingProgressBar())
         return super().instantiate_trainer(**arguments, callbacks=callbacks)
 
-    def _make_loop(self) -> ActiveLearningLoop:
+    def _choose_folder(self) -> Path:
+        """The run folder; processes that Lightning starts have that of the one that starts them."""
+        run_dir = self.config["active"]["run_dir"]
+        if run_dir is None:
+            run_dir = None if is_first_rank() else os.environ.get(RUN_DIR)
+        folder = Path(run_dir) if run_dir else next_version(self.runs_dir)
+        self.config["active"]["run_dir"] = str(folder)
+        return folder
+
+    def _make_loop(self, folder: Path) -> ActiveLearningLoop:
         active = dict(self.config_init["active"])
-        del active["resume"]
-        run_dir = active.pop("run_dir")
+        del active["resume"], active["run_dir"]
         parts: Any = {
             "model": self.model,
             "data": self.datamodule,
@@ -182,18 +204,15 @@ class ActiveCLI(LightningCLI):
         }
         try:
             if self._began:
-                loop = ActiveLearningLoop.resume(run_dir, **parts)
+                loop = ActiveLearningLoop.resume(folder, **parts)
             else:
-                folder = Path(run_dir) if run_dir else next_version(self.runs_dir)
-                self.config["active"]["run_dir"] = str(folder)
                 loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
             settings = self._began or self._settings()
             loop.prepare(settings)
         except (ValueError, TypeError, RuntimeError, OSError) as error:
             self._exit(error)
-        if is_first_rank() and loop.run_dir is not None:
-            content = yaml.safe_dump(settings, sort_keys=False)
-            write_whole(loop.run_dir / CONFIG, content.encode())
+        if is_first_rank():
+            write_whole(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
         return loop
 
     def _exit(self, error: Exception) -> None:
@@ -216,3 +235,33 @@ def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:
             "ActiveLearningLoop.resume"
         )
     return settings
+
+
+def _without_added_to(settings: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
+    """Without the lists that the command line adds to: ``--trainer.callbacks+=ModelCheckpoint``.
+
+    They hold what the same command line added when the run began.
+    """
+    left = copy.deepcopy(settings)
+    for argument in given:
+        key = argument.split("=")[0]
+        if key.endswith("+"):
+            group, _, name = key.strip("-+").partition(".")
+            left.get(group, {}).pop(name, None)
+    return left
+
+
+def _resumed(given: Sequence[str]) -> tuple[str | None, str | None]:
+    """What ``--active.resume`` and ``--active.run_dir`` say, where they are flags."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+    parser.add_argument("--active.resume", dest="resume")
+    parser.add_argument("--active.run_dir", dest="run_dir")
+    flags, _ = parser.parse_known_args(given)
+    return (flags.resume if flags.resume in ("true", "True", "auto") else None), flags.run_dir
+
+
+def _how_to_go_on(folder: Path) -> str:
+    if not read_records(folder / JOURNAL):
+        return "the run had not begun"
+    again = ["python", sys.argv[0], "--active.run_dir", str(folder), "--active.resume", "true"]
+    return f"finished steps are kept, go on with: {shlex.join(again)}"

@@ -5,6 +5,8 @@ every epoch is seeded anew; that an early stop was due; and the metrics of the l
 that was interrupted after it.
 """
 
+import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,15 +34,22 @@ class CycleFit(Callback):
     Args:
         data: Whose split the ranks must share.
         history: Checksum of all that was decided before the fit, kept in its checkpoints.
+        goes_on: The checkpoint that the fit goes on from.
         seed: What each epoch's randomness derives from.
         purpose: And what else.
     """
 
     def __init__(
-        self, data: ActiveDataModule, history: str, seed: int, *purpose: str | int
+        self,
+        data: ActiveDataModule,
+        history: str,
+        goes_on: Path | None,
+        seed: int,
+        *purpose: str | int,
     ) -> None:
         self._data = data
         self._history = history
+        self._goes_on = goes_on
         self._seed = seed
         self._purpose = purpose
         self._earlier_metrics: dict[str, float] = {}
@@ -49,10 +58,12 @@ class CycleFit(Callback):
         """What the fit has logged so far, with what it had logged before it was interrupted."""
         return {**self._earlier_metrics, **numbers(trainer.callback_metrics)}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        split = self._data.state_dict()
-        labeled = split.pop("labeled_indices").tolist()
-        check_same(trainer, "split", (labeled, sorted(split.items())))
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            split = self._data.state_dict()
+            labeled = split.pop("labeled_indices").tolist()
+            check_same(trainer, "split", (labeled, sorted(split.items())))
+            check_same(trainer, "checkpoint to go on from", str(self._goes_on))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         seed_all(derive_seed(self._seed, *self._purpose, trainer.current_epoch))
@@ -61,14 +72,18 @@ class CycleFit(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         epoch: Any = trainer.fit_loop.epoch_progress.current
-        is_trained = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         checkpoint[ENTRY] = {
             "history": self._history,
             "metrics": self.metrics(trainer),
             "should_stop": trainer.should_stop,
-            "epochs": epoch.ready,
-            "is_between": is_trained and epoch.processed < epoch.ready,
+            "is_after_epoch": epoch.processed == epoch.ready,
         }
+        for key in (
+            pl_module.CHECKPOINT_HYPER_PARAMS_KEY,
+            self._data.CHECKPOINT_HYPER_PARAMS_KEY,
+        ):
+            if key in checkpoint:
+                checkpoint[key] = {n: v for n, v in checkpoint[key].items() if is_loadable(v)}
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -78,7 +93,11 @@ class CycleFit(Callback):
 
 
 def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | None:
-    """The furthest checkpoint of an interrupted fit; None when it must begin anew.
+    """The checkpoint from which an interrupted fit goes on; None when it must begin anew.
+
+    It is the furthest one after an epoch, from where the fit ends as it would have. Inside an epoch
+    Lightning would serve its first rows again, so such a checkpoint is taken only where SLURM took
+    the machine away and there is no other.
 
     Args:
         trainer: The one that is to go on; the folders of its ModelCheckpoints are searched too.
@@ -86,28 +105,62 @@ def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | No
         folder: Of the cycle.
 
     Warns:
-        UserWarning: for a file that cannot be read, with the reason.
+        UserWarning: for a file that cannot be used, with the reason.
     """
     dirpaths = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
     folders = [folder, *(Path(dirpath) for dirpath in dirpaths if dirpath)]
-    steps = {}
-    for path in {path for one in folders for name in LAST for path in one.rglob(name)}:
+    exact, approximate = [], []
+    for path in {path for one in folders for path in _checkpoints(one)}:
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = _read(path)
         except Exception as error:  # a damaged file can raise anything in torch.load
-            rank_zero_warn(f"{path} cannot be read, the fit goes on without it: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            rank_zero_warn(f"{path} cannot be read, the fit goes on without it: {reason}")
             continue
-        if _can_go_on(checkpoint.get(ENTRY), history, trainer.max_epochs):
-            steps[path] = (checkpoint["global_step"], str(path))
-    return max(steps, key=lambda path: steps[path], default=None)
+        entry = checkpoint.get(ENTRY)
+        if entry is None or entry["history"] != history:
+            continue
+        if entry["is_after_epoch"]:
+            exact.append((checkpoint["global_step"], path))
+        elif path.match(PREEMPTED):
+            approximate.append((checkpoint["global_step"], path))
+        else:
+            rank_zero_warn(
+                f"{path} was saved inside an epoch, from where a fit cannot go on to the same end; "
+                "it goes on without it; use ModelCheckpoint(save_on_train_epoch_end=True)"
+            )
+    found = exact or approximate
+    return max(found)[1] if found else None
 
 
-def _can_go_on(entry: Mapping[str, Any] | None, history: str, max_epochs: int | None) -> bool:
-    if entry is None or entry["history"] != history:
-        return False
-    # After the last epoch's batches and before its end, its training metrics are in no checkpoint.
-    is_last = entry["should_stop"] or entry["epochs"] == max_epochs
-    return not (entry["is_between"] and is_last)
+def _checkpoints(folder: Path) -> list[Path]:
+    try:
+        return [path for name in LAST for path in folder.rglob(name)]
+    except FileNotFoundError:  # another rank found none and has removed what it begins anew
+        return []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()  # torch.load does not look at the sums
+    if damaged is not None:
+        raise ValueError(f"the sum of {damaged} in it is wrong")
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def check_root(trainer: L.Trainer, folder: Path) -> None:
+    """Looks that SLURM's checkpoints, which Lightning loads by itself, can only be the cycle's own.
+
+    Raises:
+        ValueError: when there is one where the user has fixed ``default_root_dir``.
+    """
+    root = Path(trainer.default_root_dir)
+    if root != folder and (found := sorted(root.glob(PREEMPTED))):
+        raise ValueError(
+            f"Lightning would load {found[0]} before every fit, test and prediction; leave "
+            "default_root_dir to the loop, which gives each cycle its own, and remove the file"
+        )
 
 
 def forget_preemption(folder: Path) -> None:
@@ -117,6 +170,18 @@ def forget_preemption(folder: Path) -> None:
     """
     for path in folder.glob(PREEMPTED):
         path.unlink(missing_ok=True)
+
+
+def is_loadable(value: Any) -> bool:
+    """Whether a value in a checkpoint comes back under ``weights_only``; a class does not."""
+    content = io.BytesIO()
+    try:
+        torch.save(value, content)
+        content.seek(0)
+        torch.load(content, weights_only=True)
+    except Exception:  # what cannot be pickled raises anything
+        return False
+    return True
 
 
 def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:

@@ -321,7 +321,9 @@ class ActiveDataModule(L.LightningDataModule):
             self.given_labels,
             self.label_key,
         )
-        sampler = EpochShuffle(rows, self.seed, "shuffle", self.num_labeled, epoch=self._epoch)
+        sampler = EpochShuffle(
+            rows, self.seed, "shuffle", self.num_labeled, epoch=self._epoch, **self._share
+        )
         return DataLoader(
             rows,
             batch_size=self.batch_size,
@@ -348,13 +350,16 @@ class ActiveDataModule(L.LightningDataModule):
         rows: RowIndex = self.pool.unlabeled_rows()
         if self._candidates is not None:
             rows = ListedRows(self._candidates)
-        view, trainer = RowView(self.sets.pool, rows), self.trainer
+        view = RowView(self.sets.pool, rows)
+        return self._eval_loader(view, BatchShards(view, self.eval_batch_size, **self._share))
+
+    @property
+    def _share(self) -> dict[str, int]:
+        """Which share of the rows is this process's, once a Trainer has taken the module."""
+        trainer = self.trainer
         if trainer is None:
-            return self._eval_loader(view)
-        shards = BatchShards(
-            view, self.eval_batch_size, num_replicas=trainer.world_size, rank=trainer.global_rank
-        )
-        return self._eval_loader(view, shards)
+            return {}
+        return {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
 
     def val_dataloader(self) -> Any:
         """``val_set``, or the rows held out of the pool; no loader when there are neither."""

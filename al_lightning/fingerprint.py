@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -48,8 +49,13 @@ def _sum(value: Any, crc: int) -> int:
     elif isinstance(value, Sequence):
         for part in value:
             crc = _sum(part, crc)
+    elif isinstance(value, Tensor):
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        crc = zlib.crc32(content, zlib.crc32(f"{value.dtype}{value.shape}".encode(), crc))
     elif hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
-        array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        array = np.asarray(value)
+        if array.dtype.hasobject:  # its bytes are addresses
+            return _sum(array.tolist(), crc)
         shape = f"{array.dtype}{array.shape}".encode()
         crc = zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(shape, crc))
     return crc

@@ -77,12 +77,8 @@ class Journal:
 
     @property
     def history(self) -> str:
-        """Checksum of all that was decided, the same on every rank.
-
-        Not of the sums of files, which only the rank that writes them knows at once.
-        """
-        decided = [{**record, "weights": None} for record in self.records]
-        return f"{zlib.crc32(json.dumps(decided).encode()):08x}"
+        """Checksum of all records."""
+        return f"{zlib.crc32(json.dumps(self.records).encode()):08x}"
 
     @classmethod
     def in_memory(cls, records: list[Record]) -> "Journal":

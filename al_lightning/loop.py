@@ -8,6 +8,7 @@ The journal is the state: a step that it holds is not done again, whether in thi
 that resumed after a crash.
 """
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from al_lightning.beginning import check_same_beginning, described
-from al_lightning.continuation import forget_preemption
+from al_lightning.continuation import check_root, forget_preemption
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.journal import Journal, Record, read_records
 from al_lightning.ranks import is_first_rank
@@ -210,12 +211,16 @@ class ActiveLearningLoop:
         weights = load_state(folder / INITIAL_WEIGHTS, start["weights"])
         loop.run_dir = folder
         loop._journal = loop._open_journal() if is_first_rank() else Journal.in_memory(records)
-        loop._steps.begin_from(weights)
-        data.load_state_dict(_split_of(start))
-        for record in loop._journal.of("labels"):
-            data.label(record["indices"], record["labels"])
-        if fits := loop._journal.of("fit"):
-            loop._steps.take_fit(fits[-1], folder / f"cycle_{fits[-1]['cycle']}")
+        try:
+            loop._steps.begin_from(weights)
+            data.load_state_dict(_split_of(start))
+            for record in loop._journal.of("labels"):
+                data.label(record["indices"], record["labels"])
+            if fits := loop._journal.of("fit"):
+                loop._steps.take_fit(fits[-1], folder / f"cycle_{fits[-1]['cycle']}")
+        except ValueError:
+            unlock(folder)
+            raise
         if loop.finished:
             unlock(folder)
         return loop
@@ -311,8 +316,7 @@ class ActiveLearningLoop:
             return
         if self.strategy.needs and self.data.num_unlabeled and not self.finished:
             with quiet():
-                arguments = {"logger": False, "enable_progress_bar": False}
-                self._steps.try_asking(self._new_trainer(**arguments))
+                self._steps.try_asking(self._trial_trainer())
         if not self._journal.records:
             self._begin(settings)
         makers = DEFAULT_MONITORS if self.run_dir is not None else []
@@ -333,6 +337,7 @@ class ActiveLearningLoop:
         split = self.data.state_dict()
         self._journal.append(
             "start",
+            run=secrets.token_hex(8),  # tells two runs of one configuration apart
             config=self._config,
             split={
                 **split,
@@ -392,6 +397,16 @@ class ActiveLearningLoop:
         if folder is not None:
             arguments["default_root_dir"] = folder
             arguments["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name)
+        trainer = self._new_trainer(**arguments)
+        if folder is not None:
+            check_root(trainer, folder)
+        return trainer
+
+    def _trial_trainer(self) -> L.Trainer:
+        arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
+        if self.run_dir is not None:
+            # In the present folder SLURM may have left a checkpoint of something else.
+            arguments["default_root_dir"] = self.run_dir / "trial"
         return self._new_trainer(**arguments)
 
     def _new_trainer(self, **arguments: Any) -> L.Trainer:

@@ -26,8 +26,12 @@ def lock(run_dir: Path) -> None:
         OSError: when the lock file cannot be written.
     """
     key = os.getpid(), (run_dir / LOCK).resolve()
-    if fcntl is None or key in _held:
+    if fcntl is None:
         return
+    if key in _held:
+        if key[1].exists() and os.path.samestat(os.fstat(_held[key]), os.stat(key[1])):
+            return
+        unlock(run_dir)  # of a folder that was removed since
     file = os.open(key[1], os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,28 +3,38 @@
 from collections.abc import Iterator, Sized
 
 import torch
-from torch.utils.data import DistributedSampler, RandomSampler
+from torch.utils.data import DistributedSampler
 
 from al_lightning.randomness import derive_seed, generator
 
 
-class EpochShuffle(RandomSampler):
+class EpochShuffle(DistributedSampler[int]):
     """All rows in an order that derives from the seed and the epoch alone.
 
     A fit that goes on after its third epoch sees the rows as one that was never interrupted.
-    Lightning calls ``set_epoch``; under several processes it puts a ``DistributedSampler`` of its
-    own in the place of any ``RandomSampler``.
+    Lightning calls ``set_epoch``, and leaves a ``DistributedSampler`` of the user's as it is. The
+    processes' shares are evened out by rows from the start of the order, as in Lightning's own.
 
     Args:
         dataset: What to shuffle.
         seed: What the order derives from.
         purpose: And what else.
         epoch: The epoch to begin with.
+        num_replicas: How many processes share the rows.
+        rank: Which of them this is.
     """
 
-    def __init__(self, dataset: Sized, seed: int, *purpose: str | int, epoch: int = 0) -> None:
-        super().__init__(dataset)
-        self.seed = seed
+    def __init__(
+        self,
+        dataset: Sized,
+        seed: int,
+        *purpose: str | int,
+        epoch: int = 0,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(dataset, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
+        self.num_rows = len(dataset)
         self.purpose = purpose
         self.worker_seeds = torch.Generator()
         """For the loader, which draws its workers' seeds from it."""
@@ -32,12 +42,15 @@ class EpochShuffle(RandomSampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order, and the workers' seeds, of the next pass."""
-        self.epoch = epoch
-        self.worker_seeds.manual_seed(derive_seed(self.seed, *self.purpose, "workers", epoch))
+        super().set_epoch(epoch)
+        draw = derive_seed(self.seed, *self.purpose, "workers", self.rank, epoch)
+        self.worker_seeds.manual_seed(draw)
 
     def __iter__(self) -> Iterator[int]:
         draw = generator(self.seed, *self.purpose, self.epoch)
-        yield from torch.randperm(len(self), generator=draw).tolist()
+        order = torch.randperm(self.num_rows, generator=draw)
+        places = torch.arange(self.rank, self.total_size, self.num_replicas) % self.num_rows
+        yield from order[places].tolist()
 
 
 class BatchShards(DistributedSampler[int]):

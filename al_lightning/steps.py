@@ -7,7 +7,8 @@ import copy
 import difflib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from al_lightning.continuation import CycleFit, last_checkpoint, numbers
+from al_lightning.continuation import CycleFit, is_loadable, last_checkpoint, numbers
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.inference import read_pool
 from al_lightning.journal import Record
@@ -101,7 +102,7 @@ class Steps:
         if folder and goes_on is None and is_first_rank():
             # Curves and checkpoints of an attempt that was interrupted.
             shutil.rmtree(folder, ignore_errors=True)
-        cycle_fit = CycleFit(self.data, history, self.seed, "fit", cycle)
+        cycle_fit = CycleFit(self.data, history, goes_on, self.seed, "fit", cycle)
         trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
         begin = time.perf_counter()
         with seeded(self.seed, "fit", cycle):
@@ -113,8 +114,17 @@ class Steps:
             "num_labeled": self.data.num_labeled,
             "metrics": cycle_fit.metrics(trainer),
             "seconds": {"fit": seconds},
-            "weights": folder and _save_weights(trainer, folder),
+            "weights": folder and self._save_weights(trainer, folder),
         }
+
+    def _save_weights(self, trainer: L.Trainer, folder: Path) -> str | None:
+        """The checksum of the file, on the rank that wrote it."""
+        with _plain_hparams(self.model), _plain_hparams(self.data):
+            trainer.save_checkpoint(folder / WEIGHTS, weights_only=True)
+        if not is_first_rank():
+            return None
+        sync(folder / WEIGHTS)
+        return checksum(folder / WEIGHTS)
 
     def begin_from(self, weights: dict[str, Any]) -> None:
         """Takes over the initial weights of a run.
@@ -209,13 +219,16 @@ class Steps:
         )
 
 
-def _save_weights(trainer: L.Trainer, folder: Path) -> str | None:
-    """The checksum of the file, on the rank that wrote it."""
-    trainer.save_checkpoint(folder / WEIGHTS, weights_only=True)
-    if not is_first_rank():
-        return None
-    sync(folder / WEIGHTS)
-    return checksum(folder / WEIGHTS)
+@contextmanager
+def _plain_hparams(module: L.LightningModule | L.LightningDataModule) -> Iterator[None]:
+    """Inside the block ``module`` has no hyperparameters that would have to be unpickled."""
+    others = {name: v for name, v in module.hparams.items() if not is_loadable(v)}
+    for name in others:
+        del module.hparams[name]
+    try:
+        yield
+    finally:
+        module.hparams.update(others)
 
 
 def _find_layer(model: L.LightningModule, name: str) -> nn.Module:

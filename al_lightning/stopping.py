@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM end a program cleanly, with the usual status and a word on how to go on."""
+"""Ctrl-C, SIGTERM and a full disk end a program cleanly, with a word on how to go on."""
 
+import errno
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -16,15 +17,17 @@ class Terminated(SystemExit):
 
 
 @contextmanager
-def stopping(how_to_go_on: str) -> Iterator[None]:
+def stopping(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """Exits with 128 + the signal's number once the block was interrupted by one.
+
+    With 1 when the disk is full.
 
     Lightning calls the handler that it finds, after its own, so SIGTERM ends a fit, a test or a
     prediction at once, and whatever runs between them. A journal and files that are whole or absent
     make that safe.
 
     Args:
-        how_to_go_on: A sentence for the user, printed by the first rank.
+        how_to_go_on: Gives a sentence for the user, printed by the first rank.
     """
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
@@ -33,10 +36,14 @@ def stopping(how_to_go_on: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns a KeyboardInterrupt into exit status 1.
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-            _leave(signal.SIGINT, how_to_go_on)
+            _leave(128 + signal.SIGINT, f"stopped by SIGINT; {how_to_go_on()}", error)
         if isinstance(error, Terminated):
-            _leave(signal.SIGTERM, how_to_go_on)
+            _leave(128 + signal.SIGTERM, f"stopped by SIGTERM; {how_to_go_on()}", error)
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _leave(1, f"{error}; make room; {how_to_go_on()}", error)
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
@@ -46,7 +53,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated(128 + number)
 
 
-def _leave(number: signal.Signals, how_to_go_on: str) -> NoReturn:
+def _leave(status: int, why: str, error: BaseException) -> NoReturn:
     if is_first_rank():
-        print(f"stopped by {number.name}; {how_to_go_on}", file=sys.stderr, flush=True)
-    raise SystemExit(128 + number)
+        print(why, file=sys.stderr, flush=True)
+    raise SystemExit(status) from error

@@ -1,8 +1,11 @@
 """The command line: LightningCLI's groups, the run folder, resuming, and its errors."""
 
 import csv
+import os
 import re
 import shutil
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from al_lightning.journal import Journal
 from al_lightning.mnist import datamodule as mnist_datamodule
 
 ROOT = Path(__file__).parent.parent
+CONFIG = "mnist.yaml"
 SMALL = [
     "--trainer.max_epochs=2",
     "--trainer.accelerator=cpu",
@@ -35,14 +39,14 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.chdir(tmp_path)
 
-    def run(*args, config="mnist.yaml"):
+    def run(*args, config=None):
         state = torch.random.get_rng_state()
         try:
             return ActiveCLI(
                 LitSimpleCNN,
                 ActiveMNISTDataModule,
                 runs_dir="runs/mnist",
-                config_file=ROOT / "configs" / config,
+                config_file=ROOT / "configs" / (config or CONFIG),
                 args=list(args),
             )
         finally:
@@ -216,6 +220,47 @@ def test_resume_auto_is_one_command_for_start_and_restart(run):
     assert [r.metrics for r in run(*command).results] == [r.metrics for r in whole.results]
 
 
+def test_what_a_command_line_adds_to_a_list_is_not_added_twice(run):
+    command = [
+        *SMALL,
+        "--active.run_dir=run",
+        "--active.resume=auto",
+        "--trainer.enable_checkpointing=true",
+        "--trainer.callbacks+=ModelCheckpoint",
+        "--trainer.callbacks.save_last=true",
+    ]
+    whole = run(*command)
+    cut_to("run/journal.jsonl", 3)
+    assert [r.metrics for r in run(*command).results] == [r.metrics for r in whole.results]
+    cut_to("run/journal.jsonl", 3)
+    plain = run("--active.run_dir=run", "--active.resume=auto")
+    assert [r.metrics for r in plain.results] == [r.metrics for r in whole.results]
+    assert list(Path("run").glob("cycle_2/checkpoints/last.ckpt"))
+
+
+class Required(LitSimpleCNN):
+    def __init__(self, lr: float):
+        super().__init__(lr=lr)
+
+
+def test_resume_needs_no_flag_that_beginning_did(run, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "LitSimpleCNN", Required)
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", "none.yaml")
+    whole = run(*SMALL, "--active.run_dir=run", "--model.lr=0.002")
+    cut_to("run/journal.jsonl", 3)
+    resumed = run("--active.run_dir", "run", "--active.resume", "true")
+    assert [r.metrics for r in resumed.results] == [r.metrics for r in whole.results]
+
+
+def test_a_signal_before_the_run_began_says_so(run, capsys, monkeypatch):
+    monkeypatch.setattr(LitSimpleCNN, "predict_step", lambda *args: signal.raise_signal(15))
+    with pytest.raises(SystemExit) as exit:
+        run(*SMALL)
+    assert exit.value.code == 143
+    assert capsys.readouterr().err.endswith("stopped by SIGTERM; the run had not begun\n")
+    assert "AL_LIGHTNING_RUN_DIR" not in os.environ
+
+
 def test_a_run_of_the_api_is_resumed_by_the_api(run, capsys):
     loop_of(run_dir=Path("api"), num_cycles=1).run()
     with pytest.raises(SystemExit):
@@ -235,13 +280,14 @@ def test_a_damaged_journal_is_one_sentence(run, capsys):
 
 def test_tensorboard_shows_each_point_once_though_the_clock_jumped_back(run, monkeypatch):
     run(*SMALL, "--active.run_dir=run")
+    Path("run/events.out.tfevents.1.somebody's").touch()
     cut_to("run/journal.jsonl", 6)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - 3600)
     run("--active.run_dir=run", "--active.resume=true")
     shown = EventAccumulator("run").Reload()
     assert [e.step for e in shown.Scalars("active/test_acc")] == [30, 42, 54]
-    assert len(list(Path("run").glob("events.out.tfevents.*"))) == 1
+    assert len(list(Path("run").glob("events.out.tfevents.*"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from al_lightning.journal import Journal
 
+with socket.socket() as free:
+    free.bind(("", 0))
+    PORT = free.getsockname()[1]
 SCRIPT = Path(__file__).parent / "ddp_run.py"
 
 
@@ -64,7 +68,7 @@ def torchrun(node, address, *arguments):
     return [
         *(sys.executable, "-m", "torch.distributed.run"),
         *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}"),
-        *(f"--master-addr={address}", "--master-port=29517"),
+        *(f"--master-addr={address}", f"--master-port={PORT}"),
         *(SCRIPT, *arguments),
     ]
 

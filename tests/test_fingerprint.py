@@ -68,12 +68,21 @@ DARKER = Image.new("L", (2, 2), 9)
         ([1, 2], [2, 1]),
         ((1, (2, 3)), (1, (2, 4))),
         (None, False),
+        (torch.zeros(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)),
+        (torch.tensor(1), torch.tensor(2)),
+        (np.array(["a", None], dtype=object), np.array(["b", None], dtype=object)),
         (b"a", "a"),
         (1, 1.0),
     ],
 )
 def test_items_of_every_kind_are_told_apart(one, other):
     assert fingerprint([one], 1) == fingerprint([one], 1) != fingerprint([other], 1)
+
+
+def test_addresses_in_memory_do_not_count():
+    one, other = (np.array([f"{'some text'}{i}", i], dtype=object) for i in (1, 1))
+    assert one[0] is not other[0]
+    assert fingerprint([one], 1) == fingerprint([other], 1)
 
 
 def test_of_an_unknown_object_the_class_counts():

@@ -1,6 +1,7 @@
 """Resuming: whatever interrupted a run, it ends as it would have, or says why it cannot."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch.utils.data import TensorDataset
 from toys import TRAINER, Plain, asked, events, loop_of, points, points_data, weights
 
 from al_lightning import ActiveDataModule, ActiveLearningLoop
+from al_lightning.continuation import last_checkpoint
 from al_lightning.journal import read_records
 from al_lightning.run_folder import checksum, load_state
 from al_lightning.run_lock import lock, unlock
@@ -183,9 +185,9 @@ def test_a_fit_that_was_to_stop_early_does_so_when_it_goes_on(tmp_path):
     assert torch.equal(weights(resumed.model), weights(whole.model))
 
 
-@pytest.mark.parametrize(("epoch", "epochs_left"), [(2, 2), (4, 4)])
+@pytest.mark.parametrize(("epoch", "epochs_left"), [(2, 4), (4, 4)])
 def test_checkpoints_from_validation_do_not_lose_training_metrics(tmp_path, epoch, epochs_left):
-    """Those of the last epoch come before its training metrics are known: it begins anew."""
+    """They come before the epoch's training metrics are known: the fit begins anew."""
     whole = loop_of(
         Validating(),
         points_data(val_size=10),
@@ -209,24 +211,30 @@ def test_checkpoints_from_validation_do_not_lose_training_metrics(tmp_path, epoc
     resumed = resume(
         tmp_path / "cut", Validating(), points_data(val_size=10), trainer=checkpointing()
     )
-    assert [r.metrics for r in resumed.run()] == [r.metrics for r in results]
+    with pytest.warns(UserWarning, match="use ModelCheckpoint.save_on_train_epoch_end=True"):
+        again = resumed.run()
+    assert [r.metrics for r in again] == [r.metrics for r in results]
     assert Epochs.trained - before == epochs_left
     assert torch.equal(weights(resumed.model), weights(whole.model))
 
 
 def test_another_cycles_checkpoint_is_not_gone_on_from(tmp_path):
-    """A folder of the user's own holds the last checkpoint of every cycle, and of other runs."""
+    """A folder of the user's own holds the last checkpoint of every cycle, and of other runs.
+
+    Even of one with the same configuration, whose module may have been edited since.
+    """
     shared = checkpointing(dirpath=tmp_path / "shared")
     whole = loop_of(num_cycles=2, run_dir=tmp_path / "whole", trainer=checkpointing()).run()
     before = Epochs.trained
-    loop_of(num_cycles=2, run_dir=tmp_path / "other", acquisition_size=7, trainer=shared).run()
+    loop_of(num_cycles=2, run_dir=tmp_path / "other", trainer=shared).run()
     assert asked(loop_of(num_cycles=2, run_dir=tmp_path / "run", trainer=shared).run()) == asked(
         whole
     )
     assert Epochs.trained - before == 4 * 4
 
 
-def test_a_damaged_checkpoint_is_named_and_the_fit_begins_anew(tmp_path):
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_named_and_the_fit_begins_anew(tmp_path, damage):
     with pytest.raises(KilledError):
         loop_of(
             num_cycles=1,
@@ -234,12 +242,100 @@ def test_a_damaged_checkpoint_is_named_and_the_fit_begins_anew(tmp_path):
             trainer=checkpointing(KilledAt("on_train_end", 1)),
         ).run()
     (last,) = tmp_path.glob("cut/cycle_1/checkpoints/last.ckpt")
-    last.write_bytes(last.read_bytes()[:-100])
+    damaged = bytearray(last.read_bytes())
+    damaged[damaged.index(b"\x00" * 16, 2000) - 40] ^= 1  # a weight, which torch.load would take
+    contents = {"cut": last.read_bytes()[:-100], "flipped": bytes(damaged), "empty": b""}
+    last.write_bytes(contents[damage])
     resumed = resume(tmp_path / "cut", trainer=checkpointing())
     with pytest.warns(UserWarning, match="last.ckpt cannot be read, the fit goes on without it"):
         results = resumed.run()
     whole = loop_of(num_cycles=1, run_dir=tmp_path / "whole", trainer=checkpointing()).run()
     assert [r.metrics for r in results] == [r.metrics for r in whole]
+
+
+def test_a_checkpoint_from_inside_an_epoch_is_not_gone_on_from(tmp_path):
+    steps = {"every_n_train_steps": 1}
+    whole = loop_of(num_cycles=1, run_dir=tmp_path / "whole", trainer=checkpointing(**steps))
+    results = whole.run()
+    for calls in (3, 4):  # after the first batch of the second epoch, and after its last
+        killed = checkpointing(KilledAt("on_train_batch_start", calls + 1), **steps)
+        run_dir = tmp_path / str(calls)
+        with pytest.raises(KilledError):
+            loop_of(num_cycles=1, run_dir=run_dir, trainer=killed).run()
+        resumed = resume(run_dir, trainer=checkpointing(**steps))
+        with pytest.warns(UserWarning, match="last.ckpt was saved inside an epoch"):
+            again = resumed.run()
+        assert [r.metrics for r in again] == [r.metrics for r in results]
+        assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+class Noisy(TensorDataset):
+    """Draws at each reading, in the process that reads."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + 0.5 * torch.randn(4), y
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_is_the_same_when_a_fit_goes_on(tmp_path, workers):
+    def data():
+        rows = points(120)
+        return ActiveDataModule(
+            Noisy(*rows.tensors),
+            pool_set=rows,
+            test_set=points(50, seed=1),
+            initial_labeled_size=20,
+            batch_size=8,
+            num_workers=workers,
+        )
+
+    one = {"num_cycles": 1}
+    whole = loop_of(data=data(), run_dir=tmp_path / "whole", trainer=checkpointing(), **one)
+    whole.run()
+    killed = checkpointing(KilledAt("on_train_batch_end", 2 * 3 + 1))
+    with pytest.raises(KilledError):
+        loop_of(data=data(), run_dir=tmp_path / "cut", trainer=killed, **one).run()
+    resumed = resume(tmp_path / "cut", data=data(), trainer=checkpointing())
+    before = Epochs.trained
+    resumed.run()
+    assert Epochs.trained - before == 2
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+class Configured(Plain):
+    """With hyperparameters that a checkpoint can only pickle."""
+
+    def __init__(self, activation=torch.nn.ReLU, folder=Path("somewhere"), lr=0.01):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net[1] = self.hparams.activation()
+
+    def on_train_start(self):
+        assert self.hparams.activation is torch.nn.ReLU
+
+
+def test_hyperparameters_that_are_no_plain_values_do_not_prevent_resuming(tmp_path):
+    one = {"num_cycles": 1, "run_dir": tmp_path / "run"}
+    with pytest.raises(KilledError):
+        loop_of(Configured(), trainer=checkpointing(KilledAt("on_train_end", 1)), **one).run()
+    before = Epochs.trained
+    loop = resume(tmp_path / "run", Configured(), trainer=checkpointing())
+    loop.run()
+    assert Epochs.trained == before
+    assert loop.model.hparams.folder == Path("somewhere")
+    again = resume(tmp_path / "run", Configured(), trainer=checkpointing())
+    assert torch.equal(weights(again.model), weights(loop.model))
+    saved = tmp_path / "run" / "cycle_1" / "weights.ckpt"
+    assert Configured.load_from_checkpoint(saved, weights_only=True).hparams.lr == 0.01
+
+
+def test_what_slurm_left_elsewhere_is_not_loaded_unnoticed(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "hpc_ckpt_1.ckpt").touch()
+    fixed = partial(TRAINER, default_root_dir=tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="hpc_ckpt_1.ckpt before every fit.*leave default_root"):
+        loop_of(trainer=fixed, run_dir=tmp_path / "run").run()
 
 
 def test_a_warm_fit_that_failed_begins_again_where_it_began(tmp_path):
@@ -417,6 +513,27 @@ def test_two_loops_of_one_process_cannot_write_over_each_other(tmp_path):
     assert (tmp_path / "journal.jsonl").read_bytes() == before
 
 
+def test_a_folder_that_was_removed_is_locked_anew(tmp_path):
+    loop_of(run_dir=tmp_path / "run").ask()
+    shutil.rmtree(tmp_path / "run")
+    loop_of(run_dir=tmp_path / "run").ask()
+    code = "import sys, pathlib, al_lightning.run_lock as r; r.lock(pathlib.Path(sys.argv[1]))"
+    other = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True
+    )
+    assert f"held by process {os.getpid()}" in other.stderr
+
+
+def test_a_run_that_could_not_be_resumed_is_not_held(tmp_path):
+    loop_of(run_dir=tmp_path).ask()
+    unlock(tmp_path)
+    (tmp_path / "cycle_1" / "weights.ckpt").unlink()
+    with pytest.raises(ValueError, match="found no file"):
+        resume(tmp_path)
+    code = "import sys, pathlib, al_lightning.run_lock as r; r.lock(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+
+
 # ---- damage --------------------------------------------------------------------------------------
 
 
@@ -497,4 +614,9 @@ def test_nothing_in_a_run_folder_is_unpickled(tmp_path):
     torch.save({"net.0.weight": Evil()}, path)
     with pytest.raises(Exception, match="Weights only load failed"):
         load_state(path, checksum(path))
+    for name in ("last.ckpt", "hpc_ckpt_1.ckpt"):
+        shutil.copy(path, tmp_path / "run" / "cycle_1" / name)
+    trainer = TRAINER(default_root_dir=tmp_path / "run" / "cycle_1")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert last_checkpoint(trainer, "", tmp_path / "run" / "cycle_1") is None
     assert not (tmp_path / "ran").exists()

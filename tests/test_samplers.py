@@ -23,6 +23,19 @@ def test_shares_are_the_batches_of_one_process_dealt_in_turn(num_rows, batch_siz
         )
 
 
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 3))
+def test_shares_of_an_epoch_are_even_and_hold_every_row(num_rows, num_replicas, epoch):
+    shares = [
+        list(EpochShuffle(range(num_rows), 1, epoch=epoch, num_replicas=num_replicas, rank=rank))
+        for rank in range(num_replicas)
+    ]
+    (length,) = {len(share) for share in shares}
+    assert length == -(-num_rows // num_replicas)
+    assert set().union(*shares) == set(range(num_rows))
+    in_turn = [row for rows in zip(*shares) for row in rows]
+    assert in_turn[:num_rows] == list(EpochShuffle(range(num_rows), 1, epoch=epoch))
+
+
 def test_an_order_derives_from_seed_purpose_and_epoch():
     def order(*purpose, epoch=0, told=None):
         sampler = EpochShuffle(range(50), *purpose, epoch=epoch)

@@ -1,5 +1,6 @@
 """Signals end a program cleanly wherever it is, with the usual status and how to go on."""
 
+import errno
 import os
 import signal
 
@@ -36,7 +37,7 @@ def test_a_signal_ends_the_run_at_once_and_it_can_go_on(tmp_path, capsys, number
 
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     loop = loop_of(data=data, run_dir=tmp_path, trainer=trainer, strategy="margin")
-    with pytest.raises(SystemExit) as exit, stopping("go on with: this"):
+    with pytest.raises(SystemExit) as exit, stopping(lambda: "go on with: this"):
         loop.run()
     assert exit.value.code == 128 + number
     assert capsys.readouterr().err.endswith(f"stopped by {number.name}; go on with: this\n")
@@ -52,15 +53,24 @@ def test_a_signal_ends_the_run_at_once_and_it_can_go_on(tmp_path, capsys, number
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_between_the_trainers_calls_too(number, capsys):
-    with pytest.raises(SystemExit) as exit, stopping("go on"):
+    with pytest.raises(SystemExit) as exit, stopping(lambda: "go on"):
         signal.raise_signal(number)
     assert exit.value.code == 128 + number
     assert capsys.readouterr().err == f"stopped by {number.name}; go on\n"
 
 
-@pytest.mark.parametrize("error", [SystemExit(2), ValueError("no")])
+def test_a_full_disk_is_a_sentence(capsys):
+    with pytest.raises(SystemExit) as exit, stopping(lambda: "go on with: this"):
+        raise OSError(errno.ENOSPC, "No space left on device", "run/journal.jsonl")
+    assert exit.value.code == 1
+    assert capsys.readouterr().err == (
+        "[Errno 28] No space left on device: 'run/journal.jsonl'; make room; go on with: this\n"
+    )
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), ValueError("no"), OSError(5, "I/O error")])
 def test_other_ends_are_left_alone(error, capsys):
-    with pytest.raises(type(error)) as raised, stopping("go on"):
+    with pytest.raises(type(error)) as raised, stopping(lambda: "go on"):
         raise error
     assert raised.value is error
     assert capsys.readouterr().err == ""

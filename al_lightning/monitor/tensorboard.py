@@ -7,6 +7,9 @@ from al_lightning.monitor.pictures import progress_figure, query_figure
 from al_lightning.monitor.tables import known_labels
 from al_lightning.records import CycleResult
 
+SUFFIX = ".active"
+"""Ends the names of our files, so that others in the folder are left alone."""
+
 
 class TensorBoard(Monitor):
     """Writes ``active/...`` into the run folder; each cycle's own curves are beside it.
@@ -22,9 +25,9 @@ class TensorBoard(Monitor):
         if loop.run_dir is None:
             return
         # Files are read in the order of the times in their names, and clocks can jump back.
-        for earlier in loop.run_dir.glob("events.out.tfevents.*") if loop.results else ():
+        for earlier in loop.run_dir.glob(f"events.out.tfevents.*{SUFFIX}"):
             earlier.unlink()
-        self._writer = SummaryWriter(loop.run_dir, purge_step=0 if loop.results else None)
+        self._writer = SummaryWriter(loop.run_dir, purge_step=0, filename_suffix=SUFFIX)
         for result in loop.results:
             self.on_cycle(loop, result)
             if result.query is not None and any(known_labels(loop, result.query.indices)):
