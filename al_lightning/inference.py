@@ -121,8 +121,8 @@ def read_pool(
         finally:
             collect.unhook()
             trainer.callbacks.remove(collect)  # type: ignore[attr-defined]
-        wanted = data.pool.unlabeled_rows().all() if rows is None else torch.as_tensor(rows)
-        return collect.gathered(trainer, wanted.msort())
+        wanted = data.unlabeled_indices if rows is None else torch.as_tensor(rows).msort()
+        return collect.gathered(trainer, wanted)
 
     pool = read(candidates, strategy)
     if "labeled_embeddings" not in strategy.needs:
@@ -171,7 +171,8 @@ class _Collect(BasePredictionWriter):
         self._strategy = strategy
         self._layer_input: Tensor | None = None
         self._hook = embedding_layer and embedding_layer.register_forward_pre_hook(self._capture)
-        self._batches: list[dict[str, Tensor]] = []
+        self._columns: dict[str, Tensor] = {}
+        self._num_rows = 0  # filled so far
 
     def _capture(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self._layer_input is None:
@@ -192,11 +193,28 @@ class _Collect(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         assert batch_indices is not None
-        indices = _rows(trainer).at(batch_indices)
+        rows = _rows(trainer)
+        indices = rows.at(batch_indices)
         outputs = read_outputs(prediction, len(indices))
         if self._hook:
             outputs = outputs._replace(embedding=self._taken_from_layer(len(indices)))
-        self._batches.append(self._reduce(outputs, indices))
+        self._keep(self._reduce(outputs, indices), len(rows))
+        _forget_positions(trainer, batch_idx)
+
+    def _keep(self, batch: dict[str, Tensor], most_rows: int) -> None:
+        """Writes a batch behind the ones before it.
+
+        A list of small tensors would hold a piece of memory beside each batch's activations, which
+        then cannot be used again as a whole.
+        """
+        if not self._columns:
+            self._columns = {
+                name: part.new_empty((most_rows, *part.shape[1:])) for name, part in batch.items()
+            }
+        end = self._num_rows + len(batch["indices"])
+        for name, part in batch.items():
+            self._columns[name][self._num_rows : end] = part
+        self._num_rows = end
 
     def _taken_from_layer(self, batch_rows: int) -> Tensor:
         found, self._layer_input = self._layer_input, None
@@ -244,11 +262,8 @@ class _Collect(BasePredictionWriter):
             trainer: The one that predicted. Not in a hook of it: a rank without rows has none.
             wanted: Data-set indices that must have come once each, ascending.
         """
-        columns = {
-            name: torch.cat([batch[name] for batch in self._batches])
-            for name in (self._batches[0] if self._batches else ())
-        }
-        self._batches.clear()
+        columns = {name: column[: self._num_rows] for name, column in self._columns.items()}
+        self._columns.clear()
         if trainer.world_size > 1:
             if not have_met(trainer):
                 raise RuntimeError(
@@ -259,9 +274,9 @@ class _Collect(BasePredictionWriter):
             columns = _joined(columns, trainer.strategy.root_device)
         columns = {name: column.cpu() for name, column in columns.items()}
         indices = columns.pop("indices")
-        order = indices.argsort()
-        assert torch.equal(indices[order], wanted), "each candidate must be predicted once"
         if not torch.equal(indices, wanted):  # a copy of every column, for several ranks alone
+            order = indices.argsort()
+            assert torch.equal(indices[order], wanted), "each candidate must be predicted once"
             columns = {name: column[order] for name, column in columns.items()}
         return PoolOutputs(indices=wanted, **columns)
 
@@ -284,6 +299,14 @@ def _rows(trainer: L.Trainer) -> RowIndex:
     loader: Any = trainer.predict_dataloaders
     assert isinstance(loader.dataset, RowView)
     return loader.dataset.rows
+
+
+def _forget_positions(trainer: L.Trainer, batch_idx: int) -> None:
+    """Lightning keeps the positions of every batch, as Python numbers of forty bytes a row."""
+    loader: Any = trainer.predict_dataloaders
+    seen = getattr(loader.batch_sampler, "seen_batch_indices", None)
+    if seen is not None:
+        seen[batch_idx] = []
 
 
 def _check_finite(what: str, values: Tensor, indices: list[int]) -> None:
