@@ -15,6 +15,14 @@ from al_lightning.stopping import stopping
 WHERE = ["on_train_batch_end", "on_test_batch_end", "on_predict_batch_end", "on_train_epoch_end"]
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """Ctrl-C works as in a terminal, though the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Signalled(Callback):
     """The system's signal, once, when two cycles' labels are there."""
 
