@@ -4,7 +4,7 @@ A million small images in a memory-mapped file, and 40,000 PNG files in a folder
 ``read_pool`` with a new Trainer; the mapped file also by ``ActiveLearningLoop.ask`` after an epoch
 on 100 labels, and with two loader workers. The promise: memory does not depend on the number of
 rows but for the mask and the scores, so what a row adds to the peak is at most what it takes in the
-mask and in the result, with what ``torch.topk`` needs to choose from it.
+mask, in the draw of the first labels and in the result, with what ``torch.topk`` needs to choose.
 
 What is measured is anonymous memory (RssAnon): pages of the mapped file count as resident too, but
 the kernel drops them when it needs room. Each size runs in a process of its own, so that peaks do
@@ -52,8 +52,10 @@ MASK = 1 + 1 / 8
 """Bytes a row: a bool that says what is labeled, and a bit in the view that the loader serves."""
 COLUMNS = 8 + 8 + 4
 """Bytes a row: index, predicted class and score, as they come from the network."""
-RESULT = MASK + 8 + 2 * COLUMNS
-"""Bytes a row: mask, index of the pool, and the columns while batches are put together to one."""
+SHUFFLED = 8
+"""Bytes a row: the order that the first labels are drawn from; freed, and not always given back."""
+RESULT = MASK + SHUFFLED + 8 + COLUMNS
+"""Bytes a row: what is listed above, and the index of the pool that the columns must agree with."""
 CHOICE = 8 + 8 + 1
 """Bytes a row: ``torch.topk`` orders pairs of score and position; a bool says what is above."""
 NAME = np.dtype("S10")
