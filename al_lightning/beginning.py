@@ -1,7 +1,7 @@
 """What a run began with, in plain values; a run is resumed with the same or not at all."""
 
 import json
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import lightning as L
@@ -35,17 +35,16 @@ def described(
         data: Its length, batch size and the fingerprints of its data sets' rows.
         trainer: One such as the run uses.
     """
-    num_rows = len(data.pool.labeled_N)
     others = {"val": data.sets.val, "test": data.sets.test}
     groups = {
         "active": dict(active),
         "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
         "data": {
-            "rows": num_rows,
+            "rows": len(data.pool.labeled_N),
             "batch_size": data.batch_size,
-            "fingerprint": fingerprint(data.sets.pool, num_rows),
+            "fingerprint": fingerprint(data.sets.pool),
             **{
-                f"{name}_fingerprint": fingerprint(dataset, len(cast(Sized, dataset)))
+                f"{name}_fingerprint": fingerprint(dataset)
                 for name, dataset in others.items()
                 if dataset is not None
             },

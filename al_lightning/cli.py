@@ -30,7 +30,7 @@ RUN_DIR = "AL_LIGHTNING_RUN_DIR"
 """Environment variable that tells the processes of a run its folder."""
 
 FREE_ON_RESUME = {
-    "active": ("resume", "run_dir"),
+    "active": ("run_dir",),
     "data": ("data_dir", "eval_batch_size", "num_workers"),
     "trainer": (
         "accelerator",
@@ -256,7 +256,10 @@ def _resumed(given: Sequence[str]) -> tuple[str | None, str | None]:
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     parser.add_argument("--active.resume", dest="resume")
     parser.add_argument("--active.run_dir", dest="run_dir")
-    flags, _ = parser.parse_known_args(given)
+    try:
+        flags, _ = parser.parse_known_args(given)
+    except argparse.ArgumentError:  # a flag without its value, which the full parser explains
+        return None, None
     return (flags.resume if flags.resume in ("true", "True", "auto") else None), flags.run_dir
 
 

@@ -1,8 +1,8 @@
 """Short sums of some rows of a data set, by which it is known again when a run is resumed."""
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from al_lightning.randomness import seeded
 NUM_ROWS = 32
 
 
-def fingerprint(dataset: Dataset[Any], num_rows: int) -> dict[str, str]:
+def fingerprint(dataset: Dataset[Any]) -> dict[str, str]:
     """Checksums of ``NUM_ROWS`` rows, evenly spaced, by data-set index.
 
     Read under a seed of its own, so that random transforms which draw from the global generators
@@ -23,11 +23,11 @@ def fingerprint(dataset: Dataset[Any], num_rows: int) -> dict[str, str]:
 
     Args:
         dataset: Map-style.
-        num_rows: Its length.
 
     Returns:
         Eight hexadecimal digits for each index, which is text as in JSON.
     """
+    num_rows = len(cast(Sized, dataset))
     indices = sorted({i * (num_rows - 1) // max(1, NUM_ROWS - 1) for i in range(NUM_ROWS)})
     first, second = ({i: _read(dataset, i) for i in indices} for _ in range(2))
     return {str(i): f"{first[i]:08x}" for i in indices if first[i] == second[i]}

@@ -78,13 +78,14 @@ class Journal:
     @property
     def history(self) -> str:
         """Checksum of all records."""
-        return f"{zlib.crc32(json.dumps(self.records).encode()):08x}"
+        return f"{self._crc:08x}"
 
     @classmethod
     def in_memory(cls, records: list[Record]) -> "Journal":
         """A journal that holds ``records`` and writes nothing: for every rank but the first."""
         journal = cls()
-        journal.records = list(records)
+        for record in records:
+            journal.append(**record)
         return journal
 
     def _write(self, path: Path, line: bytes) -> None:

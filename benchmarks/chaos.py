@@ -7,7 +7,7 @@ journal cut at every byte, damaged checkpoints, a read-only folder, a clock that
 
 A kill takes the process, not the machine: that written data survives a power cut is not shown.
 
-python benchmarks/chaos.py                         # about 20 minutes of one core; Linux
+python benchmarks/chaos.py                         # half an hour of one core or more; Linux
 python benchmarks/chaos.py --kills 25 --every 20   # a quick try
 """
 

@@ -303,6 +303,7 @@ def test_tensorboard_shows_each_point_once_though_the_clock_jumped_back(run, mon
         (["--active.resume=true"], "needs --active.run_dir"),
         (["--active.resume=true", "--active.run_dir=nowhere"], "holds no run to resume"),
         (["--active.nonsense=1"], "nonsense"),
+        (["--active.resume=auto", "--active.run_dir"], "expected one argument"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(run, capsys, args, message):

@@ -11,29 +11,32 @@ from al_lightning.fingerprint import NUM_ROWS, fingerprint
 
 
 def test_some_rows_evenly_spaced_first_and_last_among_them():
-    indices = [int(index) for index in fingerprint(points(1000), 1000)]
+    indices = [int(index) for index in fingerprint(points(1000))]
     assert len(indices) == NUM_ROWS
     assert (indices[0], indices[-1]) == (0, 999)
     assert set(np.diff(indices)) <= {32, 33}
-    assert list(fingerprint(points(1), 1)) == ["0"]
-    assert len(fingerprint(points(5), 5)) == 5
+    assert list(fingerprint(points(1))) == ["0"]
+    assert len(fingerprint(points(5))) == 5
 
 
 def test_a_changed_row_shows_where_it_is():
     x, y = (part.clone() for part in points(1000).tensors)
-    before = fingerprint(TensorDataset(x, y), 1000)
-    assert fingerprint(TensorDataset(x, y), 1000) == before
+    before = fingerprint(TensorDataset(x, y))
+    assert fingerprint(TensorDataset(x, y)) == before
     y[999] = 1 - y[999]
-    after = fingerprint(TensorDataset(x, y), 1000)
+    after = fingerprint(TensorDataset(x, y))
     assert [index for index in before if before[index] != after[index]] == ["999"]
 
 
 def test_random_transforms_give_the_same_sums_and_are_left_alone():
     class Noisy:
+        def __len__(self):
+            return 40
+
         def __getitem__(self, index):
             return torch.rand(3), np.random.rand(2), index
 
-    class Counting:
+    class Counting(Noisy):
         calls = 0
 
         def __getitem__(self, index):
@@ -42,13 +45,13 @@ def test_random_transforms_give_the_same_sums_and_are_left_alone():
 
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    first = fingerprint(Noisy(), 40)
+    first = fingerprint(Noisy())
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(2)
-    assert fingerprint(Noisy(), 40) == first
+    assert fingerprint(Noisy()) == first
     assert len(set(first.values())) == NUM_ROWS
     # One that keeps a state of its own cannot be told by its rows; the others can.
-    assert list(fingerprint(Counting(), 40)) == ["0"]
+    assert list(fingerprint(Counting())) == ["0"]
 
 
 IMAGE = Image.new("L", (2, 2))
@@ -76,17 +79,17 @@ DARKER = Image.new("L", (2, 2), 9)
     ],
 )
 def test_items_of_every_kind_are_told_apart(one, other):
-    assert fingerprint([one], 1) == fingerprint([one], 1) != fingerprint([other], 1)
+    assert fingerprint([one]) == fingerprint([one]) != fingerprint([other])
 
 
 def test_addresses_in_memory_do_not_count():
     one, other = (np.array([f"{'some text'}{i}", i], dtype=object) for i in (1, 1))
     assert one[0] is not other[0]
-    assert fingerprint([one], 1) == fingerprint([other], 1)
+    assert fingerprint([one]) == fingerprint([other])
 
 
 def test_of_an_unknown_object_the_class_counts():
     class Label:
         pass
 
-    assert fingerprint([Label()], 1) == fingerprint([Label()], 1) != fingerprint([object()], 1)
+    assert fingerprint([Label()]) == fingerprint([Label()]) != fingerprint([object()])
