@@ -1,11 +1,11 @@
 """``LitSimpleCNN``: the tutorial's small CNN for 28 x 28 grey images, as a LightningModule.
 
-Shape suffixes: B batch rows, H W height and width, K posterior samples, C classes, D embedding
-dimensions, F features of the convolutions.
+Shape suffixes: B batch rows, H W height and width, K posterior samples, C classes or channels, D
+embedding dimensions, F features of the convolutions, C x H x W of them.
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import lightning as L
 import torch
@@ -74,6 +74,7 @@ class LitSimpleCNN(L.LightningModule):
         self.val_acc = MulticlassAccuracy(NUM_CLASSES, average="micro")
         self.test_acc = MulticlassAccuracy(NUM_CLASSES, average="micro")
         self._masks: tuple[Tensor, Tensor] | None = None
+        self._fc1_DCHW: Tensor | None = None
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def forward(self, x_B1HW: Tensor) -> Tensor:
@@ -83,14 +84,13 @@ class LitSimpleCNN(L.LightningModule):
 
     def embed(self, x_B1HW: Tensor) -> Tensor:
         """Activations (B, 128) of the last hidden layer, after its ReLU."""
-        return F.relu_(self.fc1(self.dropout1(self._features(x_B1HW))))
+        return F.relu_(self.fc1(self.dropout1(self._features(x_B1HW).flatten(1))))
 
     def _features(self, x_B1HW: Tensor) -> Tensor:
-        """What the convolutions see (B, 9216); no dropout before it."""
+        """What the convolutions see (B, 64, 12, 12); no dropout before it."""
         x = x_B1HW.contiguous(memory_format=torch.channels_last)
         x = F.relu_(self.conv1(x))
-        x = F.relu_(F.max_pool2d(self.conv2(x), 2))  # same values as ReLU first, a quarter the work
-        return x.flatten(1)
+        return F.relu_(F.max_pool2d(self.conv2(x), 2))  # as ReLU first, at a quarter of the work
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
@@ -128,11 +128,12 @@ class LitSimpleCNN(L.LightningModule):
             ``probs`` (B, 10), or (B, K, 10) with K = ``mc_samples`` > 1; ``uncertainty`` (B,), one
             minus the largest of the mean probabilities; ``embedding`` (B, 128), without dropout.
         """
-        features_BF = self._features(batch[0])
-        embedding_BD = F.relu_(self.fc1(features_BF))
+        features_BCHW = self._features(batch[0])
+        embedding_BD = F.relu_(self._plain_fc1(features_BCHW))
         if self.mc_samples == 1:
             probs = self.fc2(embedding_BD).float().softmax(-1)
         else:
+            features_BF = features_BCHW.flatten(1)
             logits = [
                 self.fc2(F.relu_(self.fc1(features_BF * mask_F)) * mask_D)
                 for mask_F, mask_D in zip(*(self._masks or self._draw_masks()), strict=True)
@@ -144,11 +145,28 @@ class LitSimpleCNN(L.LightningModule):
             "embedding": embedding_BD,
         }
 
+    def _plain_fc1(self, features_BCHW: Tensor) -> Tensor:
+        """``fc1`` without dropout, (B, D).
+
+        On a CPU as the convolution over the whole map that it is: the channels-last features need
+        no copy then, and oneDNN does it in half the time that torch's matrix product takes.
+        """
+        if features_BCHW.device.type != "cpu":
+            return cast(Tensor, self.fc1(features_BCHW.flatten(1)))
+        kept = self._fc1_DCHW if self._fc1_DCHW is not None and self.trainer.predicting else None
+        filters_DCHW = self._fc1_filters() if kept is None else kept
+        return F.conv2d(features_BCHW, filters_DCHW, self.fc1.bias).flatten(1)
+
+    def _fc1_filters(self) -> Tensor:
+        filters_DCHW = self.fc1.weight.view(-1, self.conv2.out_channels, 12, 12)
+        return filters_DCHW.contiguous(memory_format=torch.channels_last)
+
     def on_predict_start(self) -> None:
         self._masks = self._draw_masks() if self.mc_samples > 1 else None
+        self._fc1_DCHW = self._fc1_filters() if self.device.type == "cpu" else None
 
     def on_predict_end(self) -> None:
-        self._masks = None
+        self._masks = self._fc1_DCHW = None
 
     def _draw_masks(self) -> tuple[Tensor, Tensor]:
         """Dropout masks (K, F) and (K, D), the same for every row, batch and rank.

@@ -4,6 +4,7 @@ Shape suffix: N rows of the data set.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -125,4 +126,4 @@ class UnlabeledRows:
             bits = np.unpackbits(self._bits[first_byte : first_byte + self.BLOCK_BYTES])
             before = self._ends[block - 1] if block else 0
             rows[here] = 8 * first_byte + np.flatnonzero(bits)[wanted[here] - before]
-        return [int(row) for row in rows]
+        return cast(list[int], rows.tolist())

@@ -103,6 +103,21 @@ def test_mc_dropout_does_not_depend_on_the_batches(images, batch_size):
     assert model._masks is None
 
 
+def test_a_prediction_that_failed_leaves_no_weights_behind(images):
+    class Fails(L.Callback):
+        def on_predict_batch_end(self, *args):
+            raise KeyError
+
+    model = LitSimpleCNN()
+    loader = DataLoader(TensorDataset(images, torch.arange(6)), batch_size=2)
+    with quiet(), pytest.raises(KeyError):
+        L.Trainer(callbacks=[Fails()], **QUIET).predict(model, loader)
+    model.load_state_dict(LitSimpleCNN().state_dict())
+    with torch.inference_mode():
+        out = model.predict_step((images, None), 0)
+        torch.testing.assert_close(out["probs"], model(images).softmax(-1))
+
+
 def test_dropout_acts_in_training_alone(images):
     model = LitSimpleCNN(dropout=0.5)
     assert not torch.equal(model(images), model(images))
