@@ -15,14 +15,17 @@ from typing import Any
 Record = dict[str, Any]
 
 FOLLOWS = {
-    "start": ("fit",),
+    "start": ("fit", "query"),
     "fit": ("test",),
     "test": ("query", "end"),
-    "query": ("labels",),
+    "query": ("answers", "labels"),
+    "answers": ("answers", "undo", "labels"),
+    "undo": ("answers", "undo", "labels"),
     "labels": ("fit",),
     "end": (),
 }
-"""Which event may follow which; labels close a cycle."""
+"""Which event may follow which; a fit opens a cycle, labels close it. Cycle 0 has no fit: it asks
+for the first labels of a run that begins with none."""
 
 
 class Journal:
@@ -143,7 +146,7 @@ def _read(path: Path) -> tuple[list[Record], int, int]:
 def _may_follow(before: Record | None, record: Record) -> bool:
     if before is None:
         return bool(record["event"] == "start")
-    cycle = before.get("cycle", 0) + (before["event"] in ("start", "labels"))
+    cycle = before.get("cycle", 0) + (record["event"] == "fit")
     return record["event"] in FOLLOWS[before["event"]] and record["cycle"] == cycle
 
 

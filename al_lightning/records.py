@@ -14,6 +14,8 @@ class Query:
     """One a row, higher = label sooner; None for a strategy without scores."""
     predicted: list[int] | None = None
     """The model's likeliest class, one a row; None when the pool was not read."""
+    names: list[str] | None = None
+    """What a person knows each row by, such as a file's path; None for a data set without names."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ PACKAGE = Path(__file__).parent.parent / "al_lightning"
 LAYERS = [
     {"acquisition"},
     {"pool", "rows", "samplers", "journal", "records", "run_folder", "run_lock"}
-    | {"randomness", "ranks", "fingerprint"},
+    | {"randomness", "ranks", "fingerprint", "answers", "label_files", "label_studio"},
     {"strategies", "models", "datamodule", "trainers"},
-    {"mnist", "inference", "beginning", "continuation"},
+    {"mnist", "images", "inference", "beginning", "continuation", "oracle"},
     {"mc_dropout", "ensemble"},
     {"steps"},
     {"loop"},
-    {"monitor", "cli", "stopping"},
+    {"monitor", "cli", "stopping", "label"},
 ]
 
 
