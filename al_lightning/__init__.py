@@ -1,5 +1,6 @@
 """Active learning for PyTorch Lightning: keep your LightningModule, make your data active."""
 
+from al_lightning.answers import INVALID, SKIP
 from al_lightning.cli import ActiveCLI
 from al_lightning.datamodule import ActiveDataModule, DataSets
 from al_lightning.ensemble import Ensemble
@@ -7,7 +8,7 @@ from al_lightning.loop import DEFAULT_MONITORS, ActiveLearningLoop, Monitor
 from al_lightning.mc_dropout import MCDropout
 from al_lightning.mnist import ActiveMNISTDataModule
 from al_lightning.models import LitSimpleCNN
-from al_lightning.monitor import Console, Pictures, Tables, TensorBoard
+from al_lightning.monitor import Console, Exchange, Pictures, Tables, TensorBoard
 from al_lightning.records import CycleResult, Query
 from al_lightning.strategies import (
     STRATEGIES,
@@ -20,9 +21,11 @@ from al_lightning.strategies import (
     softrank,
 )
 
-DEFAULT_MONITORS.extend([Tables, TensorBoard, Pictures, Console])
+DEFAULT_MONITORS.extend([Tables, TensorBoard, Pictures, Exchange, Console])
 
 __all__ = [
+    "INVALID",
+    "SKIP",
     "STRATEGIES",
     "ActiveCLI",
     "ActiveDataModule",
@@ -31,6 +34,7 @@ __all__ = [
     "CycleResult",
     "DataSets",
     "Ensemble",
+    "Exchange",
     "LitSimpleCNN",
     "MCDropout",
     "Monitor",

@@ -113,6 +113,7 @@ class OpenQuery:
         journal: Of the run.
 
     Attributes:
+        record: The journal's record of the query.
         cycle: Of the query.
         indices: Data-set indices that were asked, most wanted first.
         classes: Names of the classes, where a label is a position in them; None when unknown.
@@ -131,6 +132,7 @@ class OpenQuery:
         asked = journal.find("query", last["cycle"])
         assert asked is not None
         self.journal = journal
+        self.record = asked
         self.cycle: int = asked["cycle"]
         self.indices: list[int] = asked["indices"]
         self.classes: list[str] | None = journal.records[0]["config"]["data"]["classes"]
@@ -181,7 +183,7 @@ class OpenQuery:
         Raises:
             ValueError: for a row that was not asked, or a label that is no class.
         """
-        self._check(answers, accept_unasked)
+        self.check(answers, accept_unasked=accept_unasked)
         self.journal.append(
             "answers",
             cycle=self.cycle,
@@ -212,8 +214,15 @@ class OpenQuery:
         )
         return [index for index, _ in last["answers"]]
 
-    def finish(self, *, by: str | None = None, how: str) -> Record:
+    def finish(
+        self, last: Mapping[int, Answer] | None = None, *, by: str | None = None, how: str
+    ) -> Record:
         """Closes the query with what was answered; the rest of it returns to the pool.
+
+        Args:
+            last: Answers that come with the closing, and hold whatever was answered before.
+            by: Who closes it.
+            how: Through what.
 
         Returns:
             The journal's record: ``indices`` and ``labels``, ``skipped``, ``invalid``, and
@@ -223,7 +232,9 @@ class OpenQuery:
             ValueError: while people differ on a row, or when the first query of a run that begins
                 without labels got none.
         """
-        rows = self.rows
+        last = last or {}
+        self.check(last)
+        rows = {index: row for index, row in self.rows.items() if index not in last}
         differing = [index for index, row in rows.items() if row.in_conflict]
         if differing:
             raise ValueError(
@@ -231,7 +242,7 @@ class OpenQuery:
                 f"which people differ: {differing[:5]}; settle them"
             )
         labeled = self._labeled
-        held = {index: row.answer for index, row in rows.items()}
+        held = {**{index: row.answer for index, row in rows.items()}, **last}
         labels = {i: answer for i, answer in held.items() if not isinstance(answer, Mark)}
         new = [index for index in labels if index not in labeled]
         if not labeled and not new:
@@ -239,18 +250,29 @@ class OpenQuery:
                 "at least one row must get a label before the model can train, found none; label "
                 "a row, or begin another run with other first rows"
             )
-        return self.journal.append(
-            "labels",
-            cycle=self.cycle,
-            indices=new,
-            labels=[labels[index] for index in new],
-            skipped=[index for index, answer in held.items() if answer is SKIP],
-            invalid=[index for index, answer in held.items() if answer is INVALID],
-            corrected=[[index, label] for index, label in labels.items() if index in labeled],
-            by=by or None,
-            at=now(),
+        return self.close(
+            {
+                "indices": new,
+                "labels": [labels[index] for index in new],
+                "skipped": [index for index, answer in held.items() if answer is SKIP],
+                "invalid": [index for index, answer in held.items() if answer is INVALID],
+                "corrected": [[i, label] for i, label in labels.items() if i in labeled],
+            },
+            by=by,
             how=how,
         )
+
+    def close(self, result: Record, *, by: str | None, how: str) -> Record:
+        """Closes the query with rows and labels as they stand in ``result``; see :meth:`finish`.
+
+        Args:
+            result: ``indices`` and ``labels``, where None is the data set's own; perhaps more.
+            by: Who closes it.
+            how: Through what.
+        """
+        nothing: Record = {"skipped": [], "invalid": [], "corrected": []}
+        fields = {**nothing, **result, "by": by or None, "at": now(), "how": how}
+        return self.journal.append("labels", cycle=self.cycle, **fields)
 
     @property
     def _labeled(self) -> set[int]:
@@ -262,7 +284,8 @@ class OpenQuery:
                 labeled = labeled.union(record["indices"]).difference(record["invalid"])
         return labeled
 
-    def _check(self, answers: Mapping[int, Answer], accept_unasked: bool) -> None:
+    def check(self, answers: Mapping[int, Answer], *, accept_unasked: bool = False) -> None:
+        """Raises as :meth:`answer` does, and changes nothing."""
         asked, labeled = set(self.indices), self._labeled
         strangers = [index for index in answers if index not in asked and index not in labeled]
         if strangers and not accept_unasked:

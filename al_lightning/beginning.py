@@ -42,6 +42,7 @@ def described(
         "data": {
             "rows": len(data.pool.labeled_N),
             "batch_size": data.batch_size,
+            "classes": data.classes,
             "fingerprint": fingerprint(data.sets.pool),
             **{
                 f"{name}_fingerprint": fingerprint(dataset)

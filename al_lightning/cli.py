@@ -30,7 +30,7 @@ RUN_DIR = "AL_LIGHTNING_RUN_DIR"
 """Environment variable that tells the processes of a run its folder."""
 
 FREE_ON_RESUME = {
-    "active": ("run_dir",),
+    "active": ("run_dir", "oracle", "accept_unasked"),
     "data": ("data_dir", "eval_batch_size", "num_workers"),
     "trainer": (
         "accelerator",
@@ -97,7 +97,8 @@ class ActiveCLI(LightningCLI):
         os.environ[RUN_DIR] = str(folder)
         try:
             with stopping(lambda: _how_to_go_on(folder)):
-                self.results = self._make_loop(folder).run()
+                loop = self._make_loop(folder)
+                self.results = self._run(loop)
         finally:
             del os.environ[RUN_DIR]
 
@@ -204,7 +205,8 @@ class ActiveCLI(LightningCLI):
         }
         try:
             if self._began:
-                loop = ActiveLearningLoop.resume(folder, **parts)
+                asking = {name: active[name] for name in ("oracle", "accept_unasked")}
+                loop = ActiveLearningLoop.resume(folder, **parts, **asking)
             else:
                 loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
             settings = self._began or self._settings()
@@ -214,6 +216,12 @@ class ActiveCLI(LightningCLI):
         if is_first_rank():
             write_whole(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
         return loop
+
+    def _run(self, loop: ActiveLearningLoop) -> list[CycleResult]:
+        results = loop.run()
+        if not loop.finished and is_first_rank():
+            print(f"  then go on with: {_go_on(loop.run_dir)}", flush=True)
+        return results
 
     def _exit(self, error: Exception) -> None:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
@@ -266,5 +274,9 @@ def _resumed(given: Sequence[str]) -> tuple[str | None, str | None]:
 def _how_to_go_on(folder: Path) -> str:
     if not read_records(folder / JOURNAL):
         return "the run had not begun"
+    return f"finished steps are kept, go on with: {_go_on(folder)}"
+
+
+def _go_on(folder: Path | None) -> str:
     again = ["python", sys.argv[0], "--active.run_dir", str(folder), "--active.resume", "true"]
-    return f"finished steps are kept, go on with: {shlex.join(again)}"
+    return shlex.join(again)

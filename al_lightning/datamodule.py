@@ -1,6 +1,6 @@
 """``ActiveDataModule``: trains on the labeled rows of a data set, predicts on the rest."""
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, cast
 
@@ -11,8 +11,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from al_lightning.acquisition import typiclust
 from al_lightning.pool import Pool
-from al_lightning.randomness import generator
-from al_lightning.rows import ListedRows, RowIndex, RowView, collate, read_label, replace_label
+from al_lightning.randomness import generator, seeded
+from al_lightning.rows import (
+    ListedRows,
+    RowIndex,
+    RowView,
+    collate,
+    holds_label,
+    read_label,
+    replace_label,
+)
 from al_lightning.samplers import BatchShards, EpochShuffle
 
 
@@ -40,6 +48,7 @@ class ActiveDataModule(L.LightningDataModule):
         test_set: Test data.
         initial_labeled_size: Rows labeled from the start, drawn by ``seed``.
         initial_indices: Or exactly these.
+        initial_labels: Or the rows whose labels are known, by data-set index, with their labels.
         initial_sampling: ``"random"`` shuffles all rows and takes the first; ``"balanced"`` takes
             equally many of each class, a remainder going to the first classes; ``"typiclust"``
             takes typical rows of ``initial_embeddings``, whatever their labels.
@@ -55,10 +64,24 @@ class ActiveDataModule(L.LightningDataModule):
             dict (default ``"label"``). Read for balanced sampling and for the query tables, written
             when labels are given to :meth:`label`.
         collate_fn: Makes a batch of a list of items; torch's default when not given.
+        classes: Names of the classes, for people who label; a label is then a position in them.
+            ``train_set.classes`` when not given.
+
+    A data set without labels has items that are inputs alone: tensors, not tuples or dicts. Rows
+    drawn for it by ``initial_labeled_size`` are not labeled yet; see :attr:`first_indices`.
+
+    A data set may have more attributes: ``paths``, a name for each row; ``picture(index)``, a PIL
+    image of the row for a person to see; ``unreadable()``, rows that cannot be read, by data-set
+    index, with the reason; ``holds_labels``, or its first item is looked at.
 
     Raises:
         TypeError: for a data set without length or indexing.
         ValueError: for sizes or indices that do not fit the data.
+
+    Attributes:
+        given_labels: Labels that came by hand, by data-set index.
+        first_indices: Rows whose labels must be asked for before there is anything to train on, for
+            a data set without labels; else none.
 
     >>> import torch
     >>> from torch.utils.data import TensorDataset
@@ -78,6 +101,7 @@ class ActiveDataModule(L.LightningDataModule):
         test_set: Dataset[Any] | None = None,
         initial_labeled_size: int | None = None,
         initial_indices: Sequence[int] | Tensor | None = None,
+        initial_labels: Mapping[int, Any] | None = None,
         initial_sampling: Literal["random", "balanced", "typiclust"] = "random",
         initial_embeddings: Tensor | None = None,
         val_size: int = 0,
@@ -87,12 +111,18 @@ class ActiveDataModule(L.LightningDataModule):
         seed: int = 42,
         label_key: int | str | None = None,
         collate_fn: Callable[[list[Any]], Any] | None = None,
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if (initial_labeled_size is None) == (initial_indices is None):
+        beginnings = {
+            "initial_labeled_size": initial_labeled_size,
+            "initial_indices": initial_indices,
+            "initial_labels": initial_labels,
+        }
+        given = [name for name, value in beginnings.items() if value is not None]
+        if len(given) != 1:
             raise ValueError(
-                "give either initial_labeled_size or initial_indices, "
-                f"got {'neither' if initial_indices is None else 'both'}"
+                f"give one of {', '.join(beginnings)}, got {' and '.join(given) or 'none'}"
             )
         if initial_sampling not in ("random", "balanced", "typiclust"):
             raise ValueError(
@@ -118,6 +148,7 @@ class ActiveDataModule(L.LightningDataModule):
             raise ValueError(f"give either val_set or val_size, got both, val_size={val_size}")
         self.initial_labeled_size = initial_labeled_size
         self.initial_indices = None if initial_indices is None else as_indices(initial_indices)
+        self.initial_labels = dict(initial_labels or {})
         self.initial_sampling = initial_sampling
         self.initial_embeddings = initial_embeddings
         self.val_size = val_size
@@ -128,6 +159,9 @@ class ActiveDataModule(L.LightningDataModule):
         self.label_key = label_key
         self.collate_fn = collate_fn or collate
         self.given_labels: dict[int, Any] = {}
+        self.first_indices: list[int] = []
+        self._classes = classes
+        self._holds_labels = True
         self._sets: DataSets | None = None
         self._pool: Pool | None = None
         self._candidates: Sequence[int] | None = None
@@ -167,25 +201,39 @@ class ActiveDataModule(L.LightningDataModule):
             raise
 
     def _split(self, num_rows: int) -> Pool:
-        wanted = (self.initial_labeled_size or len(self.initial_indices or [])) + self.val_size
-        if wanted > num_rows:
+        known = self.initial_indices if self.initial_indices is not None else [*self.initial_labels]
+        num_initial = len(known) if self.initial_labeled_size is None else self.initial_labeled_size
+        if num_initial == 0:
+            raise ValueError("at least one row must be labeled at the start, got none")
+        if num_initial + self.val_size > num_rows:
             raise ValueError(
-                f"initial_labeled_size and val_size must fit the data set, got {wanted} rows of "
-                f"{num_rows} in all"
+                "initial_labeled_size and val_size must fit the data set, got "
+                f"{num_initial + self.val_size} rows of {num_rows} in all"
+            )
+        without_labels = not self._look_for_labels()
+        if without_labels and (self.val_size or self.initial_sampling == "balanced"):
+            raise ValueError(
+                'val_size and initial_sampling="balanced" need a data set that holds labels, and '
+                "this one's items are inputs alone; give val_set, or label rows of each class first"
             )
         # The legacy generator on purpose: its shuffle is what `np.random.seed(42)` gives in the
         # tutorial, so the same seed means the same first thousand rows.
         shuffled = np.random.RandomState(self.seed).permutation(num_rows)
-        if self.initial_indices is not None:
-            initial = self.initial_indices
+        if known:
+            initial = known
         elif self.initial_sampling == "balanced":
-            initial = self._balanced(shuffled, cast(int, self.initial_labeled_size))
+            initial = self._balanced(shuffled, num_initial)
         elif self.initial_embeddings is not None:
             initial = self._typical(num_rows, self.initial_embeddings)
         else:
-            initial = shuffled[: self.initial_labeled_size].tolist()
+            initial = shuffled[:num_initial].tolist()
+        if without_labels and not self.initial_labels:
+            self.first_indices = initial
+            return Pool(num_rows, [])
         held_out = shuffled[~np.isin(shuffled, initial)][: self.val_size] if self.val_size else ()
-        return Pool(num_rows, initial, [int(i) for i in held_out])
+        pool = Pool(num_rows, initial, [int(i) for i in held_out])
+        self.given_labels.update(self.initial_labels)
+        return pool
 
     def _typical(self, num_rows: int, embeddings_ND: Tensor) -> list[int]:
         if len(embeddings_ND) != num_rows:
@@ -225,6 +273,37 @@ class ActiveDataModule(L.LightningDataModule):
         self._require_setup()
         return cast(Pool, self._pool)
 
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, by label; None when nobody gave them."""
+        classes = self._classes or getattr(self.sets.train, "classes", None)
+        return None if classes is None else [str(name) for name in classes]
+
+    @property
+    def holds_labels(self) -> bool:
+        """Whether the data set has labels to reveal; else its items are inputs alone."""
+        self._require_setup()
+        return self._holds_labels
+
+    def _look_for_labels(self) -> bool:
+        rows: Any = cast(DataSets, self._sets).train
+        said: bool | None = getattr(rows, "holds_labels", None)  # where the first row may be broken
+        if said is None:
+            with seeded(self.seed, "look"):  # a transform may draw
+                said = holds_label(rows[0])
+        self._holds_labels = said
+        return said
+
+    def names_of(self, indices: Sequence[int]) -> list[str] | None:
+        """What a person knows rows by; None for a data set without ``paths``."""
+        paths = getattr(self.sets.pool, "paths", None)
+        return None if paths is None else [str(paths[index]) for index in indices]
+
+    def unreadable(self) -> dict[int, str]:
+        """Rows that cannot be read, with the reason; the data set looks, where it can."""
+        look = getattr(self.sets.pool, "unreadable", None)
+        return {} if look is None else dict(look())
+
     def _require_setup(self) -> None:
         if self._pool is None:
             raise RuntimeError(
@@ -240,7 +319,7 @@ class ActiveDataModule(L.LightningDataModule):
 
     @property
     def unlabeled_indices(self) -> Tensor:
-        """Data-set indices of the rows that may be asked for, ascending, int64."""
+        """Data-set indices of the pool, ascending, int64."""
         return self.pool.unlabeled_indices
 
     @property
@@ -250,7 +329,7 @@ class ActiveDataModule(L.LightningDataModule):
 
     @property
     def num_unlabeled(self) -> int:
-        """Rows that may be asked for."""
+        """Rows of the pool."""
         return self.pool.num_unlabeled
 
     @property
@@ -277,6 +356,32 @@ class ActiveDataModule(L.LightningDataModule):
         if values is not None:
             self.given_labels.update(zip(rows, values, strict=True))
 
+    def skip(self, indices: Sequence[int] | Tensor) -> None:
+        """Rows that stay in the pool and are not to be asked for; ValueError as :meth:`label`."""
+        self.pool.skip(as_indices(indices))
+
+    def mark_invalid(self, indices: Sequence[int] | Tensor) -> None:
+        """Takes rows out of the data for good, labeled or not.
+
+        Raises:
+            ValueError: when an index is out of range or held out; nothing has changed then.
+        """
+        rows = as_indices(indices)
+        self.pool.mark_invalid(rows)
+        for row in rows:
+            self.given_labels.pop(row, None)
+
+    def correct(self, labels: Mapping[int, Any]) -> None:
+        """Replaces the labels of rows that are labeled.
+
+        Raises:
+            ValueError: when a row is not; nothing has changed then.
+        """
+        strangers = [index for index in labels if not self.pool.labeled_N[index]]
+        if strangers:
+            raise ValueError(f"only a label that is there can be corrected, found {strangers[:5]}")
+        self.given_labels.update(labels)
+
     def check_labels(
         self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
     ) -> tuple[list[int], list[Any] | None]:
@@ -284,6 +389,11 @@ class ActiveDataModule(L.LightningDataModule):
         rows = as_indices(indices)
         self.pool.check(rows)
         if labels is None:
+            if rows and not self.holds_labels:
+                raise ValueError(
+                    "this data set's items are inputs alone, so a label must be given for each "
+                    f"index, got none for {len(rows)}"
+                )
             return rows, None
         values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
         if len(values) != len(rows):
@@ -345,9 +455,10 @@ class ActiveDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """The unlabeled rows in ascending order, under evaluation transforms.
 
-        Inside :meth:`candidates`, only those. With several processes, this one's share of batches.
+        Without those that were skipped. Inside :meth:`candidates`, only those. With several
+        processes, this one's share of batches.
         """
-        rows: RowIndex = self.pool.unlabeled_rows()
+        rows: RowIndex = self.pool.askable_rows()
         if self._candidates is not None:
             rows = ListedRows(self._candidates)
         view = RowView(self.sets.pool, rows)
@@ -410,6 +521,8 @@ class ActiveDataModule(L.LightningDataModule):
             "num_rows": len(self.pool.labeled_N),
             "labeled_indices": self.labeled_indices,
             "held_out": sorted(self.pool.held_out),
+            "invalid": sorted(self.pool.invalid),
+            "skipped": sorted(self.pool.skipped),
             "given_labels": dict(self.given_labels),
             "seed": self.seed,
         }
@@ -428,7 +541,10 @@ class ActiveDataModule(L.LightningDataModule):
                 f"{num_rows}; load it beside the data it was made with"
             )
         labeled = state_dict["labeled_indices"].tolist()
-        self._pool = Pool(num_rows, labeled, state_dict["held_out"])
+        pool = Pool(num_rows, labeled, state_dict["held_out"])
+        pool.mark_invalid(state_dict["invalid"])
+        pool.skip(state_dict["skipped"])
+        self._pool = pool
         self.given_labels = dict(state_dict["given_labels"])
         self.seed = state_dict["seed"]
 

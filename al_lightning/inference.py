@@ -96,7 +96,8 @@ def read_pool(
             a tuple batch, or with a dict batch as it is.
         data: Serves the rows.
         strategy: Says what to keep.
-        candidates: Data-set indices to choose from, ascending; the whole pool when not given.
+        candidates: Data-set indices to choose from, ascending; the whole pool but for skipped rows
+            when not given.
         labeled: Rows that stand for the labeled ones where the strategy needs their embeddings;
             all of them when not given.
         embedding_layer: A layer of ``model``, the input of which is the embedding, in the stead of
@@ -121,7 +122,7 @@ def read_pool(
         finally:
             collect.unhook()
             trainer.callbacks.remove(collect)  # type: ignore[attr-defined]
-        wanted = data.unlabeled_indices if rows is None else torch.as_tensor(rows).msort()
+        wanted = data.pool.askable_indices if rows is None else torch.as_tensor(rows).msort()
         return collect.gathered(trainer, wanted)
 
     pool = read(candidates, strategy)

@@ -5,24 +5,29 @@ One cycle is three ordinary Trainer calls and a choice::
     fit on the labeled rows -> test -> predict the pool -> select -> (labels come) -> next cycle
 
 The journal is the state: a step that it holds is not done again, whether in this process or in one
-that resumed after a crash.
+that resumed after a crash. While labels are awaited others may write to it: a page on which people
+label, say.
 """
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from al_lightning.answers import Answer, Mark, OpenQuery
 from al_lightning.beginning import check_same_beginning, described
 from al_lightning.continuation import check_root, forget_preemption
-from al_lightning.datamodule import ActiveDataModule
+from al_lightning.datamodule import ActiveDataModule, as_indices
 from al_lightning.journal import Journal, Record, read_records
-from al_lightning.ranks import is_first_rank
+from al_lightning.label_files import check_classes
+from al_lightning.oracle import Batch, Oracle, from_files, from_function
+from al_lightning.ranks import from_first_rank, is_first_rank
 from al_lightning.records import CycleResult, Query
 from al_lightning.run_folder import (
     INITIAL_WEIGHTS,
@@ -30,6 +35,7 @@ from al_lightning.run_folder import (
     check_vacant,
     checksum,
     load_state,
+    query_folder,
     save_state,
     sync,
 )
@@ -51,6 +57,9 @@ class Monitor:
 
     def on_cycle(self, loop: "ActiveLearningLoop", result: CycleResult) -> None:
         """A cycle was fitted, tested and, but for the last, asked."""
+
+    def on_wait(self, loop: "ActiveLearningLoop", query: Query) -> None:
+        """Labels of ``query`` are to come later, and the run stops until then."""
 
     def on_labels(self, loop: "ActiveLearningLoop", result: CycleResult) -> None:
         """The labels of ``result.query`` arrived."""
@@ -86,6 +95,10 @@ class ActiveLearningLoop:
         embedding_layer: Name of a layer of the model, the input of which is the embedding; for a
             model whose ``predict_step`` returns none.
         target: A metric's name and value; the run ends once the metric reaches it from below.
+        oracle: Who labels in :meth:`run`: ``"dataset"`` reveals the data set's own labels;
+            ``"files"`` are people, who fill in files of the run folder or label on a page, and the
+            run stops until they have; or a function, see :data:`~al_lightning.oracle.Oracle`.
+        accept_unasked: Takes answers of files and functions to rows that were not asked, too.
         monitors: What watches; the run folder's tables, pictures and TensorBoard when not given.
 
     Raises:
@@ -109,6 +122,8 @@ class ActiveLearningLoop:
         mc_samples: int | None = None,
         embedding_layer: str | None = None,
         target: tuple[str, float] | None = None,
+        oracle: Literal["dataset", "files"] | Oracle = "dataset",
+        accept_unasked: bool = False,
         monitors: Sequence[Monitor] | None = None,
     ) -> None:
         for name, value in (
@@ -141,7 +156,11 @@ class ActiveLearningLoop:
         self.mc_samples = mc_samples
         self.embedding_layer = embedding_layer
         self.target = target
+        self.oracle = oracle
+        self.accept_unasked = accept_unasked
         self.monitors = monitors
+        if not (callable(oracle) or oracle in ("dataset", "files")):
+            raise ValueError(f'oracle must be "dataset", "files" or a function, got {oracle!r}')
         self._steps = Steps(
             model,
             data,
@@ -155,6 +174,7 @@ class ActiveLearningLoop:
         )
         self._journal = Journal()
         self._watching: list[Monitor] | None = None
+        self._waits = False
         if self.run_dir is not None and is_first_rank():
             check_vacant(self.run_dir)
         active = {
@@ -215,7 +235,7 @@ class ActiveLearningLoop:
             loop._steps.begin_from(weights)
             data.load_state_dict(_split_of(start))
             for record in loop._journal.of("labels"):
-                data.label(record["indices"], record["labels"])
+                loop._take(record)
             if fits := loop._journal.of("fit"):
                 loop._steps.take_fit(fits[-1], folder / f"cycle_{fits[-1]['cycle']}")
         except ValueError:
@@ -228,25 +248,40 @@ class ActiveLearningLoop:
     # ---- the machine -----------------------------------------------------------------------------
 
     def run(self) -> list[CycleResult]:
-        """Asks and tells, with the data set's own labels, until the run is over.
+        """Asks and labels until the run is over, or until labels are to come later.
+
+        Then the query waits in the run folder, which is free for others until this is called again,
+        here or after :meth:`resume`: on a page or in files people answer, and the run goes on.
 
         Returns:
             One record a cycle.
+
+        Raises:
+            ValueError: when the oracle is the data set, which holds no labels.
         """
+        if self.oracle == "dataset" and not self.data.holds_labels:
+            raise ValueError(
+                "run needs somebody who labels, and this data set's items are inputs alone; give "
+                'oracle="files", or a function, or call ask() and tell() by hand'
+            )
         while (query := self.ask()) is not None:
-            self.tell(query.indices)
+            if not self._label(query):
+                self._wait(query)
+                break
         return self.results
 
     def ask(self) -> Query | None:
         """Fits, tests, predicts and selects; gives the query to label.
 
-        Called again before :meth:`tell` it gives the same query.
+        Called again before its labels came it gives the same query. With nothing labeled yet it
+        gives the first rows to label, cycle 0.
 
         Returns:
             The query, or None when the run is over: after ``num_cycles`` fits, at ``target``, or
-            when the pool is empty.
+            when nothing is left to ask.
         """
         self.prepare()
+        self._catch_up()
         cycle = self._cycle
         if not self.finished and self._journal.find("query", cycle) is None:
             with quiet(validates=self.data.has_validation):
@@ -257,32 +292,92 @@ class ActiveLearningLoop:
         return self.results[-1].query
 
     def tell(
-        self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
+        self,
+        indices: Sequence[int] | Tensor,
+        labels: Sequence[Any] | Tensor | None = None,
+        *,
+        by: str | None = None,
     ) -> None:
-        """Labels rows of the query; the next :meth:`ask` trains on them.
+        """Labels rows of the query and closes it; the next :meth:`ask` trains on them.
 
         Args:
-            indices: Data-set indices, all or some of the query's; what is left out returns to the
-                pool.
-            labels: One for each index, in plain values. None takes the data set's own.
+            indices: Data-set indices, all or some of the query's; what is left out, and has no
+                answer from before, returns to the pool.
+            labels: One for each index, in plain values, ``SKIP`` or ``INVALID``. None takes the
+                data set's own.
+            by: Who labeled.
 
         Raises:
             ValueError: when nothing was asked, an index was not asked for or repeats, or the labels
                 are of another count; nothing has changed then.
         """
-        record = self._journal.find("query", self._cycle)
-        if record is None:
-            raise ValueError("tell needs a query to answer, got none open; call ask() first")
-        rows, values = self.data.check_labels(indices, labels)
-        strangers = sorted(set(rows).difference(record["indices"]))
+        query = self._open_query("tell")
+        rows = as_indices(indices)
+        strangers = sorted(set(rows).difference(query.indices))
         if strangers or not rows:
             raise ValueError(
                 "tell takes data-set indices of the open query, got "
                 + (f"{strangers[:5]} that were not asked for" if strangers else "none")
             )
-        self._journal.append("labels", cycle=record["cycle"], indices=rows, labels=values)
-        self.data.label(rows, values)
-        self._notify("on_labels", self.results[-1])
+        marks: dict[int, Answer] = {}
+        if labels is not None and len(labels) == len(rows):
+            pairs = list(zip(rows, labels, strict=True))
+            marks = {row: label for row, label in pairs if isinstance(label, Mark)}
+            labels = [label for _, label in pairs if not isinstance(label, Mark)]
+        self.data.pool.check(rows)
+        rows, values = self.data.check_labels([row for row in rows if row not in marks], labels)
+        if values is None and not query.rows:
+            self._close(query.close({"indices": rows, "labels": None}, by=by, how="tell"))
+            return
+        answers = self.data.labels_of(rows) if values is None else values
+        last = {**dict(zip(rows, answers, strict=True)), **marks}
+        self._close(query.finish(last, by=by, how="tell"))
+
+    def answer(
+        self,
+        answers: Mapping[int, Answer],
+        *,
+        by: str | None = None,
+        settles: bool = False,
+        accept_unasked: bool = False,
+    ) -> None:
+        """Keeps some answers to the query, which stays open; :meth:`finish` closes it.
+
+        Args:
+            answers: By data-set index: a label in plain values, ``SKIP`` (stays in the pool and is
+                not asked again) or ``INVALID`` (leaves the pool). A label for a row of an earlier
+                query corrects it.
+            by: Who answered. Two people may answer the same rows; where they differ somebody has to
+                settle it.
+            settles: These hold, whatever others answered.
+            accept_unasked: Takes answers to rows of the pool that were not asked.
+
+        Raises:
+            ValueError: when nothing was asked, a row was not asked for, or a label is no class;
+                nothing has changed then.
+        """
+        self._open_query("answer").answer(
+            answers, by=by, how="api", settles=settles, accept_unasked=accept_unasked
+        )
+
+    def undo(self, *, by: str | None = None) -> list[int]:
+        """Takes the last answer to the query back: of that person, or with None of anybody.
+
+        Returns:
+            Data-set indices of its rows.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        return self._open_query("undo").undo(by=by, how="api")
+
+    def finish(self, *, by: str | None = None) -> None:
+        """Closes the query with what was answered; rows without an answer return to the pool.
+
+        Raises:
+            ValueError: while people differ on a row, or when nothing at all is labeled.
+        """
+        self._close(self._open_query("finish").finish(by=by, how="api"))
 
     @property
     def finished(self) -> bool:
@@ -290,15 +385,108 @@ class ActiveLearningLoop:
         return bool(self._journal.of("end"))
 
     @property
+    def records(self) -> Sequence[Record]:
+        """The journal, oldest first: to be read, not changed."""
+        return tuple(self._journal.records)
+
+    @property
     def results(self) -> list[CycleResult]:
-        """One record for each cycle that was fitted, tested and, but for the last, asked."""
+        """One record for each cycle that was fitted, tested and, but for the last, asked.
+
+        In a run that began without labels the first is cycle 0, which asked alone.
+        """
         done = self._journal.of("query") + self._journal.of("end")
         return [self._result(record["cycle"]) for record in done]
 
     @property
     def _cycle(self) -> int:
-        """The cycle in hand, from 1: it lasts until its labels are told."""
-        return 1 + len(self._journal.of("labels"))
+        """The cycle in hand, from 1: it lasts until its labels came; 0 with nothing labeled yet."""
+        last = self._journal.records[-1]
+        if last["event"] == "start":
+            return 1 if self.data.num_labeled else 0
+        cycle: int = last["cycle"] + (last["event"] == "labels")
+        return cycle
+
+    # ---- labels ----------------------------------------------------------------------------------
+
+    def _check_files(self) -> None:
+        """Looks whether people can be asked to label, before there is anything to label."""
+        if self.run_dir is None:
+            raise ValueError('oracle="files" needs a run_dir, where the files are; name one')
+        if self.data.classes is None:
+            raise ValueError(
+                'oracle="files" needs the names of the classes, and the data module has none; give '
+                'it classes=["cat", "dog"]'
+            )
+        check_classes(self.data.classes)
+
+    def _label(self, query: Query) -> bool:
+        """Whether the oracle labeled the whole query; what it answered is kept in any case."""
+        if self.oracle == "dataset":
+            self.tell(query.indices, by="data set")
+            return True
+        waiting = self._open_query("run")
+        batches = from_first_rank(lambda: self._collected(query, waiting))
+        for batch in batches:
+            waiting.check(batch.answers, accept_unasked=self.accept_unasked)
+        for batch in batches:
+            waiting.answer(
+                batch.answers,
+                by=batch.by,
+                how=batch.how,
+                source=batch.source,
+                accept_unasked=self.accept_unasked,
+            )
+        if waiting.open_indices:
+            return False
+        self._close(waiting.finish(how="run"))
+        return True
+
+    def _collected(self, query: Query, waiting: OpenQuery) -> list[Batch]:
+        if self.oracle == "files":
+            assert self.run_dir is not None
+            return from_files(query_folder(self.run_dir, query.cycle), waiting)
+        assert callable(self.oracle)
+        return from_function(self.oracle, query)
+
+    def _wait(self, query: Query) -> None:
+        """Lets others write to the run folder until labels are there."""
+        self._notify("on_wait", query)
+        self._waits = True
+        if self.run_dir is not None:
+            unlock(self.run_dir)
+
+    def _catch_up(self) -> None:
+        """Takes the run folder back, with what others have answered meanwhile."""
+        if not self._waits or self.run_dir is None:
+            return
+        known = len(self._journal.records)
+        path = self.run_dir / JOURNAL
+        first = is_first_rank()
+        self._journal = self._open_journal() if first else Journal.in_memory(read_records(path))
+        self._waits = False
+        for record in self._journal.records[known:]:
+            if record["event"] == "labels":
+                self._take(record)
+                self._notify("on_labels", self._result(record["cycle"]))
+
+    def _open_query(self, what: str) -> OpenQuery:
+        self._catch_up()
+        try:
+            return OpenQuery(self._journal)
+        except ValueError as error:
+            raise ValueError(f"{what} needs an open query; call ask() first") from error
+
+    def _close(self, record: Record) -> None:
+        self._take(record)
+        self._notify("on_labels", self._result(record["cycle"]))
+
+    def _take(self, record: Record) -> None:
+        """Brings the split to what labels in the journal say."""
+        self.data.label(record["indices"], record["labels"])
+        self.data.skip(record["skipped"])
+        self.data.mark_invalid(record["invalid"])
+        self.data.correct(dict(record["corrected"]))
 
     # ---- the start -------------------------------------------------------------------------------
 
@@ -314,7 +502,11 @@ class ActiveLearningLoop:
         """
         if self._watching is not None:
             return
-        if self.strategy.needs and self.data.num_unlabeled and not self.finished:
+        if self.oracle == "files":
+            self._check_files()
+        if not self._journal.records:
+            self._leave_out_unreadable()
+        if self.strategy.needs and self.data.pool.num_askable and not self.finished:
             with quiet():
                 self._steps.try_asking(self._trial_trainer())
         if not self._journal.records:
@@ -323,6 +515,17 @@ class ActiveLearningLoop:
         watching = [make() for make in makers] if self.monitors is None else self.monitors
         self._watching = list(watching) if is_first_rank() else []
         self._notify("on_start")
+
+    def _leave_out_unreadable(self) -> None:
+        broken = self.data.unreadable()
+        if not broken:
+            return
+        self.data.mark_invalid(list(broken))
+        shown = list(broken)[:5]
+        names = self.data.names_of(shown) or [f"row {index}" for index in shown]
+        named = "; ".join(f"{n}: {broken[i]}" for n, i in zip(names, shown, strict=True))
+        more = f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
+        rank_zero_warn(f"{len(broken)} rows cannot be read and are left out: {named}{more}")
 
     def _begin(self, settings: dict[str, Any] | None) -> None:
         """Writes the first record; it comes last, so a folder with a journal is complete."""
@@ -367,6 +570,9 @@ class ActiveLearningLoop:
     # ---- one cycle -------------------------------------------------------------------------------
 
     def _run_cycle(self, cycle: int) -> None:
+        if cycle == 0:
+            self._ask_first_labels()
+            return
         folder = None if self.run_dir is None else self.run_dir / f"cycle_{cycle}"
         trainer, steps, history = self._cycle_trainer(folder), self._steps, self._journal.history
 
@@ -389,6 +595,12 @@ class ActiveLearningLoop:
         self._journal.append("end", cycle=cycle, reason=reason)
         if self.run_dir is not None:
             unlock(self.run_dir)
+
+    def _ask_first_labels(self) -> None:
+        rows = [i for i in self.data.first_indices if i not in self.data.pool.invalid]
+        nothing: Record = {"scores": None, "predicted": None, "seconds": {}}
+        names = self.data.names_of(rows)
+        self._journal.append("query", cycle=0, indices=rows, names=names, **nothing)
 
     def _cycle_trainer(self, folder: Path | None) -> L.Trainer:
         # With few labels an epoch has fewer batches than the 50 Lightning waits before it logs.
@@ -424,20 +636,24 @@ class ActiveLearningLoop:
                 return "target"
         if cycle >= self.num_cycles:
             return "num_cycles"
-        return "pool is empty" if self.data.num_unlabeled == 0 else None
+        return "pool is empty" if self.data.pool.num_askable == 0 else None
 
     def _result(self, cycle: int) -> CycleResult:
-        fit, test = self._journal.find("fit", cycle), self._journal.find("test", cycle)
-        assert fit is not None
-        assert test is not None
+        nothing: Record = {"num_labeled": 0, "metrics": {}, "seconds": {}}
+        fit = self._journal.find("fit", cycle) or nothing
+        test = self._journal.find("test", cycle) or nothing
         asked = self._journal.find("query", cycle)
-        query = asked and Query(cycle, asked["indices"], asked["scores"], asked["predicted"])
+        seconds = {**fit["seconds"], **test["seconds"], **(asked["seconds"] if asked else {})}
+        query = None
+        if asked is not None:
+            columns = {n: asked[n] for n in ("indices", "scores", "predicted", "names")}
+            query = Query(cycle, **columns)
         return CycleResult(
             cycle=cycle,
             num_labeled=fit["num_labeled"],
             metrics={**fit["metrics"], **test["metrics"]},
-            seconds={**fit["seconds"], **test["seconds"], **(asked["seconds"] if asked else {})},
-            query=query or None,
+            seconds=seconds,
+            query=query,
         )
 
 

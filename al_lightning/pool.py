@@ -14,7 +14,8 @@ from torch import Tensor
 class Pool:
     """Which of ``num_rows`` rows are labeled.
 
-    Rows in ``held_out`` (validation) belong to neither side and never change.
+    Rows in ``held_out`` (validation) belong to neither side and never change. Nor do rows marked
+    invalid belong to a side. Skipped rows are unlabeled and not to be asked for.
 
     Args:
         num_rows: Rows in the data set.
@@ -22,7 +23,7 @@ class Pool:
         held_out: Data-set indices kept out of the pool for good.
 
     Raises:
-        ValueError: as :meth:`label`; also when no row is labeled at the start.
+        ValueError: as :meth:`label`.
     """
 
     def __init__(
@@ -30,15 +31,20 @@ class Pool:
     ) -> None:
         self.labeled_N = torch.zeros(num_rows, dtype=torch.bool)
         self.held_out = frozenset(held_out)
+        self.invalid: set[int] = set()
+        self.skipped: set[int] = set()
         self.num_labeled = 0
-        if len(initial_indices) == 0:
-            raise ValueError("at least one row must be labeled at the start, got none")
         self.label(initial_indices)
 
     @property
     def num_unlabeled(self) -> int:
+        """Rows of the pool, skipped ones too."""
+        return len(self.labeled_N) - self.num_labeled - len(self.held_out) - len(self.invalid)
+
+    @property
+    def num_askable(self) -> int:
         """Rows that may still be asked for."""
-        return len(self.labeled_N) - self.num_labeled - len(self.held_out)
+        return self.num_unlabeled - len(self.skipped)
 
     @property
     def labeled_indices(self) -> Tensor:
@@ -50,15 +56,14 @@ class Pool:
         """Data-set indices of the pool, ascending, int64."""
         return torch.from_numpy(np.flatnonzero(self._unlabeled_N()))
 
+    @property
+    def askable_indices(self) -> Tensor:
+        """Data-set indices of the pool less the skipped rows, ascending, int64."""
+        return torch.from_numpy(np.flatnonzero(self._askable_N()))
+
     def check(self, indices: Sequence[int]) -> None:
         """Raises ValueError unless each of ``indices`` is in the pool and named once."""
-        num_rows = len(self.labeled_N)
-        outside = [i for i in indices if not 0 <= i < num_rows]
-        if outside:
-            raise ValueError(
-                f"indices must be data-set indices in 0..{num_rows - 1}, found {len(outside)} "
-                f"outside: {outside[:5]}; pool positions are not data-set indices"
-            )
+        self._check_rows(indices)
         if len(set(indices)) < len(indices):
             counts = np.unique(np.asarray(indices), return_counts=True)
             repeated = counts[0][counts[1] > 1].tolist()
@@ -73,24 +78,61 @@ class Pool:
             raise ValueError(
                 f"indices must not be held out for validation, found {sorted(kept)[:5]}"
             )
+        broken = self.invalid.intersection(indices)
+        if broken:
+            raise ValueError(f"indices must not be marked invalid, found {sorted(broken)[:5]}")
+
+    def _check_rows(self, indices: Sequence[int]) -> None:
+        num_rows = len(self.labeled_N)
+        outside = [i for i in indices if not 0 <= i < num_rows]
+        if outside:
+            raise ValueError(
+                f"indices must be data-set indices in 0..{num_rows - 1}, found {len(outside)} "
+                f"outside: {outside[:5]}; pool positions are not data-set indices"
+            )
 
     def label(self, indices: Sequence[int]) -> None:
         """Moves ``indices`` out of the pool in O(len(indices)); on ValueError nothing changed."""
         self.check(indices)
         self.labeled_N[torch.as_tensor(indices, dtype=torch.int64)] = True
         self.num_labeled += len(indices)
+        self.skipped.difference_update(indices)
 
-    def unlabeled_rows(self) -> "UnlabeledRows":
-        """The pool as it stands now, in an eighth of a byte a row."""
-        return UnlabeledRows(self._unlabeled_N())
+    def skip(self, indices: Sequence[int]) -> None:
+        """Rows of the pool that stay in it and are not to be asked for again."""
+        self.check(indices)
+        self.skipped.update(indices)
+
+    def mark_invalid(self, indices: Sequence[int]) -> None:
+        """Takes rows, labeled or not, out of both sides for good; on ValueError nothing changed."""
+        self._check_rows(indices)
+        kept = self.held_out.intersection(indices)
+        if kept:
+            raise ValueError(
+                f"rows held out for validation must be valid, found {sorted(kept)[:5]}"
+            )
+        rows = torch.as_tensor(list(indices), dtype=torch.int64)
+        self.num_labeled -= int(self.labeled_N[rows].sum())
+        self.labeled_N[rows] = False
+        self.skipped.difference_update(indices)
+        self.invalid.update(indices)
+
+    def askable_rows(self) -> "MaskedRows":
+        """The rows that may be asked for as it stands now, in an eighth of a byte a row."""
+        return MaskedRows(self._askable_N())
 
     def _unlabeled_N(self) -> np.ndarray:
         unlabeled_N: np.ndarray = ~self.labeled_N.numpy()
-        unlabeled_N[list(self.held_out)] = False
+        unlabeled_N[[*self.held_out, *self.invalid]] = False
         return unlabeled_N
 
+    def _askable_N(self) -> np.ndarray:
+        askable_N = self._unlabeled_N()
+        askable_N[list(self.skipped)] = False
+        return askable_N
 
-class UnlabeledRows:
+
+class MaskedRows:
     """The i-th set bit of a mask, for any i, without a list of indices.
 
     At ten million rows an int64 index list costs 80 MB and every loader worker gets a copy; packed

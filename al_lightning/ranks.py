@@ -1,11 +1,14 @@
 """What several processes of one run must agree on."""
 
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+
+T = TypeVar("T")
 
 
 def is_first_rank() -> bool:
@@ -40,3 +43,12 @@ def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
             f"all processes must have the same {what}, ranks {different} differ from rank 0; give "
             "each the same data, seed and labels"
         )
+
+
+def from_first_rank(make: Callable[[], T]) -> T:
+    """What ``make`` gives on the first rank, for all of them; before they have met, on each."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return make()
+    made: list[Any] = [make() if is_first_rank() else None]
+    torch.distributed.broadcast_object_list(made)
+    return made[0]  # type: ignore[no-any-return]

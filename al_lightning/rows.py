@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, default_collate
 
 
 class RowIndex(Protocol):
-    """Positions to data-set indices: a :class:`~al_lightning.pool.UnlabeledRows` or a list."""
+    """Positions to data-set indices: a :class:`~al_lightning.pool.MaskedRows` or a list."""
 
     def __len__(self) -> int: ...
     def at(self, positions: Sequence[int]) -> list[int]: ...
@@ -101,12 +101,21 @@ def read_label(item: Any, label_key: int | str | None = None) -> Any:
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
+def holds_label(item: Any) -> bool:
+    """Whether a data set's item has parts, of which one can be its label; else it is inputs."""
+    return isinstance(item, dict | tuple | list)
+
+
 def replace_label(item: Any, label: Any, label_key: int | str | None = None) -> Any:
     """A copy of ``item`` with ``label`` in the place where :func:`read_label` looks.
+
+    An item that is inputs alone becomes ``(inputs, label)``.
 
     Raises:
         ValueError: as :func:`read_label`.
     """
+    if not holds_label(item):
+        return item, label
     key = _label_key(item, label_key)
     if isinstance(item[key], Tensor):  # or batches would mix tensors and numbers
         label = torch.as_tensor(label, dtype=item[key].dtype)

@@ -16,6 +16,11 @@ INITIAL_WEIGHTS = "initial_weights.pt"
 WEIGHTS = "weights.ckpt"
 
 
+def query_folder(run_dir: Path, cycle: int) -> Path:
+    """Where a query that waits for labels has its pictures and files to fill in."""
+    return run_dir / "queries" / f"cycle_{cycle}"
+
+
 def check_vacant(run_dir: Path) -> None:
     """Writes nothing.
 

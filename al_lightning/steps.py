@@ -79,10 +79,11 @@ class Steps:
         A module that the strategy cannot read must say so before an hour of training. So must a
         strategy whose arguments do not work, or whose function fails.
         """
-        unlabeled, few = self.data.pool.unlabeled_rows(), self.data.eval_batch_size
-        rows = unlabeled.at(range(min(few, len(unlabeled))))
+        askable, few = self.data.pool.askable_rows(), self.data.eval_batch_size
+        rows = askable.at(range(min(few, len(askable))))
+        labeled = self.data.labeled_indices[:few].tolist()
         with seeded(self.seed, "try"):
-            pool = self._read_pool(trainer, rows, self.data.labeled_indices[:few].tolist())
+            pool = self._read_pool(trainer, rows, labeled or rows)
         num = min(2, self.acquisition_size)
         self.strategy.choose(pool, num, generator(self.seed, "try"))
 
@@ -174,33 +175,36 @@ class Steps:
         draw = generator(self.seed, "select", cycle)
         with choosing_bar(trainer):
             positions = self.strategy.choose(pool, self.acquisition_size, draw)
-        check_same(trainer, "query", pool.indices[positions].tolist())
+        indices: list[int] = pool.indices[positions].tolist()
+        check_same(trainer, "query", indices)
 
         def chosen(column: Tensor | None) -> list[Any] | None:
             return None if column is None else column[positions].tolist()
 
         return {
-            "indices": chosen(pool.indices),
+            "indices": indices,
             "scores": chosen(pool.scores),
             "predicted": chosen(pool.predicted),
+            "names": self.data.names_of(indices),
             "seconds": {"predict": predicted - begin, "query": time.perf_counter() - predicted},
         }
 
     def _pool_outputs(self, trainer: L.Trainer, cycle: int) -> PoolOutputs:
         candidates = self._candidates(cycle)
         if not self.strategy.needs:
-            everything = self.data.unlabeled_indices if candidates is None else candidates
+            everything = self.data.pool.askable_indices if candidates is None else candidates
             return PoolOutputs(torch.as_tensor(everything))
         with seeded(self.seed, "predict", cycle):
             return self._read_pool(trainer, candidates)
 
     def _candidates(self, cycle: int) -> list[int] | None:
         """Data-set indices to choose from, ascending; None for the whole pool."""
-        if self.candidate_size is None or self.candidate_size >= self.data.num_unlabeled:
+        pool = self.data.pool
+        if self.candidate_size is None or self.candidate_size >= pool.num_askable:
             return None
         draw = generator(self.seed, "candidates", cycle)
-        drawn = torch.randperm(self.data.num_unlabeled, generator=draw)[: self.candidate_size]
-        return self.data.pool.unlabeled_rows().at(drawn.msort().tolist())
+        drawn = torch.randperm(pool.num_askable, generator=draw)[: self.candidate_size]
+        return pool.askable_rows().at(drawn.msort().tolist())
 
     def _read_pool(
         self,

@@ -136,11 +136,11 @@ class Unsized(Dataset):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"train_set": rows()}, ValueError, "either initial_labeled_size or .*got neither"),
+        ({"train_set": rows()}, ValueError, "give one of initial_labeled_size, .*got none"),
         (
             {"train_set": rows(), "initial_labeled_size": 2, "initial_indices": [1]},
             ValueError,
-            "got both",
+            "got initial_labeled_size and initial_indices",
         ),
         ({"train_set": rows(), "initial_labeled_size": 0}, ValueError, "at least 1, got 0"),
         ({"train_set": rows(), "initial_labeled_size": 41}, ValueError, "got 41 rows of 40"),

@@ -6,13 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from al_lightning.pool import Pool, UnlabeledRows
+from al_lightning.pool import MaskedRows, Pool
 
 
 @given(mask=st.lists(st.booleans(), max_size=300), repeat=st.integers(1, 60), data=st.data())
 def test_unlabeled_rows_are_the_set_bits_in_order(mask, repeat, data):
     mask_N = np.array(mask * repeat, dtype=bool)  # long enough to span several blocks
-    rows = UnlabeledRows(mask_N)
+    rows = MaskedRows(mask_N)
     expected = [i for i, bit in enumerate(mask_N) if bit]
     assert len(rows) == len(expected)
     assert rows.at(range(len(rows))) == rows.all().tolist() == expected
@@ -33,7 +33,7 @@ def test_pool_agrees_with_two_sets(data, num_rows):
     assert pool.labeled_indices.tolist() == sorted(labeled)
     assert pool.unlabeled_indices.tolist() == sorted(unlabeled)
     assert (pool.num_labeled, pool.num_unlabeled) == (len(labeled), len(unlabeled))
-    assert pool.unlabeled_rows().at(range(len(unlabeled))) == sorted(unlabeled)
+    assert pool.askable_rows().at(range(len(unlabeled))) == sorted(unlabeled)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,30 @@ def test_label_is_all_or_nothing(indices, message):
     assert pool.num_labeled == 2
 
 
-def test_pool_starts_with_a_label():
-    with pytest.raises(ValueError, match="at least one row must be labeled"):
-        Pool(10, [])
+def test_skipped_rows_stay_and_are_not_asked_for():
+    pool = Pool(6, [0])
+    pool.skip([4, 2])
+    assert (pool.num_unlabeled, pool.num_askable) == (5, 3)
+    assert pool.unlabeled_indices.tolist() == [1, 2, 3, 4, 5]
+    assert pool.askable_indices.tolist() == [1, 3, 5]
+    assert pool.askable_rows().at(range(3)) == [1, 3, 5]
+    pool.label([4])  # a person changed their mind
+    assert (pool.num_unlabeled, pool.num_askable) == (4, 3)
+    with pytest.raises(ValueError, match="labeled already"):
+        pool.skip([4])
+
+
+def test_invalid_rows_leave_both_sides():
+    pool = Pool(6, [0, 1], held_out=[5])
+    pool.skip([3])
+    pool.mark_invalid([1, 3, 2])
+    assert (pool.num_labeled, pool.num_unlabeled, pool.num_askable) == (1, 1, 1)
+    assert pool.labeled_indices.tolist() == [0]
+    assert pool.askable_indices.tolist() == [4]
+    pool.mark_invalid([3])  # said twice
+    assert pool.num_unlabeled == 1
+    with pytest.raises(ValueError, match=r"marked invalid, found \[3\]"):
+        pool.label([3])
+    with pytest.raises(ValueError, match=r"held out for validation must be valid, found \[5\]"):
+        pool.mark_invalid([4, 5])
+    assert pool.num_unlabeled == 1

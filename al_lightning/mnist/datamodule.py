@@ -26,6 +26,8 @@ class DigitImages(Dataset[tuple[Tensor, int]]):
         targets: Digits (N,), uint8 or int64.
     """
 
+    classes = tuple("0123456789")
+
     def __init__(self, images_NHW: Tensor, targets: Tensor) -> None:
         self.images_NHW = images_NHW
         self.targets = targets.long()

@@ -1,7 +1,11 @@
-"""One line a cycle on the terminal."""
+"""One line a cycle on the terminal, and what to do when labels are awaited."""
 
+from al_lightning.answers import agreements
 from al_lightning.loop import ActiveLearningLoop, Monitor
-from al_lightning.records import CycleResult
+from al_lightning.monitor.exchange import TO_LABEL
+from al_lightning.monitor.tables import answers_of
+from al_lightning.records import CycleResult, Query
+from al_lightning.run_folder import query_folder
 
 
 class Console(Monitor):
@@ -15,6 +19,27 @@ class Console(Monitor):
 
     def on_cycle(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
         print(cycle_line(result, loop.num_cycles), flush=True)
+
+    def on_wait(self, loop: ActiveLearningLoop, query: Query) -> None:
+        waiting = answers_of(loop, query.cycle)
+        held = sum(i in waiting and waiting[i].answer is not None for i in query.indices)
+        differing = sum(row.in_conflict for row in waiting.values())
+        num = len(query.indices)
+        print(f"cycle {query.cycle} waits for labels: {held} of {num} rows are answered")
+        if differing:
+            print(f"  people differ on {differing} rows: settle them on the page")
+        if loop.run_dir is not None and loop.data.classes is not None:
+            folder = query_folder(loop.run_dir, query.cycle)
+            print(f"  label on a page: python -m al_lightning.label {loop.run_dir}")
+            print(f"  or in a file:    {folder / TO_LABEL}", flush=True)
+
+    def on_labels(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+        for pair in agreements(r for r in loop.records if r.get("cycle") == result.cycle):
+            print(
+                f"cycle {result.cycle}: {pair.first} and {pair.second} agree on {pair.num_equal} "
+                f"of {pair.num_rows} rows, Cohen's kappa {pair.kappa:.2f}",
+                flush=True,
+            )
 
     def on_end(self, loop: ActiveLearningLoop) -> None:
         if loop.run_dir is not None:

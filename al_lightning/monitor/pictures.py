@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from al_lightning.loop import ActiveLearningLoop, Monitor
-from al_lightning.monitor.tables import known_labels
+from al_lightning.monitor.tables import class_name, known_labels
 from al_lightning.records import CycleResult
 from al_lightning.run_folder import write_whole
 
@@ -87,7 +87,7 @@ def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None
     if query is None:
         return None
     shown = query.indices[:NUM_IMAGES]
-    images = [as_image(_inputs(loop.data.sets.pool[index])) for index in shown]
+    images = [as_image(inputs_of(loop.data.sets.pool[index])) for index in shown]
     if any(image is None for image in images):
         return None
     labels = known_labels(loop, shown)
@@ -107,7 +107,7 @@ def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None
         if labels[position] != "":
             lines.append(f"label {labels[position]}")
         if query.predicted is not None:
-            lines.append(f"predicted {query.predicted[position]}")
+            lines.append(f"predicted {class_name(loop, query.predicted[position])}")
         if query.scores is not None:
             lines.append(f"score {query.scores[position]:.3f}")
         axes.set_title("\n".join(lines), fontsize=9)
@@ -137,7 +137,8 @@ def as_image(inputs: Any) -> np.ndarray | None:
     return pixels
 
 
-def _inputs(item: Any) -> Any:
+def inputs_of(item: Any) -> Any:
+    """What a network sees of a data set's item: of a tuple the first part."""
     if isinstance(item, dict):
         return item.get("image", item.get("x"))
     return item[0] if isinstance(item, tuple | list) else item

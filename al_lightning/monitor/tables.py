@@ -1,4 +1,4 @@
-"""``metrics.csv``, a row a cycle, and ``queries/cycle_N.csv``, a row a queried row."""
+"""``metrics.csv``, ``queries/cycle_N.csv``, and ``labels.csv`` where people label."""
 
 import csv
 import io
@@ -6,16 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from al_lightning.answers import RowAnswers, fold
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.records import CycleResult
 from al_lightning.run_folder import write_whole
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
 SECONDS = ["fit", "test", "predict", "query"]
+LABELS = ["index", "path", "label", "labelers", "cycle", "how", "at"]
 
 
 class Tables(Monitor):
-    """Writes both tables anew at each change, so they never disagree with the journal."""
+    """Writes the tables anew at each change, so they never disagree with the journal."""
 
     def on_start(self, loop: ActiveLearningLoop) -> None:
         for result in loop.results:
@@ -30,7 +32,9 @@ class Tables(Monitor):
         write_table(loop.run_dir / "metrics.csv", *metrics_table(loop.results))
         if result.query is not None:
             path = loop.run_dir / "queries" / f"cycle_{result.cycle}.csv"
-            write_table(path, ["index", "score", "predicted", "label"], query_rows(loop, result))
+            write_table(path, *query_table(loop, result))
+        if any(record["event"] == "answers" for record in loop.records):
+            write_table(loop.run_dir / "labels.csv", LABELS, label_rows(loop))
 
 
 def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[Any]]]:
@@ -50,27 +54,79 @@ def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[
     return header, rows
 
 
-def query_rows(loop: ActiveLearningLoop, result: CycleResult) -> list[list[Any]]:
-    """Index, score, predicted class and label of each queried row; unknown ones are empty."""
+def query_table(loop: ActiveLearningLoop, result: CycleResult) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows: index, score, predicted class and label; unknown ones are empty cells.
+
+    Where people with names answered, also these, first answers first.
+    """
     query = result.query
     assert query is not None
-    labels = known_labels(loop, query.indices)
     empty = [""] * len(query.indices)
-    columns = zip(
-        query.indices, query.scores or empty, query.predicted or empty, labels, strict=True
-    )
-    return [list(row) for row in columns]
+    header = ["index", "score", "predicted", "label"]
+    columns: list[Sequence[Any]] = [
+        query.indices,
+        query.scores or empty,
+        [class_name(loop, label) for label in query.predicted or empty],
+        known_labels(loop, query.indices),
+    ]
+    answers = answers_of(loop, result.cycle)
+    labelers = [";".join(answers[i].labelers) if i in answers else "" for i in query.indices]
+    if any(labelers):
+        header.append("labelers")
+        columns.append(labelers)
+    return header, [list(row) for row in zip(*columns, strict=True)]
+
+
+def answers_of(loop: ActiveLearningLoop, cycle: int) -> dict[int, RowAnswers]:
+    """What people answered in a cycle, by data-set index."""
+    return fold(record for record in loop.records if record.get("cycle") == cycle)
+
+
+def label_rows(loop: ActiveLearningLoop) -> list[list[Any]]:
+    """What people said of each row, the latest cycle's word, in order of rows.
+
+    With its paths and labels another run can begin, as its ``labels.csv``.
+    """
+    found: dict[int, list[Any]] = {}
+    for closing in loop.records:
+        if closing["event"] != "labels":
+            continue
+        answers = answers_of(loop, closing["cycle"])
+        changed = [index for index, _ in closing["corrected"]]
+        rows = [*closing["indices"], *closing["skipped"], *closing["invalid"], *changed]
+        for index in rows:
+            labelers = ";".join(answers[index].labelers) if index in answers else closing["by"]
+            found[index] = [labelers or "", closing["cycle"], closing["how"], closing["at"]]
+    rows = sorted(found)
+    names = loop.data.names_of(rows) or [""] * len(rows)
+    labels = known_labels(loop, rows)
+    return [
+        [index, name, label, *found[index]]
+        for index, name, label in zip(rows, names, labels, strict=True)
+    ]
 
 
 def known_labels(loop: ActiveLearningLoop, indices: Sequence[int]) -> list[Any]:
-    """The label of each row that has one by now; empty text for rows still in the pool."""
-    labeled_N = loop.data.pool.labeled_N
-    known = [index for index in indices if labeled_N[index]]
+    """What is known of each row by now: its label, ``skip``, ``invalid``, or empty text."""
+    pool = loop.data.pool
+    known = [index for index in indices if pool.labeled_N[index]]
     try:
-        labels = dict(zip(known, loop.data.labels_of(known), strict=True))
+        labels = loop.data.labels_of(known)
     except ValueError:  # items that hold no label where we look: allowed, trained on all the same
-        labels = {}
-    return [labels.get(index, "") for index in indices]
+        labels = [""] * len(known)
+    named = {
+        **dict.fromkeys(pool.skipped, "skip"),
+        **dict.fromkeys(pool.invalid, "invalid"),
+        **{i: class_name(loop, label) for i, label in zip(known, labels, strict=True)},
+    }
+    return [named.get(index, "") for index in indices]
+
+
+def class_name(loop: ActiveLearningLoop, label: Any) -> Any:
+    """The name of a class by its position; the label itself where there are no names."""
+    classes = loop.data.classes
+    is_position = isinstance(label, int) and classes is not None and 0 <= label < len(classes)
+    return classes[label] if classes is not None and is_position else label
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

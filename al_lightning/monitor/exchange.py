@@ -1,0 +1,90 @@
+"""A query that waits, as files: pictures, a table to fill in, and tasks for Label Studio."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from al_lightning.answers import OpenQuery
+from al_lightning.journal import Journal
+from al_lightning.label_files import LabelRow, write_to_label
+from al_lightning.label_studio import write_tasks
+from al_lightning.loop import ActiveLearningLoop, Monitor
+from al_lightning.monitor.pictures import as_image, inputs_of
+from al_lightning.monitor.tables import class_name
+from al_lightning.oracle import query_rows
+from al_lightning.records import Query
+from al_lightning.run_folder import query_folder, write_whole
+
+TO_LABEL = "to_label.csv"
+LONGEST_SIDE = 1024
+"""Pixels of a picture for a person; what is larger is made smaller."""
+
+
+class Exchange(Monitor):
+    """Writes the folder ``queries/cycle_N`` once; what people fill in is theirs."""
+
+    def on_wait(self, loop: ActiveLearningLoop, query: Query) -> None:
+        if loop.run_dir is None or loop.data.classes is None:
+            return
+        folder = query_folder(loop.run_dir, query.cycle)
+        if (folder / TO_LABEL).exists():
+            return
+        pictures = {
+            index: picture
+            for index in query.indices
+            if (picture := picture_of(loop, index)) is not None
+        }
+        for index, picture in pictures.items():
+            write_whole(folder / "images" / f"{index}{suffix_of(picture)}", picture)
+        rows = label_rows(loop, query)
+        asked = query_rows(OpenQuery(Journal.in_memory(list(loop.records))))
+        write_tasks(folder, rows, pictures, asked, loop.records[0]["config"]["active"]["strategy"])
+        write_to_label(folder / TO_LABEL, rows)  # last: with it the folder is complete
+
+
+def label_rows(loop: ActiveLearningLoop, query: Query) -> list[LabelRow]:
+    """The rows of a query as a person sees them."""
+    nothing: list[Any] = [None] * len(query.indices)
+    columns = zip(
+        query.indices,
+        query.names or nothing,
+        query.predicted or nothing,
+        query.scores or nothing,
+        strict=True,
+    )
+    return [
+        LabelRow(
+            index=index,
+            name=name or "",
+            predicted="" if predicted is None else str(class_name(loop, predicted)),
+            score=score,
+        )
+        for index, name, predicted, score in columns
+    ]
+
+
+def picture_of(loop: ActiveLearningLoop, index: int) -> bytes | None:
+    """A row as PNG, or JPEG where that is much smaller; None when it is not an image."""
+    dataset: Any = loop.data.sets.pool
+    if hasattr(dataset, "picture"):
+        picture: Image.Image = dataset.picture(index)
+    else:
+        pixels = as_image(inputs_of(dataset[index]))
+        if pixels is None:
+            return None
+        picture = Image.fromarray((pixels * 255).round().astype(np.uint8))
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    content = io.BytesIO()
+    is_small = max(picture.size) <= 256  # where a JPEG's artefacts would show
+    if is_small:
+        picture.save(content, "PNG")
+    else:
+        picture.convert("RGB").save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+def suffix_of(picture: bytes) -> str:
+    """``.png`` or ``.jpg``, by content."""
+    return ".png" if picture.startswith(b"\x89PNG") else ".jpg"

@@ -1,0 +1,103 @@
+"""Where labels come from: the data set itself, a function of the user's, or files people fill in.
+
+Whatever an oracle leaves open is asked for later: the run stops, and goes on when it is resumed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from al_lightning.answers import Answer, OpenQuery
+from al_lightning.label_files import GivenAnswer, QueryRows, read_answers
+from al_lightning.label_studio import read_export
+from al_lightning.records import Query
+from al_lightning.run_folder import checksum
+
+Oracle = Callable[[Query], Mapping[int, Answer] | Sequence[Answer] | None]
+"""``oracle(query) -> answers``: one for each of ``query.indices`` in their order, or by data-set
+index. An answer is a label in plain values, ``SKIP`` or ``INVALID``; None, for a row or for all,
+means later."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Answers that came together."""
+
+    answers: dict[int, Answer]
+    by: str | None
+    how: str
+    source: str | None = None
+    """Tells a person's part of a file in one state of it, so that it is not taken twice."""
+
+
+def from_function(oracle: Oracle, query: Query) -> list[Batch]:
+    """What a function answers.
+
+    Raises:
+        ValueError: when it gives another number of answers than rows were asked.
+    """
+    given: Any = oracle(query)
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        values = given.tolist() if isinstance(given, Tensor | np.ndarray) else list(given)
+        if len(values) != len(query.indices):
+            raise ValueError(
+                f"an oracle must answer each row that was asked, or give a dict by data-set index, "
+                f"got {len(values)} answers for {len(query.indices)} rows; None means later"
+            )
+        given = dict(zip(query.indices, values, strict=True))
+    answers = {int(i): _plain(answer) for i, answer in given.items() if answer is not None}
+    return [Batch(answers, by=None, how="oracle")] if answers else []
+
+
+def _plain(answer: Answer) -> Answer:
+    return answer.item() if isinstance(answer, Tensor | np.generic) else answer
+
+
+def answer_files(folder: Path) -> list[Path]:
+    """The files in a query's folder that hold answers: ``to_label*.csv`` and ``export*.json``."""
+    return sorted([*folder.glob("to_label*.csv"), *folder.glob("export*.json")])
+
+
+def from_files(folder: Path, query: OpenQuery) -> list[Batch]:
+    """What is new in the files of a query's folder, in the order of their names.
+
+    Raises:
+        ValueError: as :func:`~al_lightning.label_files.read_answers`; nothing is taken then.
+    """
+    taken = {record.get("source") for record in query.records}
+    batches = []
+    for path in answer_files(folder):
+        read = read_export if path.suffix == ".json" else read_answers
+        state = checksum(path)
+        people: dict[str | None, list[GivenAnswer]] = {}
+        for given in read(path, query_rows(query)):
+            people.setdefault(given.by, []).append(given)
+        for by, answers in people.items():
+            source = f"{path.name} {state} {by or ''}"
+            if source not in taken:
+                values = {given.index: given.answer for given in answers}
+                batches.append(
+                    Batch(values, by, "label studio" if read is read_export else "files", source)
+                )
+    return batches
+
+
+def query_rows(query: OpenQuery) -> QueryRows:
+    """What answers in files must fit.
+
+    Raises:
+        ValueError: when the classes are not known.
+    """
+    if query.classes is None:
+        raise ValueError(
+            "labels in files need the names of the classes, and the data module has none; give it "
+            'classes=["cat", "dog"]'
+        )
+    start, asked = query.journal.records[0], query.record
+    return QueryRows(query.indices, asked["names"], query.classes, start["run"], query.cycle)
