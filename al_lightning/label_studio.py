@@ -1,0 +1,230 @@
+"""A query as tasks for Label Studio, and the answers in what it exports.
+
+Pictures travel inside the tasks, so nothing needs to be served. Each task carries the row's
+identity in its data, which comes back in an export and tells whose row it is.
+"""
+
+import base64
+import json
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from al_lightning.answers import SKIP, Answer, Mark
+from al_lightning.label_files import (
+    GivenAnswer,
+    LabelRow,
+    Problems,
+    QueryRows,
+    add_repeats,
+    add_unknown,
+    check_classes,
+    find_answer,
+    listed,
+    read_bytes,
+)
+from al_lightning.run_folder import write_whole
+
+TASKS = "label_studio_tasks.json"
+CONFIG = "label_studio_config.xml"
+
+CHOICES, IMAGE = "label", "image"
+"""Names of the configuration's two tags, which answers refer to."""
+
+SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+
+# ---- out -----------------------------------------------------------------------------------------
+
+
+def write_tasks(
+    folder: Path,
+    rows: Sequence[LabelRow],
+    pictures: Mapping[int, bytes | Path],
+    query: QueryRows,
+    strategy: str,
+) -> None:
+    """Writes the tasks to import and the labeling configuration; each whole or not at all.
+
+    Args:
+        folder: Where to.
+        rows: Of the query.
+        pictures: PNG or JPEG, or the path of one, by data-set index.
+        query: Whose rows they are.
+        strategy: Its name, for the version of the pre-annotations.
+
+    Raises:
+        ValueError: for classes that :func:`check_classes` refuses, or a picture that is missing or
+            of another kind.
+    """
+    check_classes(query.classes)
+    missing = [row.index for row in rows if row.index not in pictures]
+    if missing:
+        raise ValueError(
+            f"each row needs a picture, found {len(missing)} without: {missing[:5]}; add theirs"
+        )
+    version = f"al_lightning {strategy}, cycle {query.cycle}"
+    tasks = [_task(row, _data_uri(row.index, pictures[row.index]), query, version) for row in rows]
+    write_whole(folder / TASKS, json.dumps(tasks, indent=1).encode())
+    write_whole(folder / CONFIG, _config(query.classes).encode())
+
+
+def _task(row: LabelRow, picture: str, query: QueryRows, version: str) -> dict[str, Any]:
+    identity = {"run": query.run, "cycle": query.cycle, "index": row.index, "name": row.name}
+    task: dict[str, Any] = {"data": {IMAGE: picture, **identity}}
+    if row.predicted:
+        choice = {"from_name": CHOICES, "to_name": IMAGE, "type": "choices"}
+        result = [{**choice, "value": {"choices": [row.predicted]}}]
+        prediction: dict[str, Any] = {"model_version": version, "result": result}
+        if row.score is not None and math.isfinite(row.score):  # JSON has no infinity
+            prediction["score"] = row.score
+        task["predictions"] = [prediction]
+    return task
+
+
+def _data_uri(index: int, picture: bytes | Path) -> str:
+    content = picture if isinstance(picture, bytes) else picture.read_bytes()
+    for signature, mime in SIGNATURES.items():
+        if content.startswith(signature):
+            return f"data:{mime};base64,{base64.b64encode(content).decode()}"
+    raise ValueError(
+        f"pictures must be PNG or JPEG, got one for row {index} that begins with "
+        f"{content[:8]!r}; convert it"
+    )
+
+
+def _config(classes: Sequence[str]) -> str:
+    view = ET.Element("View")
+    ET.SubElement(view, "Image", name=IMAGE, value=f"${IMAGE}")
+    choices = ET.SubElement(view, "Choices", name=CHOICES, toName=IMAGE, choice="single")
+    choices.set("required", "true")
+    for word in [*classes, *(mark.value for mark in Mark)]:
+        ET.SubElement(choices, "Choice", value=word)
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode") + "\n"
+
+
+# ---- back ----------------------------------------------------------------------------------------
+
+
+def read_export(path: Path, query: QueryRows) -> list[GivenAnswer]:
+    """Every answer in an export: one for each annotation, so several people may answer a row.
+
+    Args:
+        path: What Label Studio exports as ``JSON``. A cancelled annotation is a skip; a task
+            without annotations is open.
+        query: What the answers must fit.
+
+    Raises:
+        ValueError: when anything about the file is wrong, such as tasks of another query.
+    """
+    problems = Problems(path, "task")
+    names = dict(zip(query.indices, query.names or [], strict=query.names is not None))
+    given, strangers = [], []
+    for number, task in enumerate(_tasks(path), start=1):
+        data = task["data"]
+        if not _is_ours(data, query, names):
+            strangers.append(str(number))
+            continue
+        for annotation in task["annotations"]:
+            answer = _answer(annotation, query.classes, number, problems)
+            if answer is not None:
+                by = _annotator(annotation, number, problems)
+                given.append(GivenAnswer(data["index"], answer, by, number))
+    if strangers:
+        problems.note(
+            f"tasks must be those of cycle {query.cycle} of run {query.run}",
+            f"an export from another project: tasks {listed(strangers)}",
+            "export the project that this query was imported into",
+        )
+    add_repeats(given, query.classes, problems)
+    problems.check()
+    return given
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    """The tasks, each with a dict ``data`` and a list of dicts ``annotations``."""
+    content = read_bytes(path)
+    tasks: Any = None
+    try:
+        tasks = json.loads(content.decode("utf-8-sig"))
+        wrong = _what_is_wrong(tasks)
+    except (ValueError, RecursionError) as error:
+        wrong = f"no JSON: {error}"
+    if wrong:
+        raise ValueError(
+            f"{path} must be what Label Studio exports as JSON, found {wrong}; in its project "
+            "choose Export and there JSON"
+        )
+    return list(tasks)
+
+
+def _what_is_wrong(tasks: Any) -> str:
+    """How the file differs from a list of tasks; empty when it does not."""
+    if not isinstance(tasks, list):
+        return f"a {type(tasks).__name__} where a list of tasks should be"
+    for number, task in enumerate(tasks, start=1):
+        if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+            return f"no data in task {number}, as in JSON-MIN"
+        annotations = task.get("annotations")
+        if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
+            return f"no annotations in task {number}"
+    return ""
+
+
+def _is_ours(data: dict[str, Any], query: QueryRows, names: Mapping[int, str]) -> bool:
+    index, name = data.get("index"), data.get("name")
+    identity = (data.get("run"), data.get("cycle"))
+    if identity != (query.run, query.cycle) or type(index) is not int or index < 0:
+        return False
+    return name == names.get(index, name)
+
+
+def _answer(
+    annotation: dict[str, Any], classes: Sequence[str], number: int, problems: Problems
+) -> Answer:
+    """The answer; None when there is none, or something to note."""
+    if annotation.get("was_cancelled"):
+        return SKIP
+    result = annotation.get("result")
+    if result == []:
+        return None  # sent off without a choice
+    word = _choice(result)
+    if word is None:
+        problems.add(
+            f"an annotation must hold one choice of the control {CHOICES!r}",
+            "another",
+            number,
+            f"use {CONFIG} as it is",
+        )
+        return None
+    answer = find_answer(word, classes)
+    if answer is None:
+        add_unknown(word, classes, number, problems)
+    return answer
+
+
+def _choice(result: Any) -> str | None:
+    """The one word that was chosen; other controls, for remarks say, are let be."""
+    regions = [r for r in result if isinstance(r, dict)] if isinstance(result, list) else []
+    match [region for region in regions if region.get("from_name") == CHOICES]:
+        case [{"value": {"choices": [str(word)]}}]:
+            return word
+    return None
+
+
+def _annotator(annotation: dict[str, Any], number: int, problems: Problems) -> str | None:
+    """Who it was; exports hold an e-mail address or the number of an account."""
+    match annotation.get("completed_by"):
+        case None:
+            return None
+        case {"email": str(email)} if email.strip():
+            return email.strip()
+        case int(account) | {"id": int(account)}:
+            return f"annotator {account}"
+    rule = "completed_by must be an account's number or hold its e-mail"
+    found = f"a {type(annotation['completed_by']).__name__}"
+    problems.add(rule, found, number, "export it anew")
+    return None
