@@ -1,0 +1,66 @@
+"""A folder of images without labels: a small CNN asks a person for those that it learns most from.
+
+    python examples/label_folder.py --data.folder photos --data.classes '[cat, dog]'
+
+Nothing here knows of active learning but the last twenty lines, which tie it to a command line.
+"""
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from al_lightning import ActiveCLI
+from al_lightning.images import ActiveImageDataModule
+
+
+class LitImages(L.LightningModule):
+    """Five convolutions; what they see is averaged over the picture, so any size will do."""
+
+    def __init__(self, classes: list[str], lr: float = 2e-3, dropout: float = 0.3):
+        super().__init__()
+        self.save_hyperparameters()  # a checkpoint knows the names of its classes
+        layers, num_in = [], 3
+        for num_out in (32, 64, 96, 128):
+            layers += [nn.Conv2d(num_in, num_out, 3, padding=1), nn.GroupNorm(8, num_out)]
+            layers += [nn.ReLU(), nn.MaxPool2d(2)]
+            num_in = num_out
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_in, len(classes)))
+
+    def forward(self, images):
+        return self.head(self.features(images))
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        loss = F.cross_entropy(self(images), labels)
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def test_step(self, batch, batch_idx):
+        images, labels = batch
+        accuracy = (self(images).argmax(-1) == labels).float().mean()
+        self.log("test_acc", accuracy, batch_size=len(labels))
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=self.hparams.lr)
+
+
+class LabelCLI(ActiveCLI):
+    def add_arguments_to_parser(self, parser):
+        super().add_arguments_to_parser(parser)
+        # The data module knows the classes, and the model gets them from it.
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+        parser.set_defaults(
+            {
+                "trainer.max_epochs": 40,
+                "active.oracle": "files",  # people
+                "active.strategy": "margin",
+                "active.acquisition_size": 20,
+                "active.num_cycles": 5,
+            }
+        )
+
+
+if __name__ == "__main__":
+    LabelCLI(LitImages, ActiveImageDataModule, runs_dir="runs/folder")
