@@ -73,7 +73,7 @@ def fold(records: Iterable[Record]) -> dict[int, RowAnswers]:
         records: Those of one cycle; ``answers`` and ``undo`` are read.
     """
     rows: dict[int, RowAnswers] = {}
-    for record in _standing(records):
+    for record in standing(records):
         for index, answer in record["answers"]:
             row = rows.setdefault(index, RowAnswers())
             row.by_labeler[record["by"] or ""] = from_plain(answer)
@@ -82,8 +82,8 @@ def fold(records: Iterable[Record]) -> dict[int, RowAnswers]:
     return rows
 
 
-def _standing(records: Iterable[Record]) -> list[Record]:
-    """The ``answers`` records that nobody took back."""
+def standing(records: Iterable[Record]) -> list[Record]:
+    """The ``answers`` records that nobody took back, oldest first."""
     records = list(records)
     taken_back = {record["number"] for record in records if record["event"] == "undo"}
     return [r for r in records if r["event"] == "answers" and r["number"] not in taken_back]
@@ -197,7 +197,11 @@ class OpenQuery:
         )
 
     def undo(self, *, by: str | None = None, how: str) -> list[int]:
-        """Takes the last answer back that still stands: of that person, or with None of anybody.
+        """Takes the last answer back that still stands.
+
+        Args:
+            by: Of that person, ``""`` for those without a name; None for anybody.
+            how: Through what, such as ``"page"``.
 
         Returns:
             Data-set indices of its rows.
@@ -205,10 +209,10 @@ class OpenQuery:
         Raises:
             ValueError: when there is none.
         """
-        standing = [r for r in _standing(self.records) if by is None or r["by"] == by]
-        if not standing:
+        candidates = [r for r in standing(self.records) if by is None or (r["by"] or "") == by]
+        if not candidates:
             raise ValueError(f"there is no answer{f' of {by}' if by else ''} to take back")
-        last = standing[-1]
+        last = candidates[-1]
         self.journal.append(
             "undo", cycle=self.cycle, number=last["number"], by=by or None, at=now(), how=how
         )
