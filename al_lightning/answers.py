@@ -46,6 +46,10 @@ class RowAnswers:
     """The latest answer of each person; ``""`` is somebody without a name."""
     settled: Answer = None
     """What holds whatever the people said; None while nobody settled it."""
+    at: str = ""
+    """When the last answer came, see :func:`now`."""
+    how: str = ""
+    """Through what it came."""
 
     @property
     def answer(self) -> Answer:
@@ -77,6 +81,7 @@ def fold(records: Iterable[Record]) -> dict[int, RowAnswers]:
         for index, answer in record["answers"]:
             row = rows.setdefault(index, RowAnswers())
             row.by_labeler[record["by"] or ""] = from_plain(answer)
+            row.at, row.how = record["at"], record["how"]
             if record["settles"]:
                 row.settled = from_plain(answer)
     return rows

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import lightning as L
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -299,10 +300,18 @@ class ActiveDataModule(L.LightningDataModule):
         paths = getattr(self.sets.pool, "paths", None)
         return None if paths is None else [str(paths[index]) for index in indices]
 
-    def unreadable(self) -> dict[int, str]:
-        """Rows that cannot be read, with the reason; the data set looks, where it can."""
+    def leave_out_unreadable(self) -> None:
+        """Marks rows invalid that cannot be read, where the data set can tell, and names them."""
         look = getattr(self.sets.pool, "unreadable", None)
-        return {} if look is None else dict(look())
+        broken: dict[int, str] = {} if look is None else dict(look())
+        if not broken:
+            return
+        self.mark_invalid(list(broken))
+        shown = list(broken)[:5]
+        names = self.names_of(shown) or [f"row {index}" for index in shown]
+        named = "; ".join(f"{n}: {broken[i]}" for n, i in zip(names, shown, strict=True))
+        more = f"; and {len(broken) - len(shown)} more" if len(broken) > len(shown) else ""
+        rank_zero_warn(f"{len(broken)} rows cannot be read and are left out: {named}{more}")
 
     def _require_setup(self) -> None:
         if self._pool is None:

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from al_lightning.answers import Answer, Mark, OpenQuery
@@ -25,9 +24,8 @@ from al_lightning.beginning import check_same_beginning, described
 from al_lightning.continuation import check_root, forget_preemption
 from al_lightning.datamodule import ActiveDataModule, as_indices
 from al_lightning.journal import Journal, Record, read_records
-from al_lightning.label_files import check_classes
-from al_lightning.oracle import Batch, Oracle, from_files, from_function
-from al_lightning.ranks import from_first_rank, is_first_rank
+from al_lightning.oracle import Oracle, check_oracle, take_answers
+from al_lightning.ranks import is_first_rank
 from al_lightning.records import CycleResult, Query
 from al_lightning.run_folder import (
     INITIAL_WEIGHTS,
@@ -159,8 +157,6 @@ class ActiveLearningLoop:
         self.oracle = oracle
         self.accept_unasked = accept_unasked
         self.monitors = monitors
-        if not (callable(oracle) or oracle in ("dataset", "files")):
-            raise ValueError(f'oracle must be "dataset", "files" or a function, got {oracle!r}')
         self._steps = Steps(
             model,
             data,
@@ -409,45 +405,18 @@ class ActiveLearningLoop:
 
     # ---- labels ----------------------------------------------------------------------------------
 
-    def _check_files(self) -> None:
-        """Looks whether people can be asked to label, before there is anything to label."""
-        if self.run_dir is None:
-            raise ValueError('oracle="files" needs a run_dir, where the files are; name one')
-        if self.data.classes is None:
-            raise ValueError(
-                'oracle="files" needs the names of the classes, and the data module has none; give '
-                'it classes=["cat", "dog"]'
-            )
-        check_classes(self.data.classes)
-
     def _label(self, query: Query) -> bool:
         """Whether the oracle labeled the whole query; what it answered is kept in any case."""
         if self.oracle == "dataset":
             self.tell(query.indices, by="data set")
             return True
         waiting = self._open_query("run")
-        batches = from_first_rank(lambda: self._collected(query, waiting))
-        for batch in batches:
-            waiting.check(batch.answers, accept_unasked=self.accept_unasked)
-        for batch in batches:
-            waiting.answer(
-                batch.answers,
-                by=batch.by,
-                how=batch.how,
-                source=batch.source,
-                accept_unasked=self.accept_unasked,
-            )
+        folder = self.run_dir and query_folder(self.run_dir, query.cycle)
+        take_answers(self.oracle, query, waiting, folder, accept_unasked=self.accept_unasked)
         if waiting.open_indices:
             return False
         self._close(waiting.finish(how="run"))
         return True
-
-    def _collected(self, query: Query, waiting: OpenQuery) -> list[Batch]:
-        if self.oracle == "files":
-            assert self.run_dir is not None
-            return from_files(query_folder(self.run_dir, query.cycle), waiting)
-        assert callable(self.oracle)
-        return from_function(self.oracle, query)
 
     def _wait(self, query: Query) -> None:
         """Lets others write to the run folder until labels are there."""
@@ -502,10 +471,9 @@ class ActiveLearningLoop:
         """
         if self._watching is not None:
             return
-        if self.oracle == "files":
-            self._check_files()
+        check_oracle(self.oracle, self.run_dir, self.data.classes)
         if not self._journal.records:
-            self._leave_out_unreadable()
+            self.data.leave_out_unreadable()
         if self.strategy.needs and self.data.pool.num_askable and not self.finished:
             with quiet():
                 self._steps.try_asking(self._trial_trainer())
@@ -515,17 +483,6 @@ class ActiveLearningLoop:
         watching = [make() for make in makers] if self.monitors is None else self.monitors
         self._watching = list(watching) if is_first_rank() else []
         self._notify("on_start")
-
-    def _leave_out_unreadable(self) -> None:
-        broken = self.data.unreadable()
-        if not broken:
-            return
-        self.data.mark_invalid(list(broken))
-        shown = list(broken)[:5]
-        names = self.data.names_of(shown) or [f"row {index}" for index in shown]
-        named = "; ".join(f"{n}: {broken[i]}" for n, i in zip(names, shown, strict=True))
-        more = f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
-        rank_zero_warn(f"{len(broken)} rows cannot be read and are left out: {named}{more}")
 
     def _begin(self, settings: dict[str, Any] | None) -> None:
         """Writes the first record; it comes last, so a folder with a journal is complete."""

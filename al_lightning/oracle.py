@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from al_lightning.answers import Answer, OpenQuery
-from al_lightning.label_files import GivenAnswer, QueryRows, read_answers
+from al_lightning.label_files import GivenAnswer, QueryRows, check_classes, read_answers
 from al_lightning.label_studio import read_export
+from al_lightning.ranks import from_first_rank
 from al_lightning.records import Query
 from al_lightning.run_folder import checksum
 
@@ -32,6 +33,66 @@ class Batch:
     how: str
     source: str | None = None
     """Tells a person's part of a file in one state of it, so that it is not taken twice."""
+
+
+def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[str] | None) -> None:
+    """Looks whether ``oracle`` can be asked, before there is anything to ask.
+
+    Raises:
+        ValueError: when it is no oracle, or people lack the classes or a place for their files.
+    """
+    if not (callable(oracle) or oracle in ("dataset", "files")):
+        raise ValueError(f'oracle must be "dataset", "files" or a function, got {oracle!r}')
+    if oracle != "files":
+        return
+    if run_dir is None:
+        raise ValueError('oracle="files" needs a run_dir, where the files are; name one')
+    if classes is None:
+        raise ValueError(
+            'oracle="files" needs the names of the classes, and the data module has none; give it '
+            'classes=["cat", "dog"]'
+        )
+    check_classes(classes)
+
+
+def take_answers(
+    oracle: str | Oracle,
+    query: Query,
+    waiting: OpenQuery,
+    folder: Path | None,
+    *,
+    accept_unasked: bool,
+) -> None:
+    """Keeps what the oracle answers by now, all of it or, on an error, nothing.
+
+    Args:
+        oracle: ``"files"`` or a function.
+        query: What it is asked.
+        waiting: The same in the journal.
+        folder: Of the query; its files are read.
+        accept_unasked: Takes answers to rows of the pool that were not asked.
+
+    Raises:
+        ValueError: when something answered cannot be.
+    """
+
+    def answered() -> list[Batch]:
+        if callable(oracle):
+            return from_function(oracle, query)
+        assert folder is not None
+        return from_files(folder, waiting)
+
+    batches = from_first_rank(answered)
+    for batch in batches:
+        waiting.check(batch.answers, accept_unasked=accept_unasked)
+    for batch in batches:
+        waiting.answer(
+            batch.answers,
+            by=batch.by,
+            how=batch.how,
+            source=batch.source,
+            accept_unasked=accept_unasked,
+        )
 
 
 def from_function(oracle: Oracle, query: Query) -> list[Batch]:

@@ -40,7 +40,9 @@ class Exchange(Monitor):
             write_whole(folder / "images" / f"{index}{suffix_of(picture)}", picture)
         rows = label_rows(loop, query)
         asked = query_rows(OpenQuery(Journal.in_memory(list(loop.records))))
-        write_tasks(folder, rows, pictures, asked, loop.records[0]["config"]["active"]["strategy"])
+        if len(pictures) == len(rows):
+            strategy = loop.records[0]["config"]["active"]["strategy"]
+            write_tasks(folder, rows, pictures, asked, strategy)
         write_to_label(folder / TO_LABEL, rows)  # last: with it the folder is complete
 
 

@@ -95,8 +95,9 @@ def label_rows(loop: ActiveLearningLoop) -> list[list[Any]]:
         changed = [index for index, _ in closing["corrected"]]
         rows = [*closing["indices"], *closing["skipped"], *closing["invalid"], *changed]
         for index in rows:
-            labelers = ";".join(answers[index].labelers) if index in answers else closing["by"]
-            found[index] = [labelers or "", closing["cycle"], closing["how"], closing["at"]]
+            row = answers.get(index, RowAnswers(at=closing["at"], how=closing["how"]))
+            labelers = ";".join(row.labelers or [closing["by"] or ""])
+            found[index] = [labelers, closing["cycle"], row.how, row.at]
     rows = sorted(found)
     names = loop.data.names_of(rows) or [""] * len(rows)
     labels = known_labels(loop, rows)
