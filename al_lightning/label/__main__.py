@@ -1,0 +1,175 @@
+"""``python -m al_lightning.label RUN_DIR`` serves the page; ``--summary`` prints a table."""
+
+import argparse
+import secrets
+import shlex
+import socket
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from al_lightning.answers import INVALID, SKIP, OpenQuery, RowAnswers, agreements, fold
+from al_lightning.journal import Journal, Record, read_records
+from al_lightning.run_folder import JOURNAL
+from al_lightning.run_lock import lock
+from al_lightning.stopping import stopping
+
+HOST = "127.0.0.1"
+COUNTS = ("labeled", "skipped", "invalid", "corrected", "open")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exits with status 2 and one sentence when there is nothing to label."""
+    parser = argparse.ArgumentParser(
+        prog="python -m al_lightning.label",
+        description="Serves a page to label a run's waiting query, on this machine alone.",
+    )
+    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser.add_argument("--port", type=int, default=8765, help="0 takes any free one")
+    parser.add_argument(
+        "--summary", action="store_true", help="print what was answered and by whom, and end"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        if given.summary:
+            print("\n".join(summary(_records(given.run_dir))))
+        else:
+            serve(given.run_dir, given.port)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+def serve(run_dir: Path, port: int) -> None:
+    """Serves the page until the query is closed or a signal arrives.
+
+    Raises:
+        ValueError: when there is no run, no query waits, its classes are not known, another
+            process has the run, the port is taken, or the server's packages are missing.
+    """
+    try:
+        import uvicorn
+
+        from al_lightning.label.server import Desk, make_app
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the page needs starlette and uvicorn, and {error.name} is missing; install them with "
+            "pip install 'al_lightning[label]'"
+        ) from error
+    _records(run_dir)
+    lock(run_dir)
+    desk = Desk(OpenQuery(Journal(run_dir / JOURNAL)), run_dir)
+    token = secrets.token_urlsafe()
+    listening = _listen(port)
+
+    def finished() -> None:
+        print(f"{desk.closed}", flush=True)
+        server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(desk, token=token, on_finish=finished),
+            log_level="warning",  # the address, which holds the token, is for this line alone
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+    )
+
+    def how_to_go_on() -> str:
+        again = shlex.join(["python", "-m", "al_lightning.label", str(run_dir)])
+        return f"{desk.progress}; go on with: {again}"
+
+    with stopping(how_to_go_on):
+        address = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
+        print(f"label at {address} (answers go to {run_dir / JOURNAL})", flush=True)
+        server.run(sockets=[listening])
+
+
+def _records(run_dir: Path) -> list[Record]:
+    records = read_records(run_dir / JOURNAL)
+    if not records:
+        raise ValueError(f"{run_dir} holds no run: {JOURNAL} is missing or empty")
+    return records
+
+
+def _listen(port: int) -> socket.socket:
+    if not 0 <= port < 2**16:
+        raise ValueError(f"a port must be 0 to 65535, got {port}")
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise ValueError(
+            f"port {port} must be free, found: {error}; choose another with --port, or 0 for any"
+        ) from error
+
+
+# ---- the summary ---------------------------------------------------------------------------------
+
+
+def summary(records: Sequence[Record]) -> list[str]:
+    """Lines of a table with a row for each query and their sum, and of how far people agree."""
+    queries = [record for record in records if record["event"] == "query"]
+    counts = [_counts(records, query) for query in queries]
+    people = [_people(records, query) for query in queries]
+    names = [f"{query['cycle']}" for query in queries]
+    table = [
+        ("cycle", *COUNTS, "by"),
+        *map(_cells, names, counts, people),
+        _cells("all", sum(counts, Counter()), sum(people, Counter())),
+    ]
+    agreed = [
+        f"{a.first} and {a.second}: {a.num_equal} of {a.num_rows} equal, Cohen's kappa "
+        f"{a.kappa:.2f}"
+        for a in agreements(records)
+    ]
+    return [*map(_line, table), *agreed]
+
+
+def _counts(records: Sequence[Record], query: Record) -> Counter[str]:
+    """What became of a query's rows; of one that waits, what would if it were closed now."""
+    start, *later = records
+    labels = [record for record in later if record["event"] == "labels"]
+    closing = next((r for r in labels if r["cycle"] == query["cycle"]), None)
+    if closing is not None:
+        labeled, corrected = closing["indices"], closing.get("corrected", [])
+        skipped, invalid = closing.get("skipped", []), closing.get("invalid", [])
+    else:
+        before = {*start["split"]["labeled_indices"], *(i for r in labels for i in r["indices"])}
+        held = {i: row.answer for i, row in _rows(records, query).items() if not row.in_conflict}
+        skipped = [i for i, answer in held.items() if answer is SKIP]
+        invalid = [i for i, answer in held.items() if answer is INVALID]
+        given = held.keys() - {*skipped, *invalid}
+        labeled, corrected = given - before, given & before
+    left = set(query["indices"]).difference(labeled, skipped, invalid)
+    lengths = map(len, (labeled, skipped, invalid, corrected, left))
+    return Counter(dict(zip(COUNTS, lengths, strict=True)))
+
+
+def _people(records: Sequence[Record], query: Record) -> Counter[str]:
+    """How many rows each person answered."""
+    rows = _rows(records, query).values()
+    return Counter(name or "(no name)" for row in rows for name in row.by_labeler)
+
+
+def _rows(records: Sequence[Record], query: Record) -> dict[int, RowAnswers]:
+    return fold(record for record in records if record.get("cycle") == query["cycle"])
+
+
+def _cells(name: str, counts: Counter[str], people: Counter[str]) -> tuple[str, ...]:
+    by = ", ".join(f"{person} {num}" for person, num in people.most_common())
+    return name, *(f"{counts[kind]}" for kind in COUNTS), by
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "".join(f"{cell:<11}" for cell in cells[:-1]) + cells[-1]
+
+
+if __name__ == "__main__":
+    main()

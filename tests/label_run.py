@@ -1,0 +1,50 @@
+"""Run folders whose query waits for answers, written by hand."""
+
+import numpy as np
+from PIL import Image
+
+from al_lightning.journal import Journal
+
+CLASSES = ("cat", "dog", "elk")
+
+
+def write_run(run_dir, *, num_rows=5, classes=CLASSES, cycle=1, names=None, pictures=True):
+    """Asks for rows 10, 11, ...; row 0 is labeled, 1 invalid, unless it is cycle 0."""
+    run_dir.mkdir(parents=True)
+    indices = list(range(10, 10 + num_rows))
+    journal = Journal(run_dir / "journal.jsonl")
+    journal.append(
+        "start",
+        run="abc",
+        config={"active": {"strategy": "least_confidence"}, "data": {"classes": classes}},
+        split={
+            "num_rows": 100,
+            "labeled_indices": [0] if cycle else [],
+            "held_out": [],
+            "invalid": [1],
+            "skipped": [],
+        },
+    )
+    if cycle:
+        journal.append("fit", cycle=1)
+        journal.append("test", cycle=1)
+    journal.append(
+        "query",
+        cycle=cycle,
+        indices=indices,
+        scores=[0.5 + n / 1000 for n in range(num_rows)] if cycle else None,
+        predicted=[n % len(classes or [0]) for n in range(num_rows)] if cycle else None,
+        names=names,
+    )
+    images = run_dir / "queries" / f"cycle_{cycle}" / "images"
+    images.mkdir(parents=True)
+    for index in indices if pictures else ():
+        pixels = np.add.outer(np.arange(28), np.arange(28)) * index % 256
+        Image.fromarray(pixels.astype(np.uint8)).save(images / f"{index}.png")
+    return run_dir
+
+
+def answers(run_dir):
+    """What the journal holds of each answer: row, answer, person."""
+    records = Journal(run_dir / "journal.jsonl").of("answers")
+    return [(index, answer, r["by"]) for r in records for index, answer in r["answers"]]
