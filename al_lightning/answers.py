@@ -35,6 +35,10 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+class AnswersError(ValueError):
+    """What an oracle answered cannot be taken; the run is as before and goes on from there."""
+
+
 # ---- a row ---------------------------------------------------------------------------------------
 
 

@@ -7,15 +7,17 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import lightning as L
 import yaml
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from al_lightning.answers import AnswersError
 from al_lightning.beginning import check_same_beginning
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.journal import Record, read_records
@@ -140,12 +142,15 @@ class ActiveCLI(LightningCLI):
                 super().parse_arguments(parser, args)
                 return
             self._began = _settings_of(records, run_dir)
-            as_it_began = f"--config={json.dumps(self._began)}"
-            super().parse_arguments(parser, [as_it_began])
-            began = self._fixed_settings()
             given = given if isinstance(given, list) else []
-            without = _without_added_to(self._began, given)
-            super().parse_arguments(parser, [f"--config={json.dumps(without)}", *given])
+            with warnings.catch_warnings():
+                # These are the command line, over what it was when the run began.
+                warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
+                as_it_began = f"--config={json.dumps(self._began)}"
+                super().parse_arguments(parser, [as_it_began])
+                began = self._fixed_settings()
+                without = _without_added_to(self._began, given)
+                super().parse_arguments(parser, [f"--config={json.dumps(without)}", *given])
             check_same_beginning(began, self._fixed_settings())
         except (ValueError, OSError) as error:
             self._exit(error)
@@ -218,12 +223,15 @@ class ActiveCLI(LightningCLI):
         return loop
 
     def _run(self, loop: ActiveLearningLoop) -> list[CycleResult]:
-        results = loop.run()
+        try:
+            results = loop.run()
+        except AnswersError as error:
+            self._exit(error)
         if not loop.finished and is_first_rank():
             print(f"  then go on with: {_go_on(loop.run_dir)}", flush=True)
         return results
 
-    def _exit(self, error: Exception) -> None:
+    def _exit(self, error: Exception) -> NoReturn:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from al_lightning.answers import Answer, Mark, OpenQuery
+from al_lightning.answers import Answer, AnswersError, Mark, OpenQuery
 from al_lightning.beginning import check_same_beginning, described
 from al_lightning.continuation import check_root, forget_preemption
 from al_lightning.datamodule import ActiveDataModule, as_indices
@@ -254,6 +254,7 @@ class ActiveLearningLoop:
 
         Raises:
             ValueError: when the oracle is the data set, which holds no labels.
+            AnswersError: when what the oracle answered cannot be taken.
         """
         if self.oracle == "dataset" and not self.data.holds_labels:
             raise ValueError(
@@ -412,11 +413,14 @@ class ActiveLearningLoop:
             return True
         waiting = self._open_query("run")
         folder = self.run_dir and query_folder(self.run_dir, query.cycle)
-        take_answers(self.oracle, query, waiting, folder, accept_unasked=self.accept_unasked)
-        if waiting.open_indices:
-            return False
-        self._close(waiting.finish(how="run"))
-        return True
+        try:
+            take_answers(self.oracle, query, waiting, folder, accept_unasked=self.accept_unasked)
+            record = None if waiting.open_indices else waiting.finish(how="run")
+        except ValueError as error:
+            raise AnswersError(str(error)) from error
+        if record is not None:
+            self._close(record)
+        return record is not None
 
     def _wait(self, query: Query) -> None:
         """Lets others write to the run folder until labels are there."""

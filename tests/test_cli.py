@@ -373,3 +373,55 @@ def test_the_tutorials_configuration_is_the_tutorial(run):
     # Over the defaults of train.py, the tutorial's file must not leave one of theirs standing.
     for group in ("trainer", "model", "active"):
         assert default[group].keys() <= given[group].keys()
+
+
+# ---- people label --------------------------------------------------------------------------------
+
+
+def fill_in(path, label):
+    rows = table(path)
+    for row in rows:
+        row["label"] = label
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_run_waits_for_people_and_says_how_to_go_on(run, capsys):
+    folder = Path("runs/mnist/version_0")
+    to_label = folder / "queries" / "cycle_1" / "to_label.csv"
+    cli = run(*SMALL, "--active.oracle=files")
+    assert [result.cycle for result in cli.results] == [1]
+    out = capsys.readouterr().out
+    assert "cycle 1 waits for labels: 0 of 12 rows are answered" in out
+    assert f"python -m al_lightning.label {folder}" in out
+    assert str(to_label) in out
+    go_on = f"python train.py --active.run_dir {folder} --active.resume true"
+    assert go_on in out
+
+    fill_in(to_label, "three")
+    journal = (folder / "journal.jsonl").read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        run(*go_on.split()[2:])
+    err = capsys.readouterr().err
+    assert re.search(r"error: .*to_label.csv: a label must be a class.*'three' in line 2", err)
+    assert (folder / "journal.jsonl").read_bytes() == journal
+
+    fill_in(to_label, "3")
+    cli = run(*go_on.split()[2:])
+    assert [result.num_labeled for result in cli.results] == [30, 42]
+    assert {row["label"] for row in table(folder / "queries" / "cycle_1.csv")} == {"3"}
+    cli = run(*go_on.split()[2:], "--active.oracle=dataset")  # enough: the data set tells the rest
+    assert [result.num_labeled for result in cli.results] == [30, 42, 54]
+
+
+def test_people_need_classes_that_are_not_marks(run, capsys, monkeypatch):
+    monkeypatch.setattr(mnist_datamodule.DigitImages, "classes", ("skip", "1"))
+    with pytest.raises(SystemExit, match="2"):
+        run(*SMALL, "--active.oracle=files")
+    assert "classes must not be called skip or invalid" in capsys.readouterr().err
+    assert not Path("runs").exists()
+    with pytest.raises(SystemExit, match="2"):
+        run(*SMALL, "--active.oracle=people")
+    assert "oracle" in capsys.readouterr().err
