@@ -65,23 +65,35 @@ def write_tasks(
         raise ValueError(
             f"each row needs a picture, found {len(missing)} without: {missing[:5]}; add theirs"
         )
+    tasks = [_task(row, _data_uri(row.index, pictures[row.index]), query) for row in rows]
     version = f"al_lightning {strategy}, cycle {query.cycle}"
-    tasks = [_task(row, _data_uri(row.index, pictures[row.index]), query, version) for row in rows]
+    for row, task, score in zip(rows, tasks, _unit_scores(rows), strict=True):
+        if row.predicted:
+            task["predictions"] = [_prediction(row.predicted, score, version)]
     write_whole(folder / TASKS, json.dumps(tasks, indent=1).encode())
     write_whole(folder / CONFIG, _config(query.classes).encode())
 
 
-def _task(row: LabelRow, picture: str, query: QueryRows, version: str) -> dict[str, Any]:
+def _task(row: LabelRow, picture: str, query: QueryRows) -> dict[str, Any]:
     identity = {"run": query.run, "cycle": query.cycle, "index": row.index, "name": row.name}
-    task: dict[str, Any] = {"data": {IMAGE: picture, **identity}}
-    if row.predicted:
-        choice = {"from_name": CHOICES, "to_name": IMAGE, "type": "choices"}
-        result = [{**choice, "value": {"choices": [row.predicted]}}]
-        prediction: dict[str, Any] = {"model_version": version, "result": result}
-        if row.score is not None and math.isfinite(row.score):  # JSON has no infinity
-            prediction["score"] = row.score
-        task["predictions"] = [prediction]
-    return task
+    return {"data": {IMAGE: picture, **identity}}
+
+
+def _prediction(word: str, score: float | None, version: str) -> dict[str, Any]:
+    choice = {"from_name": CHOICES, "to_name": IMAGE, "type": "choices"}
+    prediction = {"model_version": version, "result": [{**choice, "value": {"choices": [word]}}]}
+    return prediction if score is None else {**prediction, "score": score}
+
+
+def _unit_scores(rows: Sequence[LabelRow]) -> list[float | None]:
+    """Scores as Label Studio allows them, in [0, 1]: as they are, or from the least to the most."""
+    scores = [row.score if row.score is not None else math.nan for row in rows]
+    known = [score for score in scores if math.isfinite(score)]
+    low, high = min([0.0, *known]), max([1.0, *known])
+    if (low, high) != (0.0, 1.0):
+        low, high = min(known), max(known)
+    span = (high - low) or 1.0
+    return [(score - low) / span if math.isfinite(score) else None for score in scores]
 
 
 def _data_uri(index: int, picture: bytes | Path) -> str:
@@ -101,7 +113,10 @@ def _config(classes: Sequence[str]) -> str:
     choices = ET.SubElement(view, "Choices", name=CHOICES, toName=IMAGE, choice="single")
     choices.set("required", "true")
     for word in [*classes, *(mark.value for mark in Mark)]:
-        ET.SubElement(choices, "Choice", value=word)
+        choice = ET.SubElement(choices, "Choice", value=word)
+        if "$" in word:  # the page would take "$5" for a variable, but not in an alias
+            choice.set("value", word.replace("$", "$\u200b"))
+            choice.set("alias", word)
     ET.indent(view)
     return ET.tostring(view, encoding="unicode") + "\n"
 
