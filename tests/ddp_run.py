@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from toys import QUIET, Plain, points_data
 
-from al_lightning import ActiveLearningLoop, Strategy, by_score
+from al_lightning import INVALID, SKIP, ActiveLearningLoop, Strategy, by_score
 from al_lightning.acquisition import margin
 from al_lightning.inference import read_pool
 from al_lightning.mc_dropout import MCDropout
@@ -77,9 +77,26 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
     state["run"] = [[result.metrics, result.query and result.query.indices] for result in results]
     state["labeled"] = loop.data.labeled_indices.tolist()
     state["means"] = loop.model.norm.running_mean.tolist()
+    state["answered"] = answered_by_the_first(trainer, rank_zero_only.rank)
     state["labels of its own"] = labels_of_its_own(trainer, rank_zero_only.rank)
     state["query of its own"] = query_of_its_own(trainer, rank_zero_only.rank)
     (out / f"rank_{rank_zero_only.rank}.json").write_text(json.dumps(state))
+
+
+def answered_by_the_first(trainer, rank: int) -> list:
+    """What holds when a function, such as one that asks a person, answers unlike on each rank."""
+    loop = ActiveLearningLoop(
+        Plain(),
+        points_data(61),
+        trainer=trainer,
+        acquisition_size=4,
+        num_cycles=3,
+        oracle=lambda query: [rank, SKIP if rank else 2, SKIP, INVALID],
+    )
+    results = loop.run()
+    asked = [result.query.indices for result in results if result.query]
+    labels = [loop.data.labels_of(indices[:2]) for indices in asked]
+    return [labels, sorted(loop.data.pool.skipped), sorted(loop.data.pool.invalid)]
 
 
 def labels_of_its_own(trainer, rank: int) -> str:

@@ -37,7 +37,7 @@ def run(*commands):
 
 def check_ranks(out, alone, num_ranks):
     ranks = [json.loads((out / f"rank_{rank}.json").read_text()) for rank in range(num_ranks)]
-    of_training = {"run", "labeled", "means"}  # on batches of twice the size, or thrice
+    of_training = {"run", "labeled", "means", "answered"}  # on batches of twice the size, or thrice
     for rank in ranks:
         for name in alone.keys() - of_training - {"labels of its own", "query of its own"}:
             assert rank[name] == alone[name], name
@@ -46,6 +46,8 @@ def check_ranks(out, alone, num_ranks):
         assert "must have the same split, ranks [1" in rank["labels of its own"]
         assert "must have the same query, ranks [1" in rank["query of its own"]
     assert len(ranks[0]["labeled"]) == 20 + 2 * 15
+    labels, skipped, invalid = ranks[0]["answered"]
+    assert (labels, len(skipped), len(invalid)) == ([[0, 2], [0, 2]], 2, 2)
     events = [r["event"] for r in Journal(out / "run" / "journal.jsonl").records]
     assert events == ["start", *["fit", "test", "query", "labels"] * 2, "fit", "test", "end"]
 
