@@ -303,6 +303,7 @@ def make_app(desk: Desk, *, token: str, on_finish: Callable[[], None]) -> Starle
     ]
     routes = [
         *pages,
+        Route("/favicon.ico", Response(status_code=204)),  # browsers ask unasked
         Route("/images/{index}", image, methods=["GET"]),
         Route("/about", about, methods=["GET"]),
         Route("/state", state, methods=["GET"]),

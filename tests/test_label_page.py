@@ -1,0 +1,456 @@
+"""The labeling page in a headless Chromium, against the real server process."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import uvicorn
+from label_run import answers, write_run
+from playwright.sync_api import Error, expect, sync_playwright
+
+from al_lightning.answers import OpenQuery
+from al_lightning.journal import Journal, read_records
+from al_lightning.label.server import Desk, make_app
+
+FOUND = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+CHROMIUM = next((path for path in FOUND if path), None)
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"),
+    reason="no Chromium: apt-get install chromium; in CI this fails",
+)
+DIGITS = tuple("0123456789")
+PHONE, SMALL_PHONE, DESKTOP = (390, 844), (360, 640), (1280, 800)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    assert CHROMIUM, "CI must have a Chromium; .ci/run installs one"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browse(chromium):
+    """Opens a window of a browser of its own; what it complains about fails the test."""
+    contexts, complaints = [], []
+
+    def browse(address, size=DESKTOP, complains=False, **settings):
+        width, height = size
+        context = chromium.new_context(viewport={"width": width, "height": height}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        here = "http://127.0.0.1:"
+        page.on("request", lambda r: r.url.startswith(here) or complaints.append(r.url))
+        if not complains:
+            page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+        page.goto(address)
+        return page
+
+    yield browse
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def start():
+    """Starts a server process and gives it with its address."""
+    started = []
+
+    def start(run_dir, port=0):
+        command = [sys.executable, "-m", "al_lightning.label", run_dir, f"--port={port}"]
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(server)
+        line = server.stdout.readline()
+        assert line, server.stderr.read()
+        return server, re.search(r"http://\S+", line)[0]
+
+    yield start
+    for server in started:
+        server.kill()
+        server.communicate()
+
+
+@pytest.fixture
+def serve():
+    """Serves in a thread, which spares importing torch again, and gives the address."""
+    started = []
+
+    def serve(run_dir):
+        desk = Desk(OpenQuery(Journal(run_dir / "journal.jsonl")), run_dir)
+        app = make_app(desk, token="token", on_finish=lambda: None)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        listening = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        started.append((server, thread))
+        return f"http://127.0.0.1:{listening.getsockname()[1]}/?token=token"
+
+    yield serve
+    for server, thread in started:
+        server.force_exit = server.should_exit = True
+        thread.join()
+
+
+def press(page, *keys):
+    """Each key for the row that the one before brought up."""
+    said = page.get_by_role("status")
+    expect(said).not_to_be_empty()
+    for key in keys:
+        before = said.text_content()
+        page.keyboard.press(key)
+        expect(said).not_to_have_text(before)
+
+
+def shows(page, heading, progress):
+    expect(page.get_by_role("heading", level=2)).to_have_text(heading)
+    expect(page.locator("#progress-text")).to_contain_text(progress)
+
+
+def pairs(run_dir):
+    return [(index, answer) for index, answer, _ in answers(run_dir)]
+
+
+# ---- a whole query -------------------------------------------------------------------------------
+
+
+def test_a_query_by_keys_alone(tmp_path, start, browse):
+    run_dir = write_run(tmp_path / "run", num_rows=6, names=[f"sea/{n}.png" for n in range(6)])
+    server, address = start(run_dir)
+    page = browse(address)
+    shows(page, "Row 1 of 6: sea/0.png", "0 of 6 rows answered, 0 by you")
+    expect(page.get_by_text("model's guess: cat", exact=True)).to_be_visible()
+    expect(page.get_by_text("uncertainty (least_confidence) 0.5", exact=True)).to_be_visible()
+    assert "token" not in page.url
+
+    press(page, "1", "3")
+    assert pairs(run_dir) == [(10, {"label": 0}), (11, {"label": 2})]
+    shows(page, "Row 3 of 6: sea/2.png", "2 of 6 rows answered, 2 by you")
+    expect(page.get_by_text("Kept for row 2: elk.", exact=True)).to_be_visible()
+
+    page.reload()
+    shows(page, "Row 3 of 6: sea/2.png", "2 of 6 rows answered, 2 by you")
+
+    press(page, "u")
+    shows(page, "Row 2 of 6: sea/1.png", "1 of 6 rows answered, 1 by you")
+    press(page, "2", "s", "x", "S")
+    page.keyboard.press("9")  # no such class
+    page.keyboard.press("Enter")  # nothing to finish yet
+    shows(page, "Row 6 of 6: sea/5.png", "5 of 6 rows answered, 5 by you")
+    press(page, "3")
+
+    shows(page, "Every row has an answer", "6 of 6 rows answered, 6 by you")
+    assert server.poll() is None
+    page.keyboard.press("Enter")
+    shows(page, "The query is closed", "6 of 6 rows answered")
+    expect(page.get_by_text(f"--active.run_dir {run_dir} --active.resume true")).to_be_visible()
+    out, errors = server.communicate(timeout=15)
+    assert (server.returncode, errors) == (0, "")
+    assert f"The query of cycle 1 is closed. Go on with the run: --active.run_dir {run_dir}" in out
+    labels = read_records(run_dir / "journal.jsonl")[-1]
+    assert (labels["indices"], labels["labels"]) == ([10, 11, 15], [0, 1, 2])
+    assert (labels["skipped"], labels["invalid"]) == ([12, 14], [13])
+
+
+def test_the_key_of_a_digit_is_that_digit(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run", num_rows=3, classes=DIGITS, cycle=0)
+    page = browse(serve(run_dir))
+    shows(page, "Row 1 of 3: index 10", "0 of 3")
+    expect(page.get_by_text("guess")).to_have_count(0)
+    press(page, "0", "3")
+    assert pairs(run_dir) == [(10, {"label": 0}), (11, {"label": 3})]
+
+
+def test_keys_beyond_ten_classes(tmp_path, serve, browse):
+    classes = tuple(f"kind {n}" for n in range(12))
+    run_dir = write_run(tmp_path / "run", num_rows=3, classes=classes)
+    page = browse(serve(run_dir))
+    shows(page, "Row 1 of 3: index 10", "0 of 3")
+    press(page, "1", "0")
+    page.get_by_role("button", name="kind 11").click()
+    shows(page, "Every row has an answer", "3 of 3")
+    assert [answer["label"] for _, answer in pairs(run_dir)] == [0, 9, 11]
+
+
+def test_a_killed_server_loses_nothing(tmp_path, start, browse):
+    run_dir = write_run(tmp_path / "run", num_rows=4)
+    server, address = start(run_dir)
+    page = browse(address, complains=True)
+    press(page, "1", "2")
+    server.kill()
+    server.wait()
+    page.keyboard.press("3")
+    problem = page.get_by_role("alert")
+    expect(problem).to_have_text(re.compile("answer was not kept: the server does not answer"))
+    shows(page, "Row 3 of 4: index 12", "2 of 4")
+
+    _, again = start(run_dir, port=re.search(r":(\d+)/", address)[1])
+    page.keyboard.press("2")  # the page that was left open has the old token
+    expect(problem).to_have_text(re.compile("answer was not kept: this page needs the token"))
+    shows(page, "Row 3 of 4: index 12", "2 of 4")
+    page.goto(again)
+    shows(page, "Row 3 of 4: index 12", "2 of 4")
+    expect(problem).to_be_empty()
+    press(page, "3", "3")
+    assert [index for index, _ in pairs(run_dir)] == [10, 11, 12, 13]
+    assert [answer["label"] for _, answer in pairs(run_dir)] == [0, 1, 2, 2]
+    press(page, "u")
+    shows(page, "Row 4 of 4: index 13", "3 of 4")
+
+
+# ---- keys that must do nothing -------------------------------------------------------------------
+
+
+def test_typing_a_name_answers_nothing(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page = browse(serve(run_dir))
+    name = page.get_by_role("textbox", name="Your name (optional)")
+    name.fill("")
+    name.press_sequentially("sux 123")
+    for held in ("Control", "Alt", "Meta"):
+        page.get_by_role("heading", level=1).click()
+        page.keyboard.press(f"{held}+1")
+    shows(page, "Row 1 of 5: index 10", "0 of 5")
+    assert answers(run_dir) == []
+    press(page, "1")
+    assert answers(run_dir) == [(10, {"label": 0}, "sux 123")]
+    page.reload()
+    expect(name).to_have_value("sux 123")
+    shows(page, "Row 2 of 5: index 11", "1 of 5 rows answered, 1 by you")
+
+
+def test_a_click_right_after_typing_a_name_counts(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page = browse(serve(run_dir))
+    page.get_by_label("Your name (optional)").fill("ann")
+    page.get_by_role("button", name="dog").click()
+    shows(page, "Row 2 of 5: index 11", "1 of 5")
+    assert answers(run_dir) == [(10, {"label": 1}, "ann")]
+
+
+def test_a_key_held_down_is_one_answer(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page = browse(serve(run_dir))
+    shows(page, "Row 1 of 5: index 10", "0 of 5")
+    for _ in range(3):  # the second and third are repeats
+        page.keyboard.down("1")
+        page.wait_for_timeout(100)
+    page.keyboard.up("1")
+    page.get_by_role("button", name="cat").focus()
+    for _ in range(3):
+        page.keyboard.down("Enter")
+        page.wait_for_timeout(100)
+    shows(page, "Row 3 of 5: index 12", "2 of 5")
+    assert len(answers(run_dir)) == 2
+
+
+# ---- several people, and an early end ------------------------------------------------------------
+
+
+def test_two_people_differ_and_settle(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run", num_rows=2)
+    address = serve(run_dir)
+    ann, bob = browse(address), browse(address)
+    for page, name in ((ann, "ann"), (bob, "bob")):
+        page.get_by_label("Your name (optional)").fill(name)
+        page.keyboard.press("Tab")
+    shows(bob, "Row 2 of 2: index 11", "0 of 2")  # ann has the first before her
+    press(ann, "1", "1")
+    press(bob, "1")  # it is answered by now, and a second time
+    shows(bob, "Every row has an answer", "2 of 2")
+    bob.get_by_role("button", name="Second opinion on 1 row").click()
+    shows(bob, "Row 1 of 2: index 10", "2 of 2")
+    expect(bob.get_by_text("Somebody else answered this row")).to_be_visible()
+    expect(bob.get_by_text("ann:")).to_have_count(0)
+    press(bob, "2")
+    shows(bob, "Row 1 of 2: index 10", "1 of 2 rows answered, people differ on 1, 2 by you")
+    assert bob.get_by_role("listitem").all_text_contents() == ["ann: cat", "bob: dog"]
+    bob.get_by_role("button", name="Finish early").click()
+    expect(bob.get_by_text("People differ on 1 row; that must be settled first.")).to_be_visible()
+    expect(bob.get_by_role("button", name="Finish", exact=True)).to_have_count(0)
+    bob.get_by_role("button", name="Go on labeling").click()
+    press(bob, "1")
+    shows(bob, "Every row has an answer", "2 of 2")
+    bob.get_by_role("button", name="Finish", exact=True).click()
+    shows(bob, "The query is closed", "2 of 2")
+    labels = read_records(run_dir / "journal.jsonl")[-1]
+    assert (labels["indices"], labels["labels"], labels["by"]) == ([10, 11], [0, 0], "bob")
+
+
+def test_finish_early_asks_first(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run", num_rows=3)
+    address = serve(run_dir)
+    page = browse(address)
+    press(page, "1", "2")
+    page.get_by_role("button", name="Finish early").click()
+    shows(page, "Finish early?", "2 of 3")
+    expect(page.get_by_text("1 row without an answer would return to the pool.")).to_be_visible()
+    page.keyboard.press("3")
+    page.keyboard.press("u")
+    page.get_by_role("button", name="Go on labeling").click()
+    shows(page, "Row 3 of 3: index 12", "2 of 3")
+    page.get_by_role("button", name="Finish early").click()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    shows(page, "The query is closed", "2 of 3")
+    assert pairs(run_dir) == [(10, {"label": 0}), (11, {"label": 1})]
+    assert read_records(run_dir / "journal.jsonl")[-1]["indices"] == [10, 11]
+
+
+# ---- for everybody -------------------------------------------------------------------------------
+
+
+def test_the_tab_key_reaches_everything(tmp_path, serve, browse):
+    page = browse(serve(write_run(tmp_path / "run")))
+    shows(page, "Row 1 of 5: index 10", "0 of 5")
+    reached = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        focused = page.locator(":focus")
+        name = "e => e.labels[0]?.textContent ?? e.firstChild.textContent.trim()"
+        reached.append(focused.evaluate(name))
+        assert focused.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    expected = "Your name (optional),cat,dog,elk,Skip,Invalid,Undo,Finish early"
+    assert reached == expected.split(",")
+    page.get_by_role("button", name="elk").focus()
+    page.keyboard.press("Space")
+    shows(page, "Row 2 of 5: index 11", "1 of 5")
+
+
+def test_what_a_screen_reader_gets(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run", names=["a.png", "b.png", "c.png", "d.png", "e.png"])
+    page = browse(serve(run_dir))
+    expect(page.get_by_role("img", name="Row 1 of 5: a.png")).to_be_visible()
+    expect(page.get_by_role("heading", level=1, name="Labeling, cycle 1")).to_be_visible()
+    expect(page.get_by_role("group", name="Classes").get_by_role("button")).to_have_count(3)
+    expect(page.get_by_role("region", name="Row 1 of 5: a.png")).to_be_visible()
+    expect(page.get_by_role("progressbar", name="0 of 5 rows answered, 0 by you")).to_be_visible()
+    for name, key in {"cat": "1", "Skip": "s", "Invalid": "x", "Undo": "u"}.items():
+        button = page.get_by_role("button", name=name, exact=True)
+        expect(button).to_have_attribute("aria-keyshortcuts", key)
+    said = page.get_by_role("status")
+    expect(said).to_have_attribute("aria-live", "polite")
+    expect(said).to_have_text(
+        "Row 1 of 5: a.png, model's guess: cat, uncertainty (least_confidence) 0.5"
+    )
+    press(page, "2")
+    expect(said).to_have_text(
+        "Kept for row 1: dog. Row 2 of 5: b.png, model's guess: dog, "
+        "uncertainty (least_confidence) 0.501"
+    )
+    press(page, "1", "1", "1", "1")
+    expect(page.get_by_role("heading", name="Every row has an answer")).to_be_focused()
+
+
+@pytest.mark.parametrize("size", [PHONE, SMALL_PHONE])
+@pytest.mark.parametrize("num_classes", [3, 10, 40])
+def test_a_phone_has_room_for_it(tmp_path, serve, browse, size, num_classes):
+    classes = tuple(f"{'long' * (n % 5)} name {n}" for n in range(num_classes))
+    run_dir = write_run(tmp_path / "run", classes=classes, names=["deep/" * 20 + "a.png"] * 5)
+    page = browse(serve(run_dir), size, has_touch=True, is_mobile=True)
+    shows(page, f"Row 1 of 5: {'deep/' * 20}a.png", "0 of 5")
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    assert page.evaluate("innerWidth") == size[0]
+    for button in page.get_by_role("button").all():
+        box = button.bounding_box()
+        assert box["height"] >= 44
+        assert box["width"] >= 44
+    picture = page.get_by_role("img").bounding_box()
+    assert min(picture["width"], picture["height"]) >= 150
+    page.get_by_role("button", name=classes[2], exact=True).tap()
+    expect(page.get_by_text(f"Kept for row 1: {classes[2]}.", exact=True)).to_be_visible()
+    assert pairs(run_dir) == [(10, {"label": 2})]
+
+
+CONTRAST = """element => {
+  const luminance = (color) => {
+    const [r, g, b] = color.match(/[0-9.]+/g).map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const paper = (e) => getComputedStyle(e).backgroundColor;
+  let under = element;
+  while (paper(under) === "rgba(0, 0, 0, 0)") under = under.parentElement;
+  const pair = [getComputedStyle(element).color, paper(under)];
+  const [dark, light] = pair.map(luminance).sort((a, b) => a - b);
+  return (light + 0.05) / (dark + 0.05);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(tmp_path, serve, browse, scheme):
+    page = browse(serve(write_run(tmp_path / "run")), color_scheme=scheme)
+    press(page, "1")
+    page.evaluate("document.getElementById('problem').textContent = 'wrong'")
+    page.evaluate("for (const e of document.querySelectorAll('[hidden]')) e.hidden = false")
+    texts = page.locator("h1, h2, p, label, button, kbd, li, input").all()
+    assert len(texts) > 20
+    assert min(text.evaluate(CONTRAST) for text in texts) >= 4.5  # WCAG 2.2, 1.4.3 AA
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def test_small_pictures_are_large_and_the_next_is_there_already(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page = browse(serve(run_dir))
+    picture = page.get_by_role("img")
+    expect(picture).to_have_class("small")
+    assert picture.evaluate("e => getComputedStyle(e).imageRendering") == "pixelated"
+    assert picture.bounding_box()["height"] > 280
+    page.wait_for_load_state("networkidle")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    press(page, "1")
+    expect(picture).to_have_attribute("src", "/images/11")
+    page.wait_for_load_state("networkidle")
+    assert sorted(asked) == ["12", "answer"]  # 11 was fetched with 10
+
+
+def test_a_missing_and_a_broken_picture_are_said(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    images = run_dir / "queries" / "cycle_1" / "images"
+    (images / "10.png").unlink()
+    (images / "11.png").write_bytes(b"not a picture")
+    page = browse(serve(run_dir))
+    expect(page.get_by_text(f"There is no picture of this row in {images}")).to_be_visible()
+    press(page, "1")
+    expect(page.get_by_text("The picture of this row cannot be read.")).to_be_visible()
+    press(page, "1")
+    expect(page.get_by_role("img", name="Row 3 of 5")).to_be_visible()
+    assert len(answers(run_dir)) == 2
+
+
+def test_a_page_elsewhere_can_neither_read_nor_answer(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    address = serve(run_dir)
+    elsewhere = serve(write_run(tmp_path / "other"))  # of the same host, on another port
+    page = browse(address, complains=True)
+    press(page, "1")
+    page.goto(elsewhere)
+    shows(page, "Row 1 of 5: index 10", "0 of 5")
+    here = address.partition("?")[0]
+    body = '{"index": 11, "answer": 0, "by": "", "settles": false, "second": false}'
+    for kind in ("text/plain", "application/json"):
+        with pytest.raises(Error, match="Failed to fetch"):
+            page.evaluate(
+                "([url, kind, body]) => fetch(url, {method: 'POST', credentials: 'include', body, "
+                "headers: {'Content-Type': kind}})",
+                [f"{here}answer", kind, body],
+            )
+    assert len(answers(run_dir)) == 1
