@@ -76,6 +76,7 @@ def serve(run_dir: Path, port: int) -> None:
             log_level="warning",  # the address, which holds the token, is for this line alone
             access_log=False,
             lifespan="off",
+            ws="none",
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=3,

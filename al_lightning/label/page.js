@@ -245,6 +245,7 @@ async function begin() {
   about = reply;
   element("title").textContent = `Labeling, cycle ${about.cycle}`;
   const keys = classKeys(about.classes);
+  element("classes").classList.toggle("short", about.classes.every((name) => name.length === 1));
   element("classes").append(...about.classes.map((name, n) => classButton(name, n, keys[n])));
   const clicks = {
     skip: () => answer("skip", "skip"),
