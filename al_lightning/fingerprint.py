@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from al_lightning.randomness import seeded
+from al_lightning.rows import UnreadableRowError
 
 NUM_ROWS = 32
 
@@ -18,8 +19,8 @@ def fingerprint(dataset: Dataset[Any]) -> dict[str, str]:
     """Checksums of ``NUM_ROWS`` rows, evenly spaced, by data-set index.
 
     Read under a seed of its own, so that random transforms which draw from the global generators
-    give the same values each time. Rows that differ at a second reading all the same are left out:
-    they say nothing about the data set.
+    give the same values each time. Rows that differ at a second reading all the same are left out,
+    and rows that cannot be read: they say nothing about the data set.
 
     Args:
         dataset: Map-style.
@@ -30,12 +31,17 @@ def fingerprint(dataset: Dataset[Any]) -> dict[str, str]:
     num_rows = len(cast(Sized, dataset))
     indices = sorted({i * (num_rows - 1) // max(1, NUM_ROWS - 1) for i in range(NUM_ROWS)})
     first, second = ({i: _read(dataset, i) for i in indices} for _ in range(2))
-    return {str(i): f"{first[i]:08x}" for i in indices if first[i] == second[i]}
+    return {
+        str(i): f"{crc:08x}" for i, crc in first.items() if crc is not None and crc == second[i]
+    }
 
 
-def _read(dataset: Dataset[Any], index: int) -> int:
-    with seeded(index, "fingerprint"):
-        return _sum(dataset[index], 0)
+def _read(dataset: Dataset[Any], index: int) -> int | None:
+    try:
+        with seeded(index, "fingerprint"):
+            return _sum(dataset[index], 0)
+    except UnreadableRowError:
+        return None
 
 
 def _sum(value: Any, crc: int) -> int:

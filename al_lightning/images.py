@@ -22,6 +22,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.label_files import check_classes, read_labels
+from al_lightning.rows import UnreadableRowError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Content decides, not the suffix; but nothing else that Pillow knows is opened, such as EPS, for
@@ -155,8 +156,8 @@ class ImagePool(Dataset[Any]):
         paths: Of each image, relative to the folder, with ``/``.
 
     Raises:
-        ValueError: when there is no such folder, or no image in it; when an item is read whose
-            file is not readable.
+        ValueError: when there is no such folder, or no image in it.
+        UnreadableRowError: when an item is read whose file is not readable.
     """
 
     holds_labels = False
@@ -186,7 +187,7 @@ class ImagePool(Dataset[Any]):
         return self.transform(picture.resize((side, side), Image.Resampling.BILINEAR))
 
     def picture(self, index: int) -> Image.Image:
-        """The image in its own size, upright, RGB; ValueError when it cannot be read."""
+        """The image in its own size, upright, RGB; UnreadableRowError if not readable."""
         return self._read(index)
 
     def with_transform(self, transform: Transform) -> "ImagePool":
@@ -228,7 +229,7 @@ class ImagePool(Dataset[Any]):
         try:
             return read_picture(path, at_least)
         except UnreadableImageError as error:
-            raise ValueError(
+            raise UnreadableRowError(
                 f"an image must be readable, found {path}: {error}; restore the file, or mark row "
                 f"{index} invalid"
             ) from error

@@ -8,6 +8,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 
+class UnreadableRowError(ValueError):
+    """A data set may raise it for a row that it has and cannot read."""
+
+
 class RowIndex(Protocol):
     """Positions to data-set indices: a :class:`~al_lightning.pool.MaskedRows` or a list."""
 

@@ -8,6 +8,7 @@ from torch.utils.data import TensorDataset
 from toys import points
 
 from al_lightning.fingerprint import NUM_ROWS, fingerprint
+from al_lightning.rows import UnreadableRowError
 
 
 def test_some_rows_evenly_spaced_first_and_last_among_them():
@@ -17,6 +18,18 @@ def test_some_rows_evenly_spaced_first_and_last_among_them():
     assert set(np.diff(indices)) <= {32, 33}
     assert list(fingerprint(points(1))) == ["0"]
     assert len(fingerprint(points(5))) == 5
+
+
+def test_a_row_that_cannot_be_read_says_nothing():
+    class Broken(TensorDataset):
+        def __getitem__(self, index):
+            if index == 4:
+                raise UnreadableRowError
+            return super().__getitem__(index)
+
+    whole = fingerprint(points(5))
+    broken = fingerprint(Broken(*points(5).tensors))
+    assert broken == {index: crc for index, crc in whole.items() if index != "4"}
 
 
 def test_a_changed_row_shows_where_it_is():
