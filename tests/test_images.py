@@ -1,9 +1,11 @@
 """A folder of images as a data set and as a data module: every kind of file, and every mistake."""
 
+import io
 import os
 import pickle
 import random
 import re
+from functools import partial
 
 import lightning as L
 import numpy as np
@@ -301,11 +303,21 @@ def test_unreadable_images_are_told_with_the_reason(broken):
     assert pool.unreadable() == pool.unreadable()
 
 
-def test_more_images_than_a_part_are_told_in_order(tmp_path):
+def test_more_images_than_a_part_are_told_in_order_and_a_bar_shows_how_far(tmp_path, monkeypatch):
+    shown = io.StringIO()
+    bar = partial(images_module.tqdm, file=shown, mininterval=0)
+    monkeypatch.setattr(images_module, "tqdm", lambda **how: bar(**{**how, "disable": False}))
     for i in range(300):
         (tmp_path / f"{i:03}.png").write_bytes(b"")
     draw_shape(tmp_path / "257.png", seed=0)
     assert list(ImagePool(tmp_path).unreadable()) == [i for i in range(300) if i != 257]
+    assert shown.getvalue().strip() == ""  # two seconds are not over
+    monkeypatch.setattr(
+        images_module, "tqdm", lambda **how: bar(**{**how, "disable": False, "delay": 0})
+    )
+    ImagePool(tmp_path).unreadable()
+    assert "Reading images: 100%" in shown.getvalue()
+    assert "300/300" in shown.getvalue()
 
 
 def test_a_bomb_and_a_file_that_is_gone_are_unreadable(folder, monkeypatch):
@@ -372,6 +384,13 @@ def test_without_labels_the_first_rows_are_to_be_asked(folder):
     assert len(ActiveImageDataModule(folder, classes=CLASSES).first_indices) == 12
     draw_shapes(folder, 30)
     assert len(ActiveImageDataModule(folder, classes=CLASSES).first_indices) == 20
+
+
+def test_a_first_image_that_is_broken_does_not_matter(folder):
+    (folder / "000.png").write_bytes(b"")
+    data = ActiveImageDataModule(folder, classes=CLASSES)
+    data.mark_invalid(list(data.unreadable()))
+    assert next(iter(data.predict_dataloader())).shape == (11, 3, 64, 64)
 
 
 def test_with_labels_their_rows_are_the_start(tmp_path):
