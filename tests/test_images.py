@@ -20,6 +20,7 @@ from toys import TRAINER
 from al_lightning import images as images_module
 from al_lightning.fingerprint import fingerprint
 from al_lightning.images import ActiveImageDataModule, ImagePool, SortedNames, to_tensor
+from al_lightning.rows import UnreadableRowError
 from al_lightning.trainers import quiet
 
 CLASSES = ["circle", "square"]
@@ -343,9 +344,9 @@ def test_reading_an_unreadable_image_names_it_and_the_cure(broken, num_workers):
     pool = ImagePool(broken)
     row = pool.paths.find("cut.jpg")
     expected = rf"found {re.escape(str(broken))}.cut.jpg: .*truncated.*mark row {row} invalid"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(UnreadableRowError, match=expected):
         next(iter(DataLoader(pool, sampler=[row], num_workers=num_workers)))
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(UnreadableRowError, match=expected):
         pool.picture(row)
 
 
@@ -370,6 +371,8 @@ def test_the_fingerprint_is_stable_and_shows_a_changed_image(folder):
     Image.new("RGB", (32, 32)).save(folder / "005.png")
     after = fingerprint(ImagePool(folder))
     assert [index for index in before if before[index] != after[index]] == ["5"]
+    (folder / "005.png").write_bytes(b"")
+    assert before.keys() - fingerprint(ImagePool(folder)).keys() == {"5"}
 
 
 # ---- the data module -----------------------------------------------------------------------------
@@ -389,7 +392,8 @@ def test_without_labels_the_first_rows_are_to_be_asked(folder):
 def test_a_first_image_that_is_broken_does_not_matter(folder):
     (folder / "000.png").write_bytes(b"")
     data = ActiveImageDataModule(folder, classes=CLASSES)
-    data.mark_invalid(list(data.unreadable()))
+    with pytest.warns(UserWarning, match="1 rows cannot be read and are left out: 000.png: it is"):
+        data.leave_out_unreadable()
     assert next(iter(data.predict_dataloader())).shape == (11, 3, 64, 64)
 
 
