@@ -21,6 +21,9 @@ HEADER = ["index", "path", "predicted", "score", "label", "labeler"]
 READ = ("index", "path", "label", "labeler")
 """The columns that are read; whatever else a file holds is its owner's."""
 
+NUM_SHOWN = 5
+"""An error shows so many of a kind, and counts the others."""
+
 NOT_IN_A_FILE = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML cannot hold, and so neither a labeling tool's configuration."""
 
@@ -89,6 +92,10 @@ class Problems:
         """The same for what says itself where it is."""
         self._found.setdefault((rule, cure), []).append(found)
 
+    def only_counts(self, rule: str, cure: str) -> bool:
+        """Whether so many were noted that a further one will not be shown."""
+        return len(self._found.get((rule, cure), ())) >= NUM_SHOWN
+
     def check(self) -> None:
         """Raises ValueError when anything was noted."""
         sentences = [
@@ -99,9 +106,9 @@ class Problems:
 
 
 def listed(found: Sequence[str]) -> str:
-    """Up to five, and how many more."""
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return ", ".join(found[:5]) + more
+    """The first few, and how many more."""
+    more = f" and {len(found) - NUM_SHOWN} more" if len(found) > NUM_SHOWN else ""
+    return ", ".join(found[:NUM_SHOWN]) + more
 
 
 def shown(text: str) -> str:
@@ -152,14 +159,14 @@ def find_answer(word: str, classes: Sequence[str]) -> Answer:
 
 def add_unknown(word: str, classes: Sequence[str], number: int, problems: Problems) -> None:
     """Notes a label that is none, with the class that it was likely meant to be."""
-    by_lower = {name.lower(): name for name in classes}
-    near = difflib.get_close_matches(word.strip().lower(), by_lower, n=1)
-    problems.add(
-        "a label must be a class, skip or invalid",
-        shown(word) + "".join(f" (meant {shown(by_lower[name])}?)" for name in near),
-        number,
-        f"the classes are {listed([shown(name) for name in classes])}",
-    )
+    rule = "a label must be a class, skip or invalid"
+    cure = f"the classes are {listed([shown(name) for name in classes])}"
+    found = shown(word)
+    if not problems.only_counts(rule, cure):  # the search takes long, a file may be of other words
+        by_lower = {name.lower(): name for name in classes}
+        for near in difflib.get_close_matches(word.strip().lower(), by_lower, n=1):
+            found += f" (meant {shown(by_lower[near])}?)"
+    problems.add(rule, found, number, cure)
 
 
 def add_repeats(given: Sequence[GivenAnswer], classes: Sequence[str], problems: Problems) -> None:

@@ -1,7 +1,8 @@
 """A query as tasks for Label Studio, and the answers in what it exports.
 
-Pictures travel inside the tasks, so nothing needs to be served. Each task carries the row's
-identity in its data, which comes back in an export and tells whose row it is.
+Pictures travel inside the tasks, so nothing needs to be served; unless told otherwise, Label Studio
+takes files of up to 250 MB. Each task carries the row's identity in its data, which comes back in
+an export and tells whose row it is.
 """
 
 import base64

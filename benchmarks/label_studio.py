@@ -278,7 +278,7 @@ def environment() -> None:
         return
     venv.create(ENVIRONMENT, with_pip=True, clear=True)
     (ENVIRONMENT / ".gitignore").write_text("*\n")
-    pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, f"label-studio=={VERSION}"], check=True)
     (ENVIRONMENT / "complete").touch()
 

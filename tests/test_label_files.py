@@ -210,6 +210,15 @@ def test_bad_files_are_refused_with_lines(path, content, sentence):
     assert len(str(error.value)) < 800
 
 
+def test_a_file_of_other_words_is_refused_at_once(path, monkeypatch):
+    searches = []
+    monkeypatch.setattr("difflib.get_close_matches", lambda *a, **k: searches.append(a) or [])
+    path.write_text("index,label\n" + "".join(f"{i},klass {i}\n" for i in range(100)))
+    with pytest.raises(ValueError, match="'klass 4' in line 6 and 95 more; the classes are"):
+        read_answers(path, QUERY)
+    assert len(searches) == 5
+
+
 def test_rows_of_one_name_are_told_by_index(path):
     twins = QueryRows(indices=[7, 3], names=["a", "a"], classes=CLASSES, run="r1", cycle=2)
     path.write_text("index,path,label\n7,a,dog\n3,a,cat\n")
