@@ -4,6 +4,7 @@ from al_lightning.answers import INVALID, SKIP
 from al_lightning.cli import ActiveCLI
 from al_lightning.datamodule import ActiveDataModule, DataSets
 from al_lightning.ensemble import Ensemble
+from al_lightning.images import ActiveImageDataModule, ImagePool
 from al_lightning.loop import DEFAULT_MONITORS, ActiveLearningLoop, Monitor
 from al_lightning.mc_dropout import MCDropout
 from al_lightning.mnist import ActiveMNISTDataModule
@@ -29,12 +30,14 @@ __all__ = [
     "STRATEGIES",
     "ActiveCLI",
     "ActiveDataModule",
+    "ActiveImageDataModule",
     "ActiveLearningLoop",
     "ActiveMNISTDataModule",
     "CycleResult",
     "DataSets",
     "Ensemble",
     "Exchange",
+    "ImagePool",
     "LitSimpleCNN",
     "MCDropout",
     "Monitor",

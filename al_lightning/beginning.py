@@ -1,6 +1,8 @@
 """What a run began with, in plain values; a run is resumed with the same or not at all."""
 
 import json
+import os
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -43,6 +45,7 @@ def described(
             "rows": len(data.pool.labeled_N),
             "batch_size": data.batch_size,
             "classes": data.classes,
+            "names": _checksum_of_names(data),
             "fingerprint": fingerprint(data.sets.pool),
             **{
                 f"{name}_fingerprint": fingerprint(dataset)
@@ -53,6 +56,17 @@ def described(
         "trainer": {name: getattr(trainer, name) for name in TRAINER},
     }
     return cast(dict[str, Any], json.loads(json.dumps(groups)))
+
+
+def _checksum_of_names(data: ActiveDataModule) -> str | None:
+    """Of all of them: a name that changed or is new moves other rows, and labels to wrong ones."""
+    paths = getattr(data.sets.pool, "paths", None)
+    if paths is None:
+        return None
+    crc = 0
+    for path in paths:
+        crc = zlib.crc32(os.fsencode(path) + b"\0", crc)
+    return f"{crc:08x}"
 
 
 def check_same_beginning(began: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ RUN_DIR = "AL_LIGHTNING_RUN_DIR"
 
 FREE_ON_RESUME = {
     "active": ("run_dir", "oracle", "accept_unasked"),
-    "data": ("data_dir", "eval_batch_size", "num_workers"),
+    "data": ("data_dir", "folder", "labels", "test_folder", "eval_batch_size", "num_workers"),
     "trainer": (
         "accelerator",
         "devices",

@@ -43,16 +43,15 @@ def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[s
     """
     if not (callable(oracle) or oracle in ("dataset", "files")):
         raise ValueError(f'oracle must be "dataset", "files" or a function, got {oracle!r}')
-    if oracle != "files":
-        return
-    if run_dir is None:
+    if oracle == "files" and run_dir is None:
         raise ValueError('oracle="files" needs a run_dir, where the files are; name one')
-    if classes is None:
+    if oracle == "files" and classes is None:
         raise ValueError(
             'oracle="files" needs the names of the classes, and the data module has none; give it '
             'classes=["cat", "dog"]'
         )
-    check_classes(classes)
+    if oracle != "dataset" and classes is not None:
+        check_classes(classes)
 
 
 def take_answers(

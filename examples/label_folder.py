@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from al_lightning import ActiveCLI
-from al_lightning.images import ActiveImageDataModule
+from al_lightning import ActiveCLI, ActiveImageDataModule
 
 
 class LitImages(L.LightningModule):

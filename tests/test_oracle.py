@@ -275,6 +275,23 @@ def test_rows_that_cannot_be_read_are_named_and_left_out(tmp_path):
     assert again.ask() == query
 
 
+def test_a_renamed_row_is_noticed_wherever_it_is(tmp_path):
+    class Renamed(Inputs):
+        paths = [f"row {i}" for i in range(55)] + ["row 54a"] + [f"row {i}" for i in range(56, 120)]
+
+    loop_of(data=unlabeled_data(), oracle=lambda q: None, run_dir=tmp_path).run()
+    first = points_data().labeled_indices.tolist()
+    data = ActiveDataModule(
+        Renamed(),
+        initial_labels={i: TRUTH[i] for i in first},
+        test_set=points(50, seed=1),
+        batch_size=16,
+        classes=CLASSES,
+    )
+    with pytest.raises(ValueError, match=r"found data.names: began with '\w+', now"):
+        resume(tmp_path, data)
+
+
 # ---- files ---------------------------------------------------------------------------------------
 
 
