@@ -284,12 +284,12 @@ def test_two_people_differ_and_settle(tmp_path, serve, browse):
     expect(bob.get_by_text("People differ on 1 row; that must be settled first.")).to_be_visible()
     expect(bob.get_by_role("button", name="Finish", exact=True)).to_have_count(0)
     bob.get_by_role("button", name="Go on labeling").click()
-    press(bob, "1")
+    press(bob, "3")
     shows(bob, "Every row has an answer", "2 of 2")
     bob.get_by_role("button", name="Finish", exact=True).click()
     shows(bob, "The query is closed", "2 of 2")
     labels = read_records(run_dir / "journal.jsonl")[-1]
-    assert (labels["indices"], labels["labels"], labels["by"]) == ([10, 11], [0, 0], "bob")
+    assert (labels["indices"], labels["labels"], labels["by"]) == ([10, 11], [2, 0], "bob")
 
 
 def test_finish_early_asks_first(tmp_path, serve, browse):
