@@ -121,7 +121,6 @@ class Desk:
             "row": self._described(coming[0], rows) if coming else None,
             "next_picture": self._picture(coming[1]) if len(coming) > 1 else None,
             "num_open": len(self.query.open_indices),
-            "num_unanswered": len(unanswered),
             "num_differing": len(differing),
             "num_second": len(others),
             "num_yours": sum(by in row.by_labeler for row in rows.values()),
@@ -172,7 +171,7 @@ class Desk:
         if found != num_open:
             raise ValueError(
                 f"the page said that {_rows(num_open)} without an answer would return to the pool, "
-                f"and by now {found} would: somebody else went on; look again"
+                f"and by now {found} would: somebody else went on; reload the page"
             )
         self.query.finish(by=by, how=HOW)
         folder = shlex.quote(str(self.run_dir))
