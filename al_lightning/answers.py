@@ -325,7 +325,7 @@ class OpenQuery:
         if self.classes is None:
             return
         for index, answer in answers.items():
-            known = isinstance(answer, int) and 0 <= answer < len(self.classes)
+            known = type(answer) is int and 0 <= answer < len(self.classes)  # no bool
             if not (isinstance(answer, Mark) or known):
                 raise ValueError(
                     f"a label must be a position in the {len(self.classes)} classes "

@@ -115,6 +115,7 @@ def test_the_first_labels_are_at_least_one():
         ({5: 3}, r"position in the 3 classes \['cat', 'dog', 'eel'\], got 3 for row 5"),
         ({5: "cat"}, "got 'cat' for row 5"),
         ({5: -1}, "got -1 for row 5"),
+        ({5: True}, "got True for row 5"),
     ],
 )
 def test_bad_answers_change_nothing(answers, message):
