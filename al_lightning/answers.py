@@ -50,6 +50,8 @@ class RowAnswers:
     """The latest answer of each person; ``""`` is somebody without a name."""
     settled: Answer = None
     """What holds whatever the people said; None while nobody settled it."""
+    settled_by: str = ""
+    """Who settled it, and may change it by another answer."""
     at: str = ""
     """When the last answer came, see :func:`now`."""
     how: str = ""
@@ -84,10 +86,11 @@ def fold(records: Iterable[Record]) -> dict[int, RowAnswers]:
     for record in standing(records):
         for index, answer in record["answers"]:
             row = rows.setdefault(index, RowAnswers())
-            row.by_labeler[record["by"] or ""] = from_plain(answer)
+            by = record["by"] or ""
+            row.by_labeler[by] = from_plain(answer)
             row.at, row.how = record["at"], record["how"]
-            if record["settles"]:
-                row.settled = from_plain(answer)
+            if record["settles"] or (row.settled is not None and row.settled_by == by):
+                row.settled, row.settled_by = from_plain(answer), by
     return rows
 
 
@@ -187,7 +190,7 @@ class OpenQuery:
             how: Through what, such as ``"page"``.
             settles: These hold, whatever others answered.
             accept_unasked: Takes answers to rows of the pool that were not asked.
-            source: Identifies a file, so that it is not read twice.
+            source: Name of the file that they stand in.
 
         Raises:
             ValueError: for a row that was not asked, or a label that is no class.
@@ -258,7 +261,8 @@ class OpenQuery:
         held = {**{index: row.answer for index, row in rows.items()}, **last}
         labels = {i: answer for i, answer in held.items() if not isinstance(answer, Mark)}
         new = [index for index in labels if index not in labeled]
-        if not labeled and not new:
+        invalid = [index for index, answer in held.items() if answer is INVALID]
+        if not labeled.union(new).difference(invalid):
             raise ValueError(
                 "at least one row must get a label before the model can train, found none; label "
                 "a row, or begin another run with other first rows"
@@ -268,8 +272,9 @@ class OpenQuery:
                 "indices": new,
                 "labels": [labels[index] for index in new],
                 "skipped": [index for index, answer in held.items() if answer is SKIP],
-                "invalid": [index for index, answer in held.items() if answer is INVALID],
+                "invalid": invalid,
                 "corrected": [[i, label] for i, label in labels.items() if i in labeled],
+                "last": list(last),
             },
             by=by,
             how=how,
@@ -283,7 +288,7 @@ class OpenQuery:
             by: Who closes it.
             how: Through what.
         """
-        nothing: Record = {"skipped": [], "invalid": [], "corrected": []}
+        nothing: Record = {"skipped": [], "invalid": [], "corrected": [], "last": []}
         fields = {**nothing, **result, "by": by or None, "at": now(), "how": how}
         return self.journal.append("labels", cycle=self.cycle, **fields)
 
@@ -325,8 +330,9 @@ class OpenQuery:
         if self.classes is None:
             return
         for index, answer in answers.items():
-            known = type(answer) is int and 0 <= answer < len(self.classes)  # no bool
-            if not (isinstance(answer, Mark) or known):
+            is_position = type(answer) is int and 0 <= answer < len(self.classes)
+            # Several classes at once, or shares of each, are a list.
+            if not (isinstance(answer, Mark | list) or is_position):
                 raise ValueError(
                     f"a label must be a position in the {len(self.classes)} classes "
                     f"{self.classes[:10]}, got {answer!r} for row {index}"

@@ -1,5 +1,6 @@
 """``ActiveDataModule``: trains on the labeled rows of a data set, predicts on the rest."""
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, cast
@@ -19,6 +20,7 @@ from al_lightning.rows import (
     RowView,
     collate,
     holds_label,
+    plain,
     read_label,
     replace_label,
 )
@@ -149,7 +151,9 @@ class ActiveDataModule(L.LightningDataModule):
             raise ValueError(f"give either val_set or val_size, got both, val_size={val_size}")
         self.initial_labeled_size = initial_labeled_size
         self.initial_indices = None if initial_indices is None else as_indices(initial_indices)
-        self.initial_labels = dict(initial_labels or {})
+        self.initial_labels = {
+            operator.index(row): plain(label) for row, label in (initial_labels or {}).items()
+        }
         self.initial_sampling = initial_sampling
         self.initial_embeddings = initial_embeddings
         self.val_size = val_size
@@ -210,6 +214,11 @@ class ActiveDataModule(L.LightningDataModule):
             raise ValueError(
                 "initial_labeled_size and val_size must fit the data set, got "
                 f"{num_initial + self.val_size} rows of {num_rows} in all"
+            )
+        strange = [label for label in self.initial_labels.values() if not self._is_class(label)]
+        if strange:
+            raise ValueError(
+                f"initial_labels must be positions in classes {self._classes}, got {strange[:5]}"
             )
         without_labels = not self._look_for_labels()
         if without_labels and (self.val_size or self.initial_sampling == "balanced"):
@@ -280,6 +289,10 @@ class ActiveDataModule(L.LightningDataModule):
         classes = self._classes or getattr(self.sets.train, "classes", None)
         return None if classes is None else [str(name) for name in classes]
 
+    def _is_class(self, label: Any) -> bool:
+        classes = self._classes
+        return classes is None or not isinstance(label, int) or 0 <= label < len(classes)
+
     @property
     def holds_labels(self) -> bool:
         """Whether the data set has labels to reveal; else its items are inputs alone."""
@@ -311,7 +324,10 @@ class ActiveDataModule(L.LightningDataModule):
         names = self.names_of(shown) or [f"row {index}" for index in shown]
         named = "; ".join(f"{n}: {broken[i]}" for n, i in zip(names, shown, strict=True))
         more = f"; and {len(broken) - len(shown)} more" if len(broken) > len(shown) else ""
-        rank_zero_warn(f"{len(broken)} rows cannot be read and are left out: {named}{more}")
+        found = f"{len(broken)} rows cannot be read and are left out: {named}{more}"
+        if not (self.num_labeled or set(self.first_indices).difference(broken)):
+            raise ValueError(f"at least one row to begin with must be readable, {found}")
+        rank_zero_warn(found)
 
     def _require_setup(self) -> None:
         if self._pool is None:
@@ -360,7 +376,13 @@ class ActiveDataModule(L.LightningDataModule):
             ValueError: when an index is out of range, repeated, labeled already or held out, or
                 when there are more or fewer labels than indices.
         """
-        rows, values = self.check_labels(indices, labels)
+        self.take_labels(*self.check_labels(indices, labels))
+
+    def take_labels(self, rows: list[int], values: list[Any] | None) -> None:
+        """What :meth:`label` does with rows and labels that :meth:`check_labels` gave.
+
+        Nothing is read, so it can be done again when a row cannot be read any more.
+        """
         self.pool.label(rows)
         if values is not None:
             self.given_labels.update(zip(rows, values, strict=True))
@@ -404,13 +426,23 @@ class ActiveDataModule(L.LightningDataModule):
                     f"index, got none for {len(rows)}"
                 )
             return rows, None
-        values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+        values = [plain(value) for value in labels]
         if len(values) != len(rows):
             raise ValueError(f"labels must be one an index, got {len(values)} for {len(rows)}")
-        values = [v.item() if isinstance(v, Tensor | np.generic) else v for v in values]
-        if rows:  # raises now, not in a loader process, when items hold no label to replace
-            replace_label(cast(Any, self.sets.pool)[rows[0]], values[0], self.label_key)
+        self.check_values(values)
         return rows, values
+
+    def check_values(self, labels: Sequence[Any]) -> None:
+        """Looks whether items can hold such labels: now, not in a loader process or after a fit.
+
+        Raises:
+            ValueError: when they hold none in the place where we look, or of another kind.
+        """
+        if labels and self.holds_labels and self.num_labeled:
+            first = int(self.pool.labeled_N.numpy().argmax())
+            item = cast(Any, self.sets.pool)[first]
+            for label in labels:
+                replace_label(item, label, self.label_key)
 
     def labels_of(self, indices: Sequence[int]) -> list[Any]:
         """The labels of these rows: given ones first, then the data set's own.

@@ -230,8 +230,8 @@ class ImagePool(Dataset[Any]):
             return read_picture(path, at_least)
         except UnreadableImageError as error:
             raise UnreadableRowError(
-                f"an image must be readable, found {path}: {error}; restore the file, or mark row "
-                f"{index} invalid"
+                f"an image must be readable, found {path}: {error}; restore the file and go on "
+                "from there"
             ) from error
 
 

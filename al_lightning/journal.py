@@ -14,6 +14,9 @@ from typing import Any
 
 Record = dict[str, Any]
 
+FORMAT = 2
+"""Of the records; the first one names it."""
+
 FOLLOWS = {
     "start": ("fit", "query"),
     "fit": ("test",),
@@ -57,6 +60,8 @@ class Journal:
             OSError: when it cannot be written, on a full disk say; the file is as before.
             RuntimeError: when somebody else has written to the file.
         """
+        if event == "start":
+            fields = {"format": FORMAT, **fields}
         line, crc = _encode({"event": event, **fields}, self._crc)
         if self.path is not None:
             self._write(self.path, line)
@@ -120,7 +125,7 @@ def read_records(path: Path) -> list[Record]:
 
     Raises:
         ValueError: when a whole line is damaged, or the events are not in an order that a run can
-            take; names the line.
+            take; names the line. Also when another version wrote it.
     """
     return _read(path)[0] if path.exists() else []
 
@@ -140,6 +145,11 @@ def _read(path: Path) -> tuple[list[Record], int, int]:
                 "from a copy, or cut it before that line and resume from there"
             )
         records.append(record)
+    if records and records[0].get("format") != FORMAT:
+        raise ValueError(
+            f"{path} must be of format {FORMAT}, found {records[0].get('format')}: another version "
+            "of al_lightning wrote it; go on with that one, or begin anew in another folder"
+        )
     return records, crc, sum(len(line) + 1 for line in lines)
 
 

@@ -309,7 +309,8 @@ def read_labels(path: Path) -> dict[str, str]:
     """The labels in a CSV file with the columns ``path`` and ``label``.
 
     Returns:
-        Class names by relative path with forward slashes. A line without a label gives none.
+        Class names by relative path with forward slashes. A line without a label gives none, nor
+        does one that was skipped or invalid.
 
     Raises:
         ValueError: when anything about the file is wrong, such as a path that leads out of the
@@ -334,7 +335,8 @@ def read_labels(path: Path) -> dict[str, str]:
         elif label:
             labels[name], lines[name] = label, number
     problems.check()
-    return labels
+    marks = [mark.value for mark in Mark]
+    return {name: label for name, label in labels.items() if label.lower() not in marks}
 
 
 def _inside(path: str) -> str | None:

@@ -9,8 +9,10 @@ that resumed after a crash. While labels are awaited others may write to it: a p
 label, say.
 """
 
+import operator
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +26,10 @@ from al_lightning.beginning import check_same_beginning, described
 from al_lightning.continuation import check_root, forget_preemption
 from al_lightning.datamodule import ActiveDataModule, as_indices
 from al_lightning.journal import Journal, Record, read_records
-from al_lightning.oracle import Oracle, check_oracle, take_answers
-from al_lightning.ranks import is_first_rank
+from al_lightning.oracle import Oracle, check_oracle, collected
+from al_lightning.ranks import is_first_rank, processes_have_met
 from al_lightning.records import CycleResult, Query
+from al_lightning.rows import plain
 from al_lightning.run_folder import (
     INITIAL_WEIGHTS,
     JOURNAL,
@@ -35,6 +38,7 @@ from al_lightning.run_folder import (
     load_state,
     query_folder,
     save_state,
+    set_aside,
     sync,
 )
 from al_lightning.run_lock import lock, unlock
@@ -65,6 +69,9 @@ class Monitor:
     def on_end(self, loop: "ActiveLearningLoop") -> None:
         """No cycle follows."""
 
+
+FUNCTION = "a function"
+"""What a journal calls an oracle that is one."""
 
 DEFAULT_MONITORS: list[Callable[[], Monitor]] = []
 """What watches a loop with a run folder unless it is told otherwise; the package fills it."""
@@ -208,7 +215,8 @@ class ActiveLearningLoop:
             trainer: As the run began with; on which and how many devices is free.
             strategy: Needed when it is a function or a Strategy of the user's own.
             monitors: As in the constructor.
-            config: Any other argument of the constructor; left out, it is the run's.
+            config: Any other argument of the constructor; left out, it is the run's. A function
+                that labels must be given again.
 
         Raises:
             ValueError: when the folder holds no run, its journal or weights are damaged, another
@@ -221,7 +229,14 @@ class ActiveLearningLoop:
             raise ValueError(f"{run_dir} holds no run to resume: {JOURNAL} is missing or empty")
         start = records[0]
         began = start["config"]
-        given = {**config, **({} if strategy is None else {"strategy": strategy})}
+        given = {**start["asking"], **config}
+        if strategy is not None:
+            given["strategy"] = strategy
+        if given["oracle"] == FUNCTION:
+            raise ValueError(
+                "the labels of this run came from a function, which is not kept; give it again, "
+                'oracle=..., or "files" or "dataset"'
+            )
         loop = cls(model, data, trainer=trainer, monitors=monitors, **{**began["active"], **given})
         check_same_beginning(began, loop._config)
         weights = load_state(folder / INITIAL_WEIGHTS, start["weights"])
@@ -230,15 +245,10 @@ class ActiveLearningLoop:
         try:
             loop._steps.begin_from(weights)
             data.load_state_dict(_split_of(start))
-            for record in loop._journal.of("labels"):
-                loop._take(record)
-            if fits := loop._journal.of("fit"):
-                loop._steps.take_fit(fits[-1], folder / f"cycle_{fits[-1]['cycle']}")
-        except ValueError:
+            loop._take_up(loop._journal.records)
+        except Exception:
             unlock(folder)
             raise
-        if loop.finished:
-            unlock(folder)
         return loop
 
     # ---- the machine -----------------------------------------------------------------------------
@@ -353,9 +363,12 @@ class ActiveLearningLoop:
             ValueError: when nothing was asked, a row was not asked for, or a label is no class;
                 nothing has changed then.
         """
-        self._open_query("answer").answer(
-            answers, by=by, how="api", settles=settles, accept_unasked=accept_unasked
-        )
+        query = self._open_query("answer")
+        given = {operator.index(index): plain(answer) for index, answer in answers.items()}
+        if None in given.values():
+            raise ValueError("an answer must be a label, SKIP or INVALID, got None; leave it out")
+        self._check_values(given)
+        query.answer(given, by=by, how="api", settles=settles, accept_unasked=accept_unasked)
 
     def undo(self, *, by: str | None = None) -> list[int]:
         """Takes the last answer to the query back: of that person, or with None of anybody.
@@ -408,19 +421,45 @@ class ActiveLearningLoop:
 
     def _label(self, query: Query) -> bool:
         """Whether the oracle labeled the whole query; what it answered is kept in any case."""
-        if self.oracle == "dataset":
-            self.tell(query.indices, by="data set")
-            return True
         waiting = self._open_query("run")
+        if self.oracle == "dataset":
+            if waiting.open_indices:
+                self.tell(waiting.open_indices, by="data set")
+            else:
+                self.finish(by="data set")
+            return True
+        self._check_first_rank_is_there()
         folder = self.run_dir and query_folder(self.run_dir, query.cycle)
+        batches = collected(self.oracle, query, waiting, folder)
+        accepted = self.accept_unasked
         try:
-            take_answers(self.oracle, query, waiting, folder, accept_unasked=self.accept_unasked)
+            for batch in batches:
+                waiting.check(batch.answers, accept_unasked=accepted)
+                self._check_values(batch.answers)
+            for batch in batches:
+                given = asdict(batch)
+                waiting.answer(given.pop("answers"), **given, accept_unasked=accepted)
             record = None if waiting.open_indices else waiting.finish(how="run")
         except ValueError as error:
             raise AnswersError(str(error)) from error
         if record is not None:
             self._close(record)
         return record is not None
+
+    def _check_first_rank_is_there(self) -> None:
+        """A function, such as one that asks a person, must be called once for all processes."""
+        if callable(self.oracle) and not processes_have_met():
+            with quiet():
+                num_processes = self._trial_trainer().world_size
+            if num_processes > 1:
+                raise ValueError(
+                    f"{num_processes} processes cannot share the answers of a function before they "
+                    'have trained or predicted together; give oracle="files", or answer this query '
+                    "in one process"
+                )
+
+    def _check_values(self, answers: Mapping[int, Answer]) -> None:
+        self.data.check_values([a for a in answers.values() if not isinstance(a, Mark)])
 
     def _wait(self, query: Query) -> None:
         """Lets others write to the run folder until labels are there."""
@@ -438,10 +477,26 @@ class ActiveLearningLoop:
         first = is_first_rank()
         self._journal = self._open_journal() if first else Journal.in_memory(read_records(path))
         self._waits = False
-        for record in self._journal.records[known:]:
+        new = self._journal.records[known:]
+        self._take_up(new)
+        for record in new:
+            if record["event"] == "labels":
+                self._notify("on_labels", self._result(record["cycle"]))
+            if record["event"] in ("query", "end"):
+                self._notify("on_cycle", self._result(record["cycle"]))
+        if new and self.finished:
+            self._notify("on_end")
+
+    def _take_up(self, records: Sequence[Record]) -> None:
+        """Brings split and weights to what these records say, the last of the journal."""
+        for record in records:
             if record["event"] == "labels":
                 self._take(record)
-                self._notify("on_labels", self._result(record["cycle"]))
+        fits = [record for record in records if record["event"] == "fit"]
+        if fits and self.run_dir is not None:
+            self._steps.take_fit(fits[-1], self.run_dir / f"cycle_{fits[-1]['cycle']}")
+        if self.finished and self.run_dir is not None:
+            unlock(self.run_dir)
 
     def _open_query(self, what: str) -> OpenQuery:
         self._catch_up()
@@ -456,7 +511,7 @@ class ActiveLearningLoop:
 
     def _take(self, record: Record) -> None:
         """Brings the split to what labels in the journal say."""
-        self.data.label(record["indices"], record["labels"])
+        self.data.take_labels(record["indices"], record["labels"])
         self.data.skip(record["skipped"])
         self.data.mark_invalid(record["invalid"])
         self.data.correct(dict(record["corrected"]))
@@ -478,6 +533,8 @@ class ActiveLearningLoop:
         check_oracle(self.oracle, self.run_dir, self.data.classes)
         if not self._journal.records:
             self.data.leave_out_unreadable()
+            if self.oracle == "files":
+                self.data.check_values([0])  # people answer with positions in the classes
         if self.strategy.needs and self.data.pool.num_askable and not self.finished:
             with quiet():
                 self._steps.try_asking(self._trial_trainer())
@@ -509,6 +566,10 @@ class ActiveLearningLoop:
                 "given_labels": list(split["given_labels"].items()),
             },
             weights=weights,
+            asking={
+                "oracle": FUNCTION if callable(self.oracle) else self.oracle,
+                "accept_unasked": self.accept_unasked,
+            },
             settings=settings,
         )
 
@@ -531,6 +592,9 @@ class ActiveLearningLoop:
     # ---- one cycle -------------------------------------------------------------------------------
 
     def _run_cycle(self, cycle: int) -> None:
+        if self.run_dir is not None and is_first_rank():
+            # Files of another query of this cycle, from before lines were cut off the journal.
+            set_aside(query_folder(self.run_dir, cycle))
         if cycle == 0:
             self._ask_first_labels()
             return

@@ -3,20 +3,18 @@
 Whatever an oracle leaves open is asked for later: the run stops, and goes on when it is resumed.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from al_lightning.answers import Answer, OpenQuery
+from al_lightning.answers import Answer, AnswersError, OpenQuery, from_plain
 from al_lightning.label_files import GivenAnswer, QueryRows, check_classes, read_answers
 from al_lightning.label_studio import read_export
 from al_lightning.ranks import from_first_rank
 from al_lightning.records import Query
-from al_lightning.run_folder import checksum
+from al_lightning.rows import plain
 
 Oracle = Callable[[Query], Mapping[int, Answer] | Sequence[Answer] | None]
 """``oracle(query) -> answers``: one for each of ``query.indices`` in their order, or by data-set
@@ -32,7 +30,7 @@ class Batch:
     by: str | None
     how: str
     source: str | None = None
-    """Tells a person's part of a file in one state of it, so that it is not taken twice."""
+    """The file that they stand in."""
 
 
 def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[str] | None) -> None:
@@ -54,98 +52,118 @@ def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[s
         check_classes(classes)
 
 
-def take_answers(
-    oracle: str | Oracle,
-    query: Query,
-    waiting: OpenQuery,
-    folder: Path | None,
-    *,
-    accept_unasked: bool,
-) -> None:
-    """Keeps what the oracle answers by now, all of it or, on an error, nothing.
+def collected(
+    oracle: str | Oracle, query: Query, waiting: OpenQuery, folder: Path | None
+) -> list[Batch]:
+    """What the oracle answers by now and has not before; the first process asks it for all.
 
     Args:
         oracle: ``"files"`` or a function.
         query: What it is asked.
         waiting: The same in the journal.
         folder: Of the query; its files are read.
-        accept_unasked: Takes answers to rows of the pool that were not asked.
 
     Raises:
-        ValueError: when something answered cannot be.
+        AnswersError: when something answered cannot be an answer.
     """
 
     def answered() -> list[Batch]:
         if callable(oracle):
-            return from_function(oracle, query)
+            return from_function(query, oracle(query))
         assert folder is not None
         return from_files(folder, waiting)
 
-    batches = from_first_rank(answered)
-    for batch in batches:
-        waiting.check(batch.answers, accept_unasked=accept_unasked)
-    for batch in batches:
-        waiting.answer(
-            batch.answers,
-            by=batch.by,
-            how=batch.how,
-            source=batch.source,
-            accept_unasked=accept_unasked,
-        )
+    return from_first_rank(answered)
 
 
-def from_function(oracle: Oracle, query: Query) -> list[Batch]:
-    """What a function answers.
+def from_function(query: Query, given: Any) -> list[Batch]:
+    """What a function gave as answers.
 
     Raises:
-        ValueError: when it gives another number of answers than rows were asked.
+        AnswersError: when it is another number of answers than rows were asked.
     """
-    given: Any = oracle(query)
     if given is None:
         return []
     if not isinstance(given, Mapping):
-        values = given.tolist() if isinstance(given, Tensor | np.ndarray) else list(given)
+        values = [plain(answer) for answer in given]
         if len(values) != len(query.indices):
-            raise ValueError(
+            raise AnswersError(
                 f"an oracle must answer each row that was asked, or give a dict by data-set index, "
                 f"got {len(values)} answers for {len(query.indices)} rows; None means later"
             )
         given = dict(zip(query.indices, values, strict=True))
-    answers = {int(i): _plain(answer) for i, answer in given.items() if answer is not None}
+    answers = {operator.index(i): plain(a) for i, a in given.items() if a is not None}
     return [Batch(answers, by=None, how="oracle")] if answers else []
-
-
-def _plain(answer: Answer) -> Answer:
-    return answer.item() if isinstance(answer, Tensor | np.generic) else answer
 
 
 def answer_files(folder: Path) -> list[Path]:
     """The files in a query's folder that hold answers: ``to_label*.csv`` and ``export*.json``."""
-    return sorted([*folder.glob("to_label*.csv"), *folder.glob("export*.json")])
+    found = [*folder.glob("to_label*.csv"), *folder.glob("export*.json")]
+    return sorted(path for path in found if path.is_file())
 
 
 def from_files(folder: Path, query: OpenQuery) -> list[Batch]:
     """What is new in the files of a query's folder, in the order of their names.
 
+    A line counts when it is new or says something else than it did at the last reading, so what was
+    changed or taken back on the page meanwhile stays so.
+
     Raises:
-        ValueError: as :func:`~al_lightning.label_files.read_answers`; nothing is taken then.
+        AnswersError: when a file is wrong, or two say different things of a row by one person.
     """
-    taken = {record.get("source") for record in query.records}
-    batches = []
+    asked = query_rows(query)
+    readings: dict[tuple[Path, str | None], list[GivenAnswer]] = {}
     for path in answer_files(folder):
-        read = read_export if path.suffix == ".json" else read_answers
-        state = checksum(path)
-        people: dict[str | None, list[GivenAnswer]] = {}
-        for given in read(path, query_rows(query)):
-            people.setdefault(given.by, []).append(given)
-        for by, answers in people.items():
-            source = f"{path.name} {state} {by or ''}"
-            if source not in taken:
-                values = {given.index: given.answer for given in answers}
-                batches.append(
-                    Batch(values, by, "label studio" if read is read_export else "files", source)
-                )
+        try:
+            read = read_export(path, asked) if is_export(path) else read_answers(path, asked)
+        except ValueError as error:
+            raise AnswersError(str(error)) from error
+        for given in read:
+            readings.setdefault((path, given.by), []).append(given)
+    _check_agree(readings)
+    batches = []
+    for (path, by), read in readings.items():
+        before = _last_reading(query, path.name, by)
+        new = {g.index: g.answer for g in read if before.get(g.index) != g.answer}
+        how = "label studio" if is_export(path) else "files"
+        if new:
+            batches.append(Batch(new, by, how, source=path.name))
     return batches
+
+
+def is_export(path: Path) -> bool:
+    """Whether Label Studio wrote it."""
+    return path.suffix == ".json"
+
+
+def _last_reading(query: OpenQuery, source: str, by: str | None) -> dict[int, Answer]:
+    """What a file said by a person, as far as it was read; also what was taken back since."""
+    said: dict[int, Answer] = {}
+    for record in query.records:
+        if record["event"] == "answers" and (record["source"], record["by"]) == (source, by):
+            said.update({index: from_plain(answer) for index, answer in record["answers"]})
+    return said
+
+
+def _check_agree(readings: Mapping[tuple[Path, str | None], Sequence[GivenAnswer]]) -> None:
+    """Each file is right in itself; what one person says of a row must be so in all of them."""
+    firsts: dict[tuple[int, str | None], tuple[Path, GivenAnswer]] = {}
+    different = []
+    for (path, by), read in readings.items():
+        for given in read:
+            first_path, first = firsts.setdefault((given.index, by), (path, given))
+            if first.answer != given.answer:
+                different.append(
+                    f"row {given.index} in line {first.line} of {first_path.name} and line "
+                    f"{given.line} of {path.name}"
+                )
+    if different:
+        more = f" and {len(different) - 5} more" if len(different) > 5 else ""
+        raise AnswersError(
+            "answers of one person must not conflict, found "
+            f"{', '.join(different[:5])}{more}; leave the right ones, or say in the column labeler "
+            "who gave which"
+        )
 
 
 def query_rows(query: OpenQuery) -> QueryRows:

@@ -16,9 +16,14 @@ def is_first_rank() -> bool:
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
+def processes_have_met() -> bool:
+    """Whether a Trainer has brought processes together by now."""
+    return bool(torch.distributed.is_available() and torch.distributed.is_initialized())
+
+
 def have_met(trainer: L.Trainer) -> bool:
     """Whether there are several processes that can talk to each other by now."""
-    return trainer.world_size > 1 and torch.distributed.is_initialized()
+    return trainer.world_size > 1 and processes_have_met()
 
 
 def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
@@ -46,9 +51,19 @@ def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
 
 
 def from_first_rank(make: Callable[[], T]) -> T:
-    """What ``make`` gives on the first rank, for all of them; before they have met, on each."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    """What ``make`` gives or raises on the first rank, for all of them.
+
+    Before the processes have met, each calls it by itself.
+    """
+    if not processes_have_met():
         return make()
-    made: list[Any] = [make() if is_first_rank() else None]
+    made: list[Any] = [None, None]
+    if is_first_rank():
+        try:
+            made[0] = make()
+        except Exception as error:  # or the others would wait for it until they give up
+            made[1] = error
     torch.distributed.broadcast_object_list(made)
+    if made[1] is not None:
+        raise made[1]
     return made[0]  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -89,6 +90,13 @@ def collate(items: Any) -> Any:
     return default_collate(items) if isinstance(items, list) else items
 
 
+def plain(value: Any) -> Any:
+    """A number or a list of them for a tensor or an array, which JSON does not take."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
 def read_label(item: Any, label_key: int | str | None = None) -> Any:
     """The label in a data set's item, as a plain Python value.
 
@@ -116,13 +124,19 @@ def replace_label(item: Any, label: Any, label_key: int | str | None = None) -> 
     An item that is inputs alone becomes ``(inputs, label)``.
 
     Raises:
-        ValueError: as :func:`read_label`.
+        ValueError: as :func:`read_label`; also when the label cannot be of the kind that the item
+            holds.
     """
     if not holds_label(item):
         return item, label
     key = _label_key(item, label_key)
     if isinstance(item[key], Tensor):  # or batches would mix tensors and numbers
-        label = torch.as_tensor(label, dtype=item[key].dtype)
+        try:
+            label = torch.as_tensor(label, dtype=item[key].dtype)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"a label must be as the data set's are, {item[key].dtype}, got {label!r}"
+            ) from error
     if isinstance(item, dict):
         return {**item, key: label}
     return tuple(label if position == key else part for position, part in enumerate(item))

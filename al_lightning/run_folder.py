@@ -21,6 +21,13 @@ def query_folder(run_dir: Path, cycle: int) -> Path:
     return run_dir / "queries" / f"cycle_{cycle}"
 
 
+def set_aside(folder: Path) -> None:
+    """Gives a folder that is in the way another name; what is in it may be a person's work."""
+    if folder.exists():
+        others = sum(1 for _ in folder.parent.glob(f"{folder.name}_before_*"))
+        folder.rename(folder.with_name(f"{folder.name}_before_{others + 1}"))
+
+
 def check_vacant(run_dir: Path) -> None:
     """Writes nothing.
 

@@ -13,6 +13,7 @@ from toys import QUIET, Plain, points_data
 
 from al_lightning import INVALID, SKIP, ActiveLearningLoop, Strategy, by_score
 from al_lightning.acquisition import margin
+from al_lightning.answers import AnswersError
 from al_lightning.inference import read_pool
 from al_lightning.mc_dropout import MCDropout
 from al_lightning.randomness import seeded
@@ -78,6 +79,7 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
     state["labeled"] = loop.data.labeled_indices.tolist()
     state["means"] = loop.model.norm.running_mean.tolist()
     state["answered"] = answered_by_the_first(trainer, rank_zero_only.rank)
+    state["refused"] = refused_by_the_first(trainer, rank_zero_only.rank)
     state["labels of its own"] = labels_of_its_own(trainer, rank_zero_only.rank)
     state["query of its own"] = query_of_its_own(trainer, rank_zero_only.rank)
     (out / f"rank_{rank_zero_only.rank}.json").write_text(json.dumps(state))
@@ -97,6 +99,22 @@ def answered_by_the_first(trainer, rank: int) -> list:
     asked = [result.query.indices for result in results if result.query]
     labels = [loop.data.labels_of(indices[:2]) for indices in asked]
     return [labels, sorted(loop.data.pool.skipped), sorted(loop.data.pool.invalid)]
+
+
+def refused_by_the_first(trainer, rank: int) -> str:
+    """What every process is told when the first one's function gives too few answers."""
+    loop = ActiveLearningLoop(
+        Plain(),
+        points_data(61),
+        trainer=trainer,
+        acquisition_size=4,
+        oracle=lambda query: [0] * (4 if rank else 3),
+    )
+    try:
+        loop.run()
+    except AnswersError as error:
+        return str(error)
+    return "no error"
 
 
 def labels_of_its_own(trainer, rank: int) -> str:

@@ -107,6 +107,32 @@ def test_the_first_labels_are_at_least_one():
     assert query.finish(how="page")["indices"] == [8]
 
 
+def test_the_last_label_cannot_be_taken_out():
+    query = waiting(labeled=(0,))
+    query.answer({0: INVALID, 5: SKIP}, how="page")
+    with pytest.raises(ValueError, match="at least one row must get a label"):
+        query.finish(how="page")
+    query.answer({3: 1}, how="page")
+    assert query.finish(how="page")["invalid"] == [0]
+
+
+def test_who_settled_may_think_again():
+    query = waiting()
+    query.answer({5: 1}, by="ann", how="page")
+    query.answer({5: 0}, by="ben", how="page")
+    query.answer({5: 1}, by="ann", how="page", settles=True)
+    query.answer({5: 0}, by="ben", how="page")
+    assert held(query) == {5: 1}
+    query.answer({5: 2}, by="ann", how="page")
+    assert held(query) == {5: 2}
+
+
+def test_a_label_may_be_several_classes_at_once():
+    query = waiting()
+    query.answer({5: [0, 1, 1]}, how="api")
+    assert query.finish(how="api")["labels"] == [[0, 1, 1]]
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
@@ -179,7 +205,11 @@ def test_any_history_folds_to_what_it_means(steps):
                 query.undo(by=step[1], how="page")
     for index in (5, 3, 8):
         said = [(a[index], by, settles) for a, by, settles in kept if index in a]
-        settled = [answer for answer, _, settles in said if settles]
+        settled, settler = [], None
+        for answer, by, settles in said:
+            if settles or (settled and by == settler):  # who settled it may think again
+                settled.append(answer)
+                settler = by
         latest = {by: answer for answer, by, _ in said}
         expected = settled[-1] if settled else None
         if not settled and len(set(latest.values())) == 1:

@@ -43,6 +43,7 @@ def check_ranks(out, alone, num_ranks):
             assert rank[name] == alone[name], name
         for name in of_training:
             assert rank[name] == ranks[0][name], name
+        assert "got 3 answers for 4 rows" in rank["refused"]
         assert "must have the same split, ranks [1" in rank["labels of its own"]
         assert "must have the same query, ranks [1" in rank["query of its own"]
     assert len(ranks[0]["labeled"]) == 20 + 2 * 15

@@ -3,13 +3,14 @@
 import errno
 import json
 import os
+import zlib
 
 import pytest
 
 from al_lightning.journal import Journal, read_records
 
 RECORDS = [
-    {"event": "start", "text": 'a "quoted", {"crc": "no"}\n'},
+    {"event": "start", "format": 2, "text": 'a "quoted", {"crc": "no"}\n'},
     {"event": "fit", "cycle": 1, "values": [1.5, None]},
     {"event": "test", "cycle": 1},
     {"event": "query", "cycle": 1, "indices": [3, 1]},
@@ -151,3 +152,10 @@ def test_nan_survives(tmp_path):
     Journal(tmp_path / "journal.jsonl").append("start", loss=float("nan"))
     (record,) = read_records(tmp_path / "journal.jsonl")
     assert record["loss"] != record["loss"]
+
+
+def test_another_versions_file_is_said_to_be_one(path):
+    body = json.dumps({"event": "start", "config": {}})
+    path.write_text(f'{body[:-1]}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n')
+    with pytest.raises(ValueError, match="of format 2, found None: another version"):
+        read_records(path)

@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from toys import TRAINER, Plain, asked, events, loop_of, points, points_data, weights
+from toys import QUIET, TRAINER, Plain, asked, events, loop_of, points, points_data, weights
 
 from al_lightning import (
     INVALID,
@@ -19,9 +21,8 @@ from al_lightning import (
     Exchange,
     Tables,
 )
-from al_lightning.answers import OpenQuery
+from al_lightning.answers import AnswersError, OpenQuery
 from al_lightning.journal import Journal
-from al_lightning.run_lock import lock
 
 CLASSES = ["left", "middle", "right"]
 TRUTH = points(120).tensors[1].tolist()
@@ -185,6 +186,98 @@ def test_answers_before_a_tell_count_and_what_is_told_holds():
     assert loop.data.num_labeled == 24
 
 
+def test_who_told_is_named_and_not_who_answered_before(tmp_path):
+    loop = loop_of(data=unlabeled_data(), run_dir=tmp_path)
+    query = loop.ask()
+    loop.answer({i: 0 for i in query.indices[:2]}, by="ann")
+    loop._watching = [Tables()]
+    loop.tell(query.indices[1:3], [1, 2], by="ben")
+    with open(tmp_path / "labels.csv", newline="") as file:
+        rows = {int(row["index"]): (row["label"], row["labelers"]) for row in csv.DictReader(file)}
+    expected = [("left", "ann"), ("middle", "ben"), ("right", "ben")]
+    assert [rows[i] for i in query.indices[:3]] == expected
+
+
+def test_numbers_of_numpy_are_numbers():
+    loop = loop_of(data=unlabeled_data(initial_labels={np.int64(3): np.int64(1)}))
+    query = loop.ask()
+    loop.answer({np.int64(query.indices[0]): np.int64(2)})
+    loop.finish()
+    assert loop.data.given_labels == {3: 1, query.indices[0]: 2}
+    with pytest.raises(ValueError, match="got None; leave it out"):
+        loop.answer({loop.ask().indices[0]: None})
+
+
+def test_an_answer_that_cannot_be_a_label_is_refused_before_it_is_kept(tmp_path):
+    loop = loop_of(oracle=lambda q: ["cat"] * len(q.indices), run_dir=tmp_path)
+    with pytest.raises(AnswersError, match="a label must be as the data set's are.*got 'cat'"):
+        loop.run()
+    assert events(tmp_path)[-1] == ("query", 1)
+    with pytest.raises(ValueError, match="got 'cat'"):
+        loop.answer({loop.ask().indices[0]: "cat"})
+    assert resume(tmp_path, points_data(), oracle=lambda q: [1] * len(q.indices)).run()
+
+
+def test_an_error_of_the_users_function_is_its_own():
+    loop = loop_of(data=unlabeled_data(), oracle=lambda q: int("no number"))
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        loop.run()
+    assert caught.type is ValueError
+
+
+def test_the_data_set_labels_only_what_people_left_open(tmp_path):
+    loop = loop_of(run_dir=tmp_path, oracle=lambda q: None, num_cycles=2)
+    query = loop.run()[-1].query
+    loop.answer({query.indices[0]: INVALID, query.indices[1]: 0, query.indices[2]: 2}, by="ann")
+    loop.answer({query.indices[2]: 1}, by="ben")
+    again = resume(tmp_path, points_data(), oracle="dataset")
+    again.run()
+    assert again.data.pool.invalid == {query.indices[0]}
+    own = [TRUTH[i] for i in query.indices[2:]]
+    assert again.data.labels_of(query.indices[1:]) == [0, *own]
+
+
+def test_who_labels_is_remembered(tmp_path, watched):
+    loop_of(data=unlabeled_data(), oracle=lambda q: None, run_dir=tmp_path / "a").run()
+    with pytest.raises(ValueError, match="came from a function, which is not kept; give it again"):
+        resume(tmp_path / "a")
+    watched(tmp_path / "b", accept_unasked=True).run()
+    again = resume(tmp_path / "b")
+    assert (again.oracle, again.accept_unasked) == ("files", True)
+
+
+def test_what_another_process_trained_meanwhile_is_taken_up(tmp_path):
+    arguments = {"run_dir": tmp_path / "run", "warm_start": True}
+    loop = loop_of(data=unlabeled_data(), oracle=lambda q: None, **arguments)
+    query = loop.run()[-1].query
+    other = resume(tmp_path / "run", oracle=lambda q: None)
+    other.tell(query.indices, all_of_it(query))
+    other.run()  # cycle 2, and waits
+    loop.oracle = all_of_it
+    results = loop.run()
+    whole = loop_of(data=unlabeled_data(), oracle=all_of_it, warm_start=True)
+    assert asked(results) == asked(whole.run())
+    assert torch.equal(weights(loop.model), weights(whole.model))
+
+
+def test_what_another_process_ended_is_over(tmp_path):
+    loop = loop_of(data=unlabeled_data(), oracle=lambda q: None, run_dir=tmp_path)
+    loop.run()
+    resume(tmp_path, oracle=all_of_it).run()
+    assert len(loop.run()) == 3
+    assert loop.finished
+    assert is_free(tmp_path)
+
+
+def is_free(run_dir):
+    """Whether another process can take the folder."""
+    script = (
+        "import sys, pathlib, al_lightning.run_lock as run; run.lock(pathlib.Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", script, run_dir]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def test_undo_reaches_the_journal():
     loop = loop_of(data=unlabeled_data())
     query = loop.ask()
@@ -270,7 +363,8 @@ def test_rows_that_cannot_be_read_are_named_and_left_out(tmp_path):
         query = loop.ask()
     assert query.indices == first[1:]
     assert data.pool.invalid == {first[0], 7}
-    again = resume(tmp_path, ActiveDataModule(Broken(), initial_labeled_size=20, classes=CLASSES))
+    data = ActiveDataModule(Broken(), initial_labeled_size=20, classes=CLASSES)
+    again = resume(tmp_path, data, oracle=all_of_it)
     assert again.data.pool.invalid == {first[0], 7}
     assert again.ask() == query
 
@@ -289,7 +383,25 @@ def test_a_renamed_row_is_noticed_wherever_it_is(tmp_path):
         classes=CLASSES,
     )
     with pytest.raises(ValueError, match=r"found data.names: began with '\w+', now"):
-        resume(tmp_path, data)
+        resume(tmp_path, data, oracle=all_of_it)
+
+
+def test_rows_to_begin_with_must_not_all_be_broken():
+    class Broken(Inputs):
+        def unreadable(self):
+            return dict.fromkeys(range(120), "truncated")
+
+    for arguments in ({"initial_labeled_size": 20}, {"initial_labels": {3: 1}}):
+        loop = loop_of(data=ActiveDataModule(Broken(), classes=CLASSES, **arguments))
+        with pytest.raises(ValueError, match="at least one row to begin with must be readable"):
+            loop.ask()
+
+
+def test_a_function_cannot_answer_processes_that_have_not_met():
+    trainer = partial(TRAINER.func, accelerator="cpu", devices=2, strategy="ddp", **QUIET)
+    loop = loop_of(data=begin_with_nothing(), oracle=all_of_it, trainer=trainer, strategy="random")
+    with pytest.raises(ValueError, match="2 processes cannot share the answers of a function"):
+        loop.run()
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -373,10 +485,14 @@ def test_a_half_filled_file_is_kept_and_read_once(tmp_path, watched):
     assert [record["event"] for record in loop.records].count("answers") == 1
     loop.undo()
     again = go_on(tmp_path)
-    again.run()  # the file has not changed since: what was taken back stays so
+    again.run()  # the file says nothing new: what was taken back stays so
     assert OpenQuery(Journal(tmp_path / "journal.jsonl")).rows == {}
     fill_in(tmp_path, 1)
-    assert go_on(tmp_path).run()[-1].cycle == 2
+    loop = go_on(tmp_path)
+    loop.run()
+    assert len(OpenQuery(Journal(tmp_path / "journal.jsonl")).rows) == 11
+    loop.finish()
+    assert go_on(tmp_path).run()[-1].num_labeled == 31
 
 
 def test_what_a_person_wrote_is_not_written_over(tmp_path, watched):
@@ -445,9 +561,66 @@ def test_pictures_are_written_for_people(tmp_path, watched):
     }
 
 
-def test_a_run_that_waits_holds_no_lock(tmp_path, watched):
+def test_a_run_that_waits_holds_no_lock(tmp_path):
+    loop = loop_of(data=unlabeled_data(), oracle=lambda q: None, run_dir=tmp_path)
+    loop.ask()
+    assert not is_free(tmp_path)
+    loop.run()
+    assert is_free(tmp_path)
+
+
+def test_files_of_a_query_that_was_cut_off_are_set_aside(tmp_path, watched):
     watched(tmp_path).run()
-    lock(tmp_path)
+    (tmp_path / "queries" / "cycle_2").mkdir()
+    (tmp_path / "queries" / "cycle_2" / "to_label.csv").write_text("index,label\n3,left\n")
+    loop = go_on(tmp_path)
+    loop.tell(loop.ask().indices[:2], [0, 1])
+    loop.run()
+    assert not (tmp_path / "queries" / "cycle_2").exists()
+    assert (tmp_path / "queries" / "cycle_2_before_1" / "to_label.csv").exists()
+    assert (tmp_path / "queries" / "cycle_1" / "to_label.csv").exists()
+
+
+def test_a_file_counts_by_what_changed_in_it(tmp_path, watched):
+    query = watched(tmp_path).run()[-1].query
+    one, two = query.indices[:2]
+    path = tmp_path / "queries" / "cycle_1" / "to_label.csv"
+
+    def read(text):
+        path.write_text(f"index,label\n{text}")
+        go_on(tmp_path).run()
+        rows = OpenQuery(Journal(tmp_path / "journal.jsonl")).rows
+        return {index: row.answer for index, row in rows.items()}
+
+    assert read(f"{one},left\n") == {one: 0}
+    assert read(f"{one},right\n") == {one: 2}
+    assert read(f"{one},left\n") == {one: 0}
+    page = OpenQuery(Journal(tmp_path / "journal.jsonl"))
+    page.answer({one: 1}, how="page")
+    assert read(f"{one},left\n{two},left\n") == {one: 1, two: 0}
+
+
+def test_one_person_cannot_say_two_things_in_two_files(tmp_path, watched):
+    watched(tmp_path).run()
+    fill_in(tmp_path, 1, "to_label_a.csv", rows=slice(1), label="left")
+    fill_in(tmp_path, 1, "to_label_b.csv", rows=slice(1), label="right")
+    with pytest.raises(AnswersError, match="line 2 of to_label_a.csv and line 2 of to_label_b.csv"):
+        go_on(tmp_path).run()
+
+
+def test_a_name_that_is_no_proper_text_can_be_labeled(tmp_path, watched):
+    class Odd(Inputs):
+        paths = [f"caf\udce9 {i}" for i in range(120)]
+
+    def data():
+        first = points_data().labeled_indices.tolist()
+        return ActiveDataModule(Odd(), initial_labels={i: TRUTH[i] for i in first}, classes=CLASSES)
+
+    watched(tmp_path, data()).run()
+    fill_in(tmp_path, 1)
+    loop = resume(tmp_path, data(), monitors=[Tables(), Exchange()])
+    assert loop.run()[-1].cycle == 2
+    assert (tmp_path / "labels.csv").read_bytes().count(b"caf\\udce9") == 15
 
 
 # ---- what bad input gets -------------------------------------------------------------------------
@@ -485,12 +658,13 @@ def test_labels_must_be_given_where_the_data_has_none():
         ({"val_size": 5}, "need a data set that holds labels"),
         ({"initial_sampling": "balanced"}, "need a data set that holds labels"),
         ({"initial_labels": {}}, "at least one row must be labeled"),
+        ({"initial_labels": {3: 7}}, r"positions in classes .*'right'\], got \[7\]"),
         ({"initial_labels": {0: 1}, "initial_labeled_size": 3}, "give one of"),
     ],
 )
 def test_data_without_labels_cannot_be_split_by_them(arguments, message):
     arguments = {"initial_labels": None, "initial_labeled_size": 9, **arguments}
-    if arguments["initial_labels"] == {}:
+    if arguments["initial_labels"] in ({}, {3: 7}):
         del arguments["initial_labeled_size"]
     with pytest.raises(ValueError, match=message):
-        ActiveDataModule(Inputs(), **arguments)
+        ActiveDataModule(Inputs(), classes=CLASSES, **arguments)

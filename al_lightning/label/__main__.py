@@ -139,10 +139,11 @@ def _counts(records: Sequence[Record], query: Record) -> Counter[str]:
     labels = [record for record in later if record["event"] == "labels"]
     closing = next((r for r in labels if r["cycle"] == query["cycle"]), None)
     if closing is not None:
-        labeled, corrected = closing["indices"], closing.get("corrected", [])
-        skipped, invalid = closing.get("skipped", []), closing.get("invalid", [])
+        labeled, corrected = closing["indices"], closing["corrected"]
+        skipped, invalid = closing["skipped"], closing["invalid"]
     else:
         before = {*start["split"]["labeled_indices"], *(i for r in labels for i in r["indices"])}
+        before.difference_update(*(r["invalid"] for r in labels))
         held = {i: row.answer for i, row in _rows(records, query).items() if not row.in_conflict}
         skipped = [i for i, answer in held.items() if answer is SKIP]
         invalid = [i for i, answer in held.items() if answer is INVALID]

@@ -30,6 +30,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from al_lightning.answers import Answer, Mark, OpenQuery, RowAnswers, standing
+from al_lightning.run_folder import query_folder
 
 MAX_BODY = 4096
 """Bytes."""
@@ -191,7 +192,7 @@ class Desk:
 
     def picture_file(self, index: int) -> Path | None:
         """The file that the training process wrote for a row of the query."""
-        folder = self.run_dir / "queries" / f"cycle_{self.query.cycle}" / "images"
+        folder = query_folder(self.run_dir, self.query.cycle) / "images"
         files = [folder / f"{index}{suffix}" for suffix in (".png", ".jpg")]
         return next((file for file in files if file.is_file()), None)
 

@@ -95,7 +95,9 @@ def label_rows(loop: ActiveLearningLoop) -> list[list[Any]]:
         changed = [index for index, _ in closing["corrected"]]
         rows = [*closing["indices"], *closing["skipped"], *closing["invalid"], *changed]
         for index in rows:
-            row = answers.get(index, RowAnswers(at=closing["at"], how=closing["how"]))
+            row = RowAnswers(at=closing["at"], how=closing["how"])
+            if index not in closing["last"]:
+                row = answers.get(index, row)
             labelers = ";".join(row.labelers or [closing["by"] or ""])
             found[index] = [labelers, closing["cycle"], row.how, row.at]
     rows = sorted(found)
@@ -136,4 +138,5 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())
+    # A file's name need not be proper text.
+    write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))
