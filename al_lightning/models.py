@@ -121,14 +121,16 @@ class LitSimpleCNN(L.LightningModule):
         self.log(f"{stage}_loss", F.cross_entropy(logits, y), batch_size=len(y), sync_dist=True)
         self.log(f"{stage}_acc", accuracy, prog_bar=True, batch_size=len(y))
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Softmax uncertainty of a batch.
+    def predict_step(
+        self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int
+    ) -> dict[str, Tensor]:
+        """Softmax uncertainty of a batch of images, with labels beside them or without.
 
         Returns:
             ``probs`` (B, 10), or (B, K, 10) with K = ``mc_samples`` > 1; ``uncertainty`` (B,), one
             minus the largest of the mean probabilities; ``embedding`` (B, 128), without dropout.
         """
-        features_BCHW = self._features(batch[0])
+        features_BCHW = self._features(batch if isinstance(batch, Tensor) else batch[0])
         embedding_BD = F.relu_(self._plain_fc1(features_BCHW))
         if self.mc_samples == 1:
             probs = self.fc2(embedding_BD).float().softmax(-1)

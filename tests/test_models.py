@@ -103,6 +103,13 @@ def test_mc_dropout_does_not_depend_on_the_batches(images, batch_size):
     assert model._masks is None
 
 
+def test_images_without_labels_are_predicted_alike(images):
+    model = LitSimpleCNN().eval()
+    with torch.inference_mode():
+        alone, labeled = (model.predict_step(batch, 0) for batch in (images, (images, None)))
+    assert torch.equal(alone["probs"], labeled["probs"])
+
+
 def test_a_prediction_that_failed_leaves_no_weights_behind(images):
     class Fails(L.Callback):
         def on_predict_batch_end(self, *args):
