@@ -23,6 +23,7 @@ from al_lightning import (
 )
 from al_lightning.answers import AnswersError, OpenQuery
 from al_lightning.journal import Journal
+from al_lightning.run_lock import LOCK
 
 CLASSES = ["left", "middle", "right"]
 TRUTH = points(120).tensors[1].tolist()
@@ -270,11 +271,11 @@ def test_what_another_process_ended_is_over(tmp_path):
 
 
 def is_free(run_dir):
-    """Whether another process can take the folder."""
+    """Whether another process could take the folder: one without torch, which starts at once."""
     script = (
-        "import sys, pathlib, al_lightning.run_lock as run; run.lock(pathlib.Path(sys.argv[1]))"
+        "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     )
-    command = [sys.executable, "-c", script, run_dir]
+    command = [sys.executable, "-c", script, run_dir / LOCK]
     return subprocess.run(command, capture_output=True).returncode == 0
 
 

@@ -70,7 +70,15 @@ def serve(run_dir: Path, port: int) -> None:
         print(f"{desk.closed}", flush=True)
         server.should_exit = True
 
-    server = uvicorn.Server(
+    class Server(uvicorn.Server):
+        """Says where it is once a signal ends it cleanly, and not before."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            address = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
+            print(f"label at {address} (answers go to {run_dir / JOURNAL})", flush=True)
+
+    server = Server(
         uvicorn.Config(
             make_app(desk, token=token, on_finish=finished),
             log_level="warning",  # the address, which holds the token, is for this line alone
@@ -88,8 +96,6 @@ def serve(run_dir: Path, port: int) -> None:
         return f"{desk.progress}; go on with: {again}"
 
     with stopping(how_to_go_on):
-        address = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
-        print(f"label at {address} (answers go to {run_dir / JOURNAL})", flush=True)
         server.run(sockets=[listening])
 
 
