@@ -537,7 +537,9 @@ class ActiveLearningLoop:
                 self.data.check_values([0])  # people answer with positions in the classes
         if self.strategy.needs and self.data.pool.num_askable and not self.finished:
             with quiet():
-                self._steps.try_asking(self._trial_trainer())
+                last = self._journal.of("query")[-1:]
+                asked = [index for record in last for index in record["indices"]]
+                self._steps.try_asking(self._trial_trainer(), asked)
         if not self._journal.records:
             self._begin(settings)
         makers = DEFAULT_MONITORS if self.run_dir is not None else []

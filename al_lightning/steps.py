@@ -73,14 +73,21 @@ class Steps:
         self.layer = None if embedding_layer is None else _find_layer(model, embedding_layer)
         self.start_weights = _copied(model.state_dict())
 
-    def try_asking(self, trainer: L.Trainer) -> None:
+    def try_asking(self, trainer: L.Trainer, asked: Sequence[int]) -> None:
         """Reads a batch of the pool and chooses from it.
 
         A module that the strategy cannot read must say so before an hour of training. So must a
         strategy whose arguments do not work, or whose function fails.
+
+        Args:
+            trainer: A new one.
+            asked: Rows that wait for an answer, which may be that they cannot be read.
         """
         askable, few = self.data.pool.askable_rows(), self.data.eval_batch_size
-        rows = askable.at(range(min(few, len(askable))))
+        first = askable.at(range(min(few + len(asked), len(askable))))
+        rows = [row for row in first if row not in set(asked)][:few]
+        if not rows:
+            return
         labeled = self.data.labeled_indices[:few].tolist()
         with seeded(self.seed, "try"):
             pool = self._read_pool(trainer, rows, labeled or rows)

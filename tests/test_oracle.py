@@ -23,6 +23,8 @@ from al_lightning import (
 )
 from al_lightning.answers import AnswersError, OpenQuery
 from al_lightning.journal import Journal
+from al_lightning.monitor import Pictures as QueryPictures
+from al_lightning.rows import UnreadableRowError
 from al_lightning.run_lock import LOCK
 
 CLASSES = ["left", "middle", "right"]
@@ -622,6 +624,36 @@ def test_a_name_that_is_no_proper_text_can_be_labeled(tmp_path, watched):
     loop = resume(tmp_path, data(), monitors=[Tables(), Exchange()])
     assert loop.run()[-1].cycle == 2
     assert (tmp_path / "labels.csv").read_bytes().count(b"caf\\udce9") == 15
+
+
+def test_a_row_that_broke_after_it_was_asked_can_be_called_invalid(tmp_path, watched):
+    broken = set()
+
+    class Breaking(Pictures):
+        holds_labels = False
+
+        def __getitem__(self, index):
+            if index in broken:
+                raise UnreadableRowError(f"row {index}")
+            return self.rows[index]
+
+        picture = __getitem__
+
+    def data():
+        return ActiveDataModule(
+            Breaking(), initial_labels={0: TRUTH[0], 1: TRUTH[1]}, classes=CLASSES
+        )
+
+    query = watched(tmp_path, data()).run()[-1].query
+    broken.add(query.indices[0])
+    shutil.rmtree(tmp_path / "queries" / "cycle_1")
+    monitors = [Tables(), QueryPictures(), Exchange()]
+    loop = resume(tmp_path, data(), oracle="files", monitors=monitors)
+    loop.run()
+    fill_in(tmp_path, 1, rows=slice(1, None))
+    loop.answer({query.indices[0]: INVALID})
+    assert loop.run()[-1].num_labeled == 16
+    assert loop.data.pool.invalid == broken
 
 
 # ---- what bad input gets -------------------------------------------------------------------------

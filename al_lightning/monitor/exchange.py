@@ -15,6 +15,7 @@ from al_lightning.monitor.pictures import as_image, inputs_of
 from al_lightning.monitor.tables import class_name
 from al_lightning.oracle import query_rows
 from al_lightning.records import Query
+from al_lightning.rows import UnreadableRowError
 from al_lightning.run_folder import query_folder, write_whole
 
 TO_LABEL = "to_label.csv"
@@ -68,12 +69,17 @@ def label_rows(loop: ActiveLearningLoop, query: Query) -> list[LabelRow]:
 
 
 def picture_of(loop: ActiveLearningLoop, index: int) -> bytes | None:
-    """A row as PNG, or JPEG where that is much smaller; None when it is not an image."""
+    """A row as PNG, or JPEG where that is much smaller.
+
+    None when it is not an image, or cannot be read any more: a person can still call it invalid.
+    """
     dataset: Any = loop.data.sets.pool
-    if hasattr(dataset, "picture"):
-        picture: Image.Image = dataset.picture(index)
-    else:
-        pixels = as_image(inputs_of(dataset[index]))
+    try:
+        picture = dataset.picture(index) if hasattr(dataset, "picture") else dataset[index]
+    except UnreadableRowError:
+        return None
+    if not isinstance(picture, Image.Image):
+        pixels = as_image(inputs_of(picture))
         if pixels is None:
             return None
         picture = Image.fromarray((pixels * 255).round().astype(np.uint8))

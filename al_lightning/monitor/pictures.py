@@ -16,6 +16,7 @@ from torch import Tensor
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.tables import class_name, known_labels
 from al_lightning.records import CycleResult
+from al_lightning.rows import UnreadableRowError
 from al_lightning.run_folder import write_whole
 
 NUM_IMAGES = 10
@@ -81,14 +82,16 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
 def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None:
     """The first queried rows with given and predicted label and score.
 
-    None when nothing was asked, or when the data set's items are not images.
+    None when nothing was asked, or when the data set's items are not images. A row that cannot be
+    read any more is an empty place.
     """
     query = result.query
     if query is None:
         return None
     shown = query.indices[:NUM_IMAGES]
-    images = [as_image(inputs_of(loop.data.sets.pool[index])) for index in shown]
-    if any(image is None for image in images):
+    items = [_item(loop, index) for index in shown]
+    images = [None if item is None else as_image(inputs_of(item)) for item in items]
+    if any(image is None and item is not None for image, item in zip(images, items, strict=True)):
         return None
     labels = known_labels(loop, shown)
     columns = 5
@@ -102,7 +105,8 @@ def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None
     for axes in grid:
         axes.set_axis_off()
     for position, (axes, image) in enumerate(zip(grid, images, strict=False)):
-        axes.imshow(image, cmap="gray")
+        if image is not None:
+            axes.imshow(image, cmap="gray")
         lines = [f"row {shown[position]}"]
         if labels[position] != "":
             lines.append(f"label {labels[position]}")
@@ -112,6 +116,14 @@ def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None
             lines.append(f"score {query.scores[position]:.3f}")
         axes.set_title("\n".join(lines), fontsize=9)
     return figure
+
+
+def _item(loop: ActiveLearningLoop, index: int) -> Any:
+    """A row of the pool, or None when it broke since the run began: pictures must not end a run."""
+    try:
+        return loop.data.sets.pool[index]
+    except UnreadableRowError:
+        return None
 
 
 def as_image(inputs: Any) -> np.ndarray | None:
