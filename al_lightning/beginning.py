@@ -34,7 +34,7 @@ def described(
     Args:
         active: The loop's own.
         model: Its plain hyperparameters are taken, where it saved them.
-        data: Its length, batch size and the fingerprints of its data sets' rows.
+        data: Its length, batch and epoch size and the fingerprints of its data sets' rows.
         trainer: One such as the run uses.
     """
     others = {"val": data.sets.val, "test": data.sets.test}
@@ -44,6 +44,7 @@ def described(
         "data": {
             "rows": len(data.pool.labeled_N),
             "batch_size": data.batch_size,
+            "epoch_size": data.epoch_size,
             "classes": data.classes,
             "names": _checksum_of_names(data),
             "fingerprint": fingerprint(data.sets.pool),

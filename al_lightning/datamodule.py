@@ -59,6 +59,8 @@ class ActiveDataModule(L.LightningDataModule):
             network, for ``initial_sampling="typiclust"``.
         val_size: Rows to hold out of the pool for validation, drawn by ``seed``.
         batch_size: Rows a training batch.
+        epoch_size: Rows of a training epoch, drawn with replacement from the labeled ones: epochs
+            of one length however few are labeled. Each labeled row once when not given.
         eval_batch_size: Rows a batch in validation, test and prediction; ``batch_size`` when not
             given.
         num_workers: Loader processes.
@@ -109,6 +111,7 @@ class ActiveDataModule(L.LightningDataModule):
         initial_embeddings: Tensor | None = None,
         val_size: int = 0,
         batch_size: int = 64,
+        epoch_size: int | None = None,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 42,
@@ -142,6 +145,7 @@ class ActiveDataModule(L.LightningDataModule):
             ("initial_labeled_size", initial_labeled_size, 1),
             ("val_size", val_size, 0),
             ("batch_size", batch_size, 1),
+            ("epoch_size", epoch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("num_workers", num_workers, 0),
         ):
@@ -158,6 +162,7 @@ class ActiveDataModule(L.LightningDataModule):
         self.initial_embeddings = initial_embeddings
         self.val_size = val_size
         self.batch_size = batch_size
+        self.epoch_size = epoch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -465,7 +470,7 @@ class ActiveDataModule(L.LightningDataModule):
     # ---- loaders ---------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The labeled rows, shuffled by (seed, number of labels, epoch)."""
+        """The labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
         rows = RowView(
             self.sets.train,
             ListedRows(self.labeled_indices.tolist()),
@@ -473,7 +478,13 @@ class ActiveDataModule(L.LightningDataModule):
             self.label_key,
         )
         sampler = EpochShuffle(
-            rows, self.seed, "shuffle", self.num_labeled, epoch=self._epoch, **self._share
+            rows,
+            self.seed,
+            "shuffle",
+            self.num_labeled,
+            num_draws=self.epoch_size,
+            epoch=self._epoch,
+            **self._share,
         )
         return DataLoader(
             rows,

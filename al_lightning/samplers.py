@@ -9,7 +9,7 @@ from al_lightning.randomness import derive_seed, generator
 
 
 class EpochShuffle(DistributedSampler[int]):
-    """All rows in an order that derives from the seed and the epoch alone.
+    """All rows, or draws of them, in an order that derives from the seed and the epoch alone.
 
     A fit that goes on after its third epoch sees the rows as one that was never interrupted.
     Lightning calls ``set_epoch``, and leaves a ``DistributedSampler`` of the user's as it is. The
@@ -19,6 +19,7 @@ class EpochShuffle(DistributedSampler[int]):
         dataset: What to shuffle.
         seed: What the order derives from.
         purpose: And what else.
+        num_draws: Rows of an epoch, drawn with replacement; each row once when not given.
         epoch: The epoch to begin with.
         num_replicas: How many processes share the rows.
         rank: Which of them this is.
@@ -29,12 +30,17 @@ class EpochShuffle(DistributedSampler[int]):
         dataset: Sized,
         seed: int,
         *purpose: str | int,
+        num_draws: int | None = None,
         epoch: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
     ) -> None:
-        super().__init__(dataset, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
         self.num_rows = len(dataset)
+        drawn = range(
+            self.num_rows if num_draws is None else num_draws
+        )  # its length is what counts
+        super().__init__(drawn, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
+        self.num_draws = num_draws
         self.purpose = purpose
         self.worker_seeds = torch.Generator()
         """For the loader, which draws its workers' seeds from it."""
@@ -48,8 +54,11 @@ class EpochShuffle(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         draw = generator(self.seed, *self.purpose, self.epoch)
-        order = torch.randperm(self.num_rows, generator=draw)
-        places = torch.arange(self.rank, self.total_size, self.num_replicas) % self.num_rows
+        if self.num_draws is None:
+            order = torch.randperm(self.num_rows, generator=draw)
+        else:
+            order = torch.randint(self.num_rows, (self.num_draws,), generator=draw)
+        places = torch.arange(self.rank, self.total_size, self.num_replicas) % len(order)
         yield from order[places].tolist()
 
 

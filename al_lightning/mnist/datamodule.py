@@ -57,6 +57,8 @@ class ActiveMNISTDataModule(ActiveDataModule):
         initial_sampling: ``"random"``, the tutorial's shuffle, or ``"balanced"`` over the digits.
         val_size: Training rows held out of the pool for validation.
         batch_size: Rows a training batch.
+        epoch_size: Rows of a training epoch, drawn with replacement; each labeled one once when not
+            given.
         eval_batch_size: Rows a batch in validation, test and prediction. When not given,
             128 on a CPU, whose caches hold no more, and 4096 on an accelerator.
         num_workers: Loader processes; the images are in memory, so 0 is fastest.
@@ -70,6 +72,7 @@ class ActiveMNISTDataModule(ActiveDataModule):
         initial_sampling: Literal["random", "balanced"] = "random",
         val_size: int = 0,
         batch_size: int = 64,
+        epoch_size: int | None = None,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 42,
@@ -79,6 +82,7 @@ class ActiveMNISTDataModule(ActiveDataModule):
             initial_sampling=initial_sampling,
             val_size=val_size,
             batch_size=batch_size,
+            epoch_size=epoch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             seed=seed,
