@@ -6,14 +6,13 @@ python train.py --active.strategy margin --trainer.accelerator gpu
 python train.py --active.run_dir runs/mnist/version_0 --active.resume true
 """
 
-from pathlib import Path
-
 from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
+from al_lightning.mnist import RECIPE
 
 if __name__ == "__main__":
     ActiveCLI(
         LitSimpleCNN,
         ActiveMNISTDataModule,
         runs_dir="runs/mnist",
-        config_file=Path(__file__).parent / "configs" / "mnist.yaml",
+        config_file=RECIPE,
     )

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -95,6 +95,10 @@ class ActiveCLI(LightningCLI):
             auto_configure_optimizers=False,
             parser_kwargs={"default_config_files": [str(config_file)] if config_file else []},
         )
+        self.work()
+
+    def work(self) -> None:
+        """What the program does once the command line is understood: the run."""
         folder = self._choose_folder()
         os.environ[RUN_DIR] = str(folder)
         try:
@@ -148,10 +152,10 @@ class ActiveCLI(LightningCLI):
                 warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
                 as_it_began = f"--config={json.dumps(self._began)}"
                 super().parse_arguments(parser, [as_it_began])
-                began = self._fixed_settings()
+                began = fixed_settings(self._settings())
                 without = _without_added_to(self._began, given)
                 super().parse_arguments(parser, [f"--config={json.dumps(without)}", *given])
-            check_same_beginning(began, self._fixed_settings())
+            check_same_beginning(began, fixed_settings(self._settings()))
         except (ValueError, OSError) as error:
             self._exit(error)
 
@@ -161,13 +165,6 @@ class ActiveCLI(LightningCLI):
         settings: dict[str, Any] = yaml.safe_load(dumped)
         del settings["active"]["resume"]
         return settings
-
-    def _fixed_settings(self) -> dict[str, Any]:
-        return {
-            group: {n: v for n, v in settings.items() if n not in FREE_ON_RESUME.get(group, ())}
-            for group, settings in self._settings().items()
-            if isinstance(settings, dict)
-        }
 
     def instantiate_classes(self) -> None:
         """Makes model and data, and one Trainer to see that its arguments work."""
@@ -234,6 +231,15 @@ class ActiveCLI(LightningCLI):
     def _exit(self, error: Exception) -> NoReturn:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def fixed_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By group, what of a configuration must stay as it was when a run is resumed."""
+    return {
+        group: {n: v for n, v in values.items() if n not in FREE_ON_RESUME.get(group, ())}
+        for group, values in settings.items()
+        if isinstance(values, dict)
+    }
 
 
 def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ that resumed after a crash. While labels are awaited others may write to it: a p
 label, say.
 """
 
+import copy
 import operator
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from al_lightning.datamodule import ActiveDataModule, as_indices
 from al_lightning.journal import Journal, Record, read_records
 from al_lightning.oracle import Oracle, check_oracle, collected
 from al_lightning.ranks import is_first_rank, processes_have_met
-from al_lightning.records import CycleResult, Query
+from al_lightning.records import CycleResult, Query, result_of, results_of
 from al_lightning.rows import plain
 from al_lightning.run_folder import (
     INITIAL_WEIGHTS,
@@ -395,6 +396,11 @@ class ActiveLearningLoop:
         return bool(self._journal.of("end"))
 
     @property
+    def config(self) -> dict[str, Any]:
+        """What the run began with, by group, in plain values; a copy."""
+        return copy.deepcopy(self._config)
+
+    @property
     def records(self) -> Sequence[Record]:
         """The journal, oldest first: to be read, not changed."""
         return tuple(self._journal.records)
@@ -405,8 +411,7 @@ class ActiveLearningLoop:
 
         In a run that began without labels the first is cycle 0, which asked alone.
         """
-        done = self._journal.of("query") + self._journal.of("end")
-        return [self._result(record["cycle"]) for record in done]
+        return results_of(self._journal.records)
 
     @property
     def _cycle(self) -> int:
@@ -666,22 +671,7 @@ class ActiveLearningLoop:
         return "pool is empty" if self.data.pool.num_askable == 0 else None
 
     def _result(self, cycle: int) -> CycleResult:
-        nothing: Record = {"num_labeled": 0, "metrics": {}, "seconds": {}}
-        fit = self._journal.find("fit", cycle) or nothing
-        test = self._journal.find("test", cycle) or nothing
-        asked = self._journal.find("query", cycle)
-        seconds = {**fit["seconds"], **test["seconds"], **(asked["seconds"] if asked else {})}
-        query = None
-        if asked is not None:
-            columns = {n: asked[n] for n in ("indices", "scores", "predicted", "names")}
-            query = Query(cycle, **columns)
-        return CycleResult(
-            cycle=cycle,
-            num_labeled=fit["num_labeled"],
-            metrics={**fit["metrics"], **test["metrics"]},
-            seconds=seconds,
-            query=query,
-        )
+        return result_of(self._journal.records, cycle)
 
 
 def _split_of(start: Record) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""What the loop gives out: the query of a cycle, and the record of one."""
+"""What the loop gives out, the query of a cycle and the record of one, as a journal holds them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from al_lightning.journal import Record
 
 
 @dataclass(frozen=True)
@@ -31,3 +34,30 @@ class CycleResult:
     """Wall time of ``fit``, ``test``, ``predict`` and ``query``."""
     query: Query | None = None
     """What was asked after it; None in the last cycle."""
+
+
+def results_of(records: Sequence[Record]) -> list[CycleResult]:
+    """One for each cycle of a journal that was fitted, tested and, but for the last, asked.
+
+    In a run that began without labels the first is cycle 0, which asked alone.
+    """
+    done = sorted(record["cycle"] for record in records if record["event"] in ("query", "end"))
+    return [result_of(records, cycle) for cycle in done]
+
+
+def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
+    """What a cycle did, as far as it has come."""
+    found = {r["event"]: r for r in records if r.get("cycle") == cycle}
+    nothing: Record = {"num_labeled": 0, "metrics": {}, "seconds": {}}
+    fit, test, asked = (found.get(event) for event in ("fit", "test", "query"))
+    steps = [step or nothing for step in (fit, test, asked)]
+    query = None
+    if asked is not None:
+        query = Query(cycle, **{n: asked[n] for n in ("indices", "scores", "predicted", "names")})
+    return CycleResult(
+        cycle=cycle,
+        num_labeled=(fit or nothing)["num_labeled"],
+        metrics={**steps[0]["metrics"], **steps[1]["metrics"]},
+        seconds={name: value for step in steps for name, value in step["seconds"].items()},
+        query=query,
+    )

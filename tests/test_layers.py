@@ -10,13 +10,15 @@ PACKAGE = Path(__file__).parent.parent / "al_lightning"
 LAYERS = [
     {"acquisition"},
     {"pool", "rows", "samplers", "journal", "records", "run_folder", "run_lock"}
-    | {"randomness", "ranks", "fingerprint", "answers", "label_files", "label_studio"},
+    | {"randomness", "ranks", "fingerprint", "answers", "label_files", "label_studio"}
+    | {"statistics"},
     {"strategies", "models", "datamodule", "trainers"},
     {"mnist", "images", "inference", "beginning", "continuation", "oracle"},
     {"mc_dropout", "ensemble"},
     {"steps"},
     {"loop"},
     {"monitor", "cli", "stopping", "label"},
+    {"compare"},
 ]
 
 

@@ -1,0 +1,51 @@
+"""``python -m al_lightning.compare``: strategies side by side, on MNIST or on your own project.
+
+python -m al_lightning.compare --strategies random,margin,badge --seeds 42,43,44 --out runs/mine
+python -m al_lightning.compare --model_class my.net.LitNet --datamodule_class my.data.MyData \\
+    --config mine.yaml --strategies random,margin --seeds 1,2,3,4,5 --out runs/mine
+"""
+
+import argparse
+import sys
+from importlib import import_module
+from typing import Any
+
+from al_lightning.compare.cli import CompareCLI
+from al_lightning.mnist import RECIPE, ActiveMNISTDataModule
+from al_lightning.models import LitSimpleCNN
+
+
+def main() -> None:
+    """Takes the two classes out of the command line and leaves the rest to the comparison's own."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model_class")
+    parser.add_argument("--datamodule_class")
+    classes, rest = parser.parse_known_args()
+    if (classes.model_class is None) != (classes.datamodule_class is None):
+        parser.error("--model_class and --datamodule_class go together, give both or none")
+    sys.argv[1:] = rest
+    if classes.model_class is None:
+        CompareCLI(LitSimpleCNN, ActiveMNISTDataModule, config_file=RECIPE)
+        return
+    try:
+        found = [imported(path) for path in (classes.model_class, classes.datamodule_class)]
+    except (ImportError, ValueError) as error:
+        parser.error(str(error))
+    CompareCLI(*found)
+
+
+def imported(path: str) -> Any:
+    """What ``package.module.Name`` names.
+
+    Raises:
+        ImportError: when there is no such module.
+        ValueError: when the module has no such name.
+    """
+    module, _, name = path.rpartition(".")
+    if not module or not hasattr(import_module(module), name):
+        raise ValueError(f"a class must be given as package.module.Name, found no {path!r}")
+    return getattr(import_module(module), name)
+
+
+if __name__ == "__main__":
+    main()

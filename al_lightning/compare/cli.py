@@ -1,0 +1,203 @@
+"""``CompareCLI``: the command line of a run, with strategies and seeds in the plural."""
+
+import copy
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import yaml
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
+
+from al_lightning.cli import ActiveCLI, fixed_settings
+from al_lightning.compare.report import Comparison
+from al_lightning.compare.study import (
+    Options,
+    RunsFailedError,
+    as_arguments,
+    carry_out,
+    check_one_process,
+)
+from al_lightning.datamodule import ActiveDataModule
+from al_lightning.journal import Record
+from al_lightning.loop import ActiveLearningLoop
+from al_lightning.stopping import stopping
+
+GROUPS = ("trainer", "model", "data", "active")
+OURS = ("strategy", "seed", "run_dir", "resume", "oracle", "target")
+"""Keys of the group ``active`` that a comparison sets, or has no use for."""
+
+
+def listed(value: str | Sequence[Any]) -> Any:
+    """``random,margin`` as a list; YAML in text, and what is no text, as it stands."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip()[:1] in ("{", "["):
+        return yaml.safe_load(value)
+    return [yaml.safe_load(part) for part in value.split(",")]
+
+
+class CompareCLI(ActiveCLI):
+    """Compares strategies from the command line of any Lightning project, in two lines::
+
+        if __name__ == "__main__":
+            CompareCLI(MyModule, MyDataModule)
+
+    Flags and YAML keys are those of :class:`~al_lightning.cli.ActiveCLI`, and those of
+    :func:`~al_lightning.compare.study.compare`.
+
+    Args:
+        model_class: The LightningModule, or a function that returns one; to be imported by name,
+            since each run is made in a process of its own.
+        datamodule_class: The :class:`ActiveDataModule`, likewise.
+        config_file: YAML with this program's defaults; flags and ``--config`` override it.
+        args: Command line; ``sys.argv[1:]`` when not given.
+
+    Attributes:
+        comparison: What came of it.
+
+    Exits with status 2 and one sentence when the arguments cannot work or runs cannot be compared,
+    with 1 when a run failed; with 130 after Ctrl-C and 143 after SIGTERM.
+    """
+
+    comparison: Comparison
+
+    def __init__(
+        self,
+        model_class: type[L.LightningModule] | Callable[..., L.LightningModule],
+        datamodule_class: type[ActiveDataModule] | Callable[..., ActiveDataModule],
+        *,
+        config_file: str | Path | None = None,
+        args: ArgsType = None,
+    ) -> None:
+        super().__init__(model_class, datamodule_class, config_file=config_file, args=args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what is compared, and how."""
+        super().add_arguments_to_parser(parser)
+        add: Any = parser.add_argument
+        add(
+            "--strategies",
+            type=listed,
+            required=True,
+            help="random,margin,badge; or in YAML a mapping of names to keys of the group active",
+        )
+        add("--seeds", type=listed, default=[42, 43, 44], help="42,43,44")
+        add("--out", type=str, required=True, help="folder of the comparison")
+        add("--metric", type=str, default="test_acc", help="what is compared, higher = better")
+        add("--interval", type=listed, default=None, help="20,250: labels over which AUBC is taken")
+        add("--thresholds", type=listed, default=[], help="0.9,0.95: for labels to that accuracy")
+        add("--executor", type=Literal["processes", "ray"], default="processes")
+        add("--jobs", type=int | None, default=None, help="processes at a time")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses; the keys that a comparison sets must not be given as flags."""
+        given = sys.argv[1:] if args is None else args
+        for flag in given if isinstance(given, list) else []:
+            key = flag.split("=")[0]
+            if key in [f"--active.{name}" for name in OURS]:
+                parser.error(
+                    f"{key} is not for a comparison: --strategies, --seeds and --out say it, and "
+                    "all runs must be of the same sizes"
+                )
+        super().parse_arguments(parser, args)
+
+    def work(self) -> None:
+        """The comparison."""
+        try:
+            with stopping(lambda: "finished steps are kept, and the same command goes on"):
+                self.comparison = self._compare()
+        except RunsFailedError as error:
+            print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
+        except (ValueError, TypeError, OSError) as error:
+            self._exit(error)
+
+    def _compare(self) -> Comparison:
+        config, settings = self.config, self._settings()
+        settings = {group: settings[group] for group in GROUPS}
+        own = as_arguments(config["strategies"])
+        for name, arguments in own.items():
+            if taken := sorted(set(arguments) & set(OURS) - {"strategy"}):
+                raise ValueError(f"a strategy must not set {', '.join(taken)}, found in {name!r}")
+        if settings["active"]["target"] is not None:
+            raise ValueError("all runs must be of the same sizes, so active.target must be null")
+        if settings["trainer"]["devices"] != "auto":
+            check_one_process(self.trainer)
+        options = Options(
+            out=Path(config["out"]),
+            metric=config["metric"],
+            interval=config["interval"] and tuple(config["interval"]),
+            thresholds=tuple(config["thresholds"]),
+            executor=config["executor"],
+            jobs=config["jobs"],
+        )
+        one_run = OneRun(self._model_class, self._datamodule_class, settings, own)
+        return carry_out(_CommandLine(self, one_run), list(own), config["seeds"], options)
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """Does a run as its own command line would; travels to the process that does it."""
+
+    model_class: Any
+    datamodule_class: Any
+    settings: dict[str, Any]
+    strategies: dict[str, dict[str, Any]]
+
+    def settings_of(self, strategy: str, seed: int) -> dict[str, Any]:
+        """What ``config.yaml`` of the run says, but for its folder."""
+        settings = copy.deepcopy(self.settings)
+        settings["active"] |= {**self.strategies[strategy], "seed": seed}
+        return settings
+
+    def __call__(self, strategy: str, seed: int, folder: Path) -> None:
+        """Begins the run or goes on with it."""
+        settings = self.settings_of(strategy, seed)
+        if settings["trainer"]["devices"] == "auto":
+            settings["trainer"]["devices"] = 1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
+            ActiveCLI(
+                self.model_class,
+                self.datamodule_class,
+                args=[
+                    f"--config={json.dumps(settings)}",
+                    f"--active.run_dir={folder}",
+                    "--active.resume=auto",
+                ],
+            )
+
+
+class _CommandLine:
+    """The recipe of a :class:`CompareCLI`."""
+
+    def __init__(self, program: CompareCLI, one_run: OneRun) -> None:
+        self._program = program
+        self.one_run = one_run
+
+    @property
+    def uses_gpu(self) -> bool:
+        return self._program.trainer.strategy.root_device.type == "cuda"
+
+    def try_out(self, strategies: Sequence[str], seed: int) -> None:
+        program = self._program
+        active = {n: v for n, v in program.config_init["active"].items() if n not in OURS}
+        for strategy in strategies:
+            ActiveLearningLoop(
+                program.model,
+                program.datamodule,
+                trainer=program.instantiate_trainer,
+                **{**active, **self.one_run.strategies[strategy], "seed": seed},
+            ).prepare()
+
+    def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
+        return {name: fixed_settings(self.one_run.settings_of(name, seed)) for name in strategies}
+
+    def began(self, start: Record) -> dict[str, Any] | None:
+        settings: dict[str, Any] | None = start["settings"]
+        return settings and fixed_settings(settings)

@@ -1,0 +1,74 @@
+"""What is seen of runs while they are carried out elsewhere: their journals, a line a run."""
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+from al_lightning.compare.runs import Run, check_metric
+from al_lightning.monitor.console import cycle_line
+from al_lightning.records import results_of
+from al_lightning.run_folder import JOURNAL
+
+
+class Progress:
+    """On a terminal a line for each run, kept up to date; elsewhere a line for each cycle.
+
+    Args:
+        runs: To be watched.
+        metric: That each cycle must log.
+    """
+
+    def __init__(self, runs: Sequence[Run], metric: str) -> None:
+        self.metric = metric
+        self.width = max(len(str(run)) for run in runs)
+        self._sizes = dict.fromkeys(runs, 0)  # of journals, in bytes
+        self._num_shown = {run: len(results_of(run.records())) for run in runs}
+        self._bars: dict[Run, Tqdm] = {}
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+    def look(self) -> None:
+        """Shows what is new.
+
+        Raises:
+            ValueError: when a cycle did not log the metric, as soon as it is over.
+        """
+        for run in self._sizes:
+            journal = run.folder / JOURNAL
+            size = journal.stat().st_size if journal.exists() else 0
+            if size != self._sizes[run]:
+                self._sizes[run] = size
+                self._show(run)
+
+    def _show(self, run: Run) -> None:
+        records = run.records()
+        if not records:
+            return
+        num_cycles: int = records[0]["config"]["active"]["num_cycles"]
+        results = [result for result in results_of(records) if result.num_labeled]
+        if sys.stderr.isatty() and run not in self._bars:
+            self._bars[run] = Tqdm(total=num_cycles, desc=f"{run!s:<{self.width}}", leave=True)
+        for result in results[self._num_shown[run] :]:
+            check_metric(run, self.metric, result.cycle, result.metrics)
+            if run not in self._bars:
+                print(f"{run!s:<{self.width}} | {cycle_line(result, num_cycles)}", flush=True)
+        self._num_shown[run] = len(results)
+        if run in self._bars and results:
+            last = results[-1]
+            bar = self._bars[run]
+            bar.set_postfix_str(
+                f"labels {last.num_labeled}, {self.metric} {last.metrics[self.metric]:.4f}"
+            )
+            bar.update(len(results) - bar.n)

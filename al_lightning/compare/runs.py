@@ -1,0 +1,215 @@
+"""The runs of a comparison, one for each strategy and seed, and what their journals say."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from al_lightning.beginning import differences
+from al_lightning.compare.report import Comparison
+from al_lightning.journal import Record, read_records
+from al_lightning.records import results_of
+from al_lightning.run_folder import JOURNAL
+from al_lightning.statistics import Curve
+
+OneRun = Callable[[str, int, Path], None]
+"""Of strategy, seed and folder: begins a run or goes on with it, until it is over. Pickled."""
+
+
+class Recipe(Protocol):
+    """How the runs of a comparison are made."""
+
+    @property
+    def one_run(self) -> OneRun:
+        """Makes one, in another process."""
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the runs train on a CUDA device."""
+
+    def try_out(self, strategies: Sequence[str], seed: int) -> None:
+        """Raises ValueError or TypeError where a run could not work, before any begins."""
+
+    def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
+        """By strategy, what its run begins with, by group."""
+
+    def began(self, start: Record) -> dict[str, Any] | None:
+        """The same of a run that is there, from its first record; None for one of another kind."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One strategy under one seed, in an ordinary run folder."""
+
+    strategy: str
+    seed: int
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.strategy}, seed {self.seed}"
+
+    def records(self) -> list[Record]:
+        """The journal, as far as it has come; ValueError when it is damaged."""
+        return read_records(self.folder / JOURNAL)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no cycle follows."""
+        return _is_over(self.records())
+
+
+def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run]:
+    """All runs, the first seed of each strategy first: what is there early can be compared.
+
+    Raises:
+        ValueError: for no strategy or seed, one given twice, or a name that cannot be a folder's.
+    """
+    names = list(strategies)
+    for what, given in (("strategies", names), ("seeds", list(seeds))):
+        if not given or len(set(given)) < len(given):
+            raise ValueError(f"{what} must be at least one and all distinct, got {given}")
+    for name in names:
+        if not name or name.startswith(".") or set(name) & set("/\\:"):
+            raise ValueError(f"a strategy's name is that of a folder here, got {name!r}")
+    return [Run(name, seed, out / name / f"seed_{seed}") for seed in seeds for name in names]
+
+
+def check_begun(recipe: Recipe, runs: Sequence[Run], out: Path) -> None:
+    """Holds every run in ``out`` to what it would begin with now, also those not asked for.
+
+    Raises:
+        ValueError: names each run that began otherwise, and in what.
+    """
+    names = list(dict.fromkeys(run.strategy for run in runs))
+    beginnings: dict[int, dict[str, dict[str, Any]]] = {}
+    wrong = []
+    for run in _found_in(out):
+        records = run.records()
+        if not records:
+            continue
+        if run.seed not in beginnings:
+            beginnings[run.seed] = recipe.beginnings(names, run.seed)
+        now = copy.deepcopy(beginnings[run.seed].get(run.strategy, beginnings[run.seed][names[0]]))
+        began = recipe.began(records[0])
+        if began is None:
+            wrong.append(f"{run}: it was begun by another kind of program")
+            continue
+        if run.strategy not in names:  # it may differ in what makes a strategy
+            now["active"] |= {
+                own: began["active"].get(own) for own in ("strategy", "strategy_args")
+            }
+        if different := list(differences(began, now)):
+            wrong.append(f"{run}: {'; '.join(different[:4])}")
+    if wrong:
+        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise ValueError(
+            f"all runs in {out} must follow one protocol, found {'; '.join(wrong[:4])}{more}; give "
+            "what they began with, or compare in another folder"
+        )
+
+
+def _found_in(out: Path) -> list[Run]:
+    """Every run folder of a comparison, whatever it was asked for."""
+    found = []
+    for path in sorted(out.glob(f"*/seed_*/{JOURNAL}")):
+        number = path.parent.name.removeprefix("seed_")
+        if number.lstrip("-").isdigit():
+            found.append(Run(path.parent.parent.name, int(number), path.parent))
+    return found
+
+
+def read_comparison(
+    runs: Sequence[Run],
+    metric: str,
+    interval: tuple[int, int] | None = None,
+    thresholds: Sequence[float] = (),
+) -> Comparison:
+    """The curves and rows of runs that are over.
+
+    Args:
+        runs: All of a comparison.
+        metric: Name of the accuracy.
+        interval: Labels over which AUBC is taken; from the first size to the last when not given.
+        thresholds: Accuracies for "labels to x".
+
+    Raises:
+        ValueError: when a run is missing or not over, a cycle lacks the metric, or runs have
+            different sizes, initial labels or initial weights: names them.
+    """
+    journals = {run: run.records() for run in runs}
+    unfinished = [run for run, records in journals.items() if not _is_over(records)]
+    if unfinished:
+        raise ValueError(
+            f"all runs must be over before they are compared, found {_listed(unfinished)} missing "
+            "or unfinished; run the comparison again to go on with them"
+        )
+    _check_shared(journals)
+    curves: dict[str, dict[int, Curve]] = {}
+    rows: list[dict[str, Any]] = []
+    for run in sorted(runs, key=lambda run: (_position(runs, run.strategy), run.seed)):
+        results = [result for result in results_of(journals[run]) if result.num_labeled]
+        for result in results:
+            check_metric(run, metric, result.cycle, result.metrics)
+            seconds = {f"{name}_seconds": value for name, value in result.seconds.items()}
+            sizes = {"cycle": result.cycle, "num_labeled": result.num_labeled}
+            row = {"strategy": run.strategy, "seed": run.seed, **sizes}
+            rows.append({**row, metric: result.metrics[metric], **result.metrics, **seconds})
+        curve = Curve(
+            tuple(result.num_labeled for result in results),
+            tuple(result.metrics[metric] for result in results),
+        )
+        curves.setdefault(run.strategy, {})[run.seed] = curve
+    sizes_of = {run: curves[run.strategy][run.seed].num_labeled for run in runs}
+    _check_sizes(sizes_of)
+    first = sizes_of[runs[0]]
+    return Comparison(metric, curves, rows, interval or (first[0], first[-1]), tuple(thresholds))
+
+
+def check_metric(run: Run, metric: str, cycle: int, metrics: dict[str, float]) -> None:
+    """Raises ValueError when a cycle did not log the metric."""
+    if metric not in metrics:
+        raise ValueError(
+            f"{run} has no {metric!r} in cycle {cycle}, it has {sorted(metrics)}; log it in "
+            "test_step, or name another metric"
+        )
+
+
+def _position(runs: Sequence[Run], strategy: str) -> int:
+    return [run.strategy for run in runs].index(strategy)
+
+
+def _is_over(records: Sequence[Record]) -> bool:
+    return bool(records) and records[-1]["event"] == "end"
+
+
+def _check_sizes(sizes_of: dict[Run, tuple[int, ...]]) -> None:
+    first, sizes = next(iter(sizes_of.items()))
+    for run, others in sizes_of.items():
+        if others != sizes:
+            odd = sorted(set(sizes) ^ set(others))
+            raise ValueError(
+                f"all runs must be of the same training-set sizes, found {first} and {run} apart "
+                f"at {odd[:5]}; a strategy must choose the same number of rows as all others"
+            )
+
+
+def _check_shared(journals: dict[Run, list[Record]]) -> None:
+    """At one seed all strategies must begin with the same labels and the same weights."""
+    begun: dict[int, tuple[Run, Record]] = {}
+    for run, records in journals.items():
+        other, start = begun.setdefault(run.seed, (run, records[0]))
+        for what, ours, theirs in (
+            ("initial labels", records[0]["split"], start["split"]),
+            ("initial weights", records[0]["weights"], start["weights"]),
+        ):
+            if ours != theirs:
+                raise ValueError(
+                    f"runs at one seed must begin alike, found other {what} in {run} than in "
+                    f"{other}; make model and data by functions that draw from the seed alone"
+                )
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
+    return "; ".join(map(str, runs[:5])) + more

@@ -1,0 +1,232 @@
+"""The whole of a comparison: plan the runs, carry out those that are missing, read them, report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+
+from al_lightning.compare.executors import (
+    LOG,
+    default_jobs,
+    in_processes,
+    on_ray,
+    visible_gpus,
+)
+from al_lightning.compare.progress import Progress
+from al_lightning.compare.report import Comparison, write_report
+from al_lightning.compare.runs import OneRun, Recipe, Run, check_begun, plan, read_comparison
+from al_lightning.datamodule import ActiveDataModule
+from al_lightning.journal import Record
+from al_lightning.loop import ActiveLearningLoop
+from al_lightning.randomness import seeded
+from al_lightning.trainers import TrainerFactory, check_factory, quiet
+
+Executor = Literal["processes", "ray"]
+
+
+class RunsFailedError(RuntimeError):
+    """Some runs failed; those that did not are kept."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a comparison is carried out and what is made of it; see :func:`compare`."""
+
+    out: Path
+    metric: str = "test_acc"
+    interval: tuple[int, int] | None = None
+    thresholds: tuple[float, ...] = ()
+    executor: Executor = "processes"
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.executor not in ("processes", "ray"):
+            raise ValueError(f'executor must be "processes" or "ray", got {self.executor!r}')
+        if self.jobs is not None and (self.jobs < 1 or self.executor == "ray"):
+            raise ValueError(
+                f"jobs must be at least 1, and for processes alone, got {self.jobs} for "
+                f"{self.executor}; how much a Ray cluster does at a time is Ray's to say"
+            )
+        if self.interval is not None and not self.interval[0] < self.interval[1]:
+            raise ValueError(f"interval must be two sizes, the lower first, got {self.interval}")
+
+
+def compare(
+    model: Callable[[], L.LightningModule],
+    data: Callable[..., ActiveDataModule],
+    *,
+    strategies: Sequence[str] | Mapping[str, Any],
+    seeds: Sequence[int],
+    out: str | Path,
+    trainer: TrainerFactory = L.Trainer,
+    metric: str = "test_acc",
+    interval: tuple[int, int] | None = None,
+    thresholds: Sequence[float] = (),
+    executor: Executor = "processes",
+    jobs: int | None = None,
+    **active: Any,
+) -> Comparison:
+    """Runs every strategy under every seed, and reports what came of it in ``out``.
+
+    Runs at one seed share initial labels and initial weights. Each is an ordinary run folder,
+    ``out/STRATEGY/seed_N``: called again, finished runs are read and others go on where they
+    stopped. Call it under ``if __name__ == "__main__":``, since processes import the program.
+
+    Args:
+        model: Makes a module: a class, a ``partial`` or a function; called for each run, with
+            torch seeded by the run's seed.
+        data: Makes a data module of ``seed=``, as ``partial(ActiveMNISTDataModule, val_size=1000)``
+            does.
+        strategies: Names in ``STRATEGIES``; or a mapping of names of your own to a name, a
+            Strategy, a function, or arguments of the loop:
+            ``{"power 8": {"strategy": "power_bald", "strategy_args": {"beta": 8.0}}}``.
+        seeds: Distinct; intervals and tests need two at least, and say little below five.
+        out: Folder of the comparison.
+        trainer: As for :class:`~al_lightning.loop.ActiveLearningLoop`; one device.
+        metric: What is compared, higher = better: a name that the module logs in test or fit.
+        interval: Labels over which AUBC is taken; from the first size to the last when not given.
+        thresholds: Accuracies for "labels to x"; what the baseline ended with when not given. The
+            baseline is ``random``, or else the first strategy.
+        executor: ``"processes"`` of this machine, or ``"ray"``: the cluster that ``RAY_ADDRESS``
+            names, or one begun on this machine.
+        jobs: Processes at a time; one for each GPU, or for each core, when not given. They share
+            the cores evenly, so they also set with how many threads a run computes.
+        active: Further arguments of the loop, for all runs.
+
+    Returns:
+        The curves, which :mod:`al_lightning.statistics` has functions for.
+
+    Raises:
+        ValueError, TypeError: for arguments that cannot work, before any run begins; when runs in
+            ``out`` began otherwise; when runs cannot be compared.
+        RunsFailedError: when runs failed: names them and why; nothing is reported then.
+    """
+    options = Options(Path(out), metric, interval, tuple(thresholds), executor, jobs)
+    own = as_arguments(strategies)
+    for name, arguments in own.items():
+        if taken := sorted({*active, *arguments} & {"seed", "run_dir", "target", "monitors"}):
+            raise ValueError(
+                f"{', '.join(taken)} is not for a comparison to be given, found it for {name!r}: "
+                "seeds and folders are the comparison's, and all runs must be of the same sizes"
+            )
+    return carry_out(Parts(model, data, trainer, own, active), list(own), seeds, options)
+
+
+def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By name the arguments of the loop that are a strategy's own.
+
+    >>> as_arguments(["random"])
+    {'random': {'strategy': 'random'}}
+    >>> as_arguments({"sharp": {"strategy": "power_bald", "strategy_args": {"beta": 8.0}}})
+    {'sharp': {'strategy': 'power_bald', 'strategy_args': {'beta': 8.0}}}
+    """
+    if not isinstance(strategies, Mapping):
+        repeated = sorted({name for name in strategies if list(strategies).count(name) > 1})
+        if repeated:
+            raise ValueError(f"strategies must be distinct, got {', '.join(repeated)} repeated")
+        strategies = {name: name for name in strategies}
+    return {
+        name: {"strategy": name, **value} if isinstance(value, Mapping) else {"strategy": value}
+        for name, value in strategies.items()
+    }
+
+
+def carry_out(
+    recipe: Recipe, strategies: Sequence[str], seeds: Sequence[int], options: Options
+) -> Comparison:
+    """What :func:`compare` does once it knows how each run is made."""
+    runs = plan(strategies, seeds, options.out)
+    check_begun(recipe, runs, options.out)
+    missing = [run for run in runs if not run.finished]
+    if missing:
+        recipe.try_out(strategies, seeds[0])
+        _execute(recipe, missing, options)
+    comparison = read_comparison(runs, options.metric, options.interval, options.thresholds)
+    write_report(comparison, options.out)
+    return comparison
+
+
+def _execute(recipe: Recipe, runs: Sequence[Run], options: Options) -> None:
+    gpus = visible_gpus() if recipe.uses_gpu else []
+    if options.executor == "ray":
+        submitting = on_ray(recipe.one_run, num_gpus=int(recipe.uses_gpu))
+    else:
+        jobs = options.jobs or default_jobs(len(runs), len(gpus))
+        submitting = in_processes(recipe.one_run, min(jobs, len(runs)), gpus)
+    with submitting as submit, Progress(runs, options.metric) as progress:
+        futures = {submit(run): run for run in runs}
+        waiting = set(futures)
+        while waiting:
+            _, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            progress.look()
+    failed = {run: why for future, run in futures.items() if (why := future.result())}
+    if failed:
+        listed = "; ".join(f"{run}: {why} (see {run.folder / LOG})" for run, why in failed.items())
+        raise RunsFailedError(
+            f"{len(failed)} of {len(runs)} runs failed, so nothing is averaged: {listed}; the "
+            "others are kept, and the same call goes on"
+        )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The recipe of :func:`compare`: makes each run from functions."""
+
+    model: Callable[[], L.LightningModule]
+    data: Callable[..., ActiveDataModule]
+    trainer: TrainerFactory
+    strategies: dict[str, dict[str, Any]]
+    active: dict[str, Any]
+
+    @property
+    def uses_gpu(self) -> bool:
+        with quiet():
+            return check_factory(self.trainer).strategy.root_device.type == "cuda"
+
+    def try_out(self, strategies: Sequence[str], seed: int) -> None:
+        for loop in self._loops(strategies, seed).values():
+            loop.prepare()
+
+    def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
+        return {name: loop.config for name, loop in self._loops(strategies, seed).items()}
+
+    def began(self, start: Record) -> dict[str, Any] | None:
+        config: dict[str, Any] = start["config"]
+        return config
+
+    @property
+    def one_run(self) -> OneRun:
+        return self._run
+
+    def _run(self, strategy: str, seed: int, folder: Path) -> None:
+        check_one_process(check_factory(self.trainer))
+        parts: Any = self._parts(seed)
+        arguments = {**self.active, **self.strategies[strategy], "seed": seed}
+        if Run(strategy, seed, folder).records():
+            ActiveLearningLoop.resume(folder, **parts, **arguments).run()
+        else:
+            ActiveLearningLoop(**parts, **arguments, run_dir=folder).run()
+
+    def _parts(self, seed: int) -> dict[str, Any]:
+        with seeded(seed, "model"):
+            model = self.model()
+        return {"model": model, "data": self.data(seed=seed), "trainer": self.trainer}
+
+    def _loops(self, strategies: Sequence[str], seed: int) -> dict[str, ActiveLearningLoop]:
+        """Without run folders, on one model and one data module: to be looked at, not run."""
+        parts = {**self._parts(seed), **self.active, "seed": seed}
+        return {
+            name: ActiveLearningLoop(**{**parts, **self.strategies[name]}) for name in strategies
+        }
+
+
+def check_one_process(trainer: L.Trainer) -> None:
+    """Raises ValueError for a Trainer of several processes: a comparison has a run in each."""
+    if trainer.world_size > 1:
+        raise ValueError(
+            f"each run of a comparison must be one process, found a Trainer of "
+            f"{trainer.world_size}; give it devices=1, and jobs=1 for runs in turn"
+        )
