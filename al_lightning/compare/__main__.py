@@ -1,7 +1,7 @@
-"""``python -m al_lightning.compare``: strategies side by side, on MNIST or on your own project.
+r"""``python -m al_lightning.compare``: strategies side by side, on MNIST or on your own project.
 
 python -m al_lightning.compare --strategies random,margin,badge --seeds 42,43,44 --out runs/mine
-python -m al_lightning.compare --model_class my.net.LitNet --datamodule_class my.data.MyData \\
+python -m al_lightning.compare --model_class my.net.LitNet --datamodule_class my.data.MyData \
     --config mine.yaml --strategies random,margin --seeds 1,2,3,4,5 --out runs/mine
 """
 
@@ -14,16 +14,18 @@ from al_lightning.compare.cli import CompareCLI
 from al_lightning.mnist import RECIPE, ActiveMNISTDataModule
 from al_lightning.models import LitSimpleCNN
 
+PROGRAM = "python -m al_lightning.compare"
+
 
 def main() -> None:
     """Takes the two classes out of the command line and leaves the rest to the comparison's own."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False)
     parser.add_argument("--model_class")
     parser.add_argument("--datamodule_class")
     classes, rest = parser.parse_known_args()
     if (classes.model_class is None) != (classes.datamodule_class is None):
         parser.error("--model_class and --datamodule_class go together, give both or none")
-    sys.argv[1:] = rest
+    sys.argv = [PROGRAM, *rest]
     if classes.model_class is None:
         CompareCLI(LitSimpleCNN, ActiveMNISTDataModule, config_file=RECIPE)
         return

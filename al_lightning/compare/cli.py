@@ -4,7 +4,7 @@ import copy
 import json
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from al_lightning.compare.study import (
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.journal import Record
 from al_lightning.loop import ActiveLearningLoop
+from al_lightning.statistics import mean_interval
 from al_lightning.stopping import stopping
 
 GROUPS = ("trainer", "model", "data", "active")
@@ -42,7 +43,9 @@ def listed(value: str | Sequence[Any]) -> Any:
 
 
 class CompareCLI(ActiveCLI):
-    """Compares strategies from the command line of any Lightning project, in two lines::
+    """Compares strategies from the command line of any Lightning project.
+
+    In two lines::
 
         if __name__ == "__main__":
             CompareCLI(MyModule, MyDataModule)
@@ -137,7 +140,24 @@ class CompareCLI(ActiveCLI):
             jobs=config["jobs"],
         )
         one_run = OneRun(self._model_class, self._datamodule_class, settings, own)
-        return carry_out(_CommandLine(self, one_run), list(own), config["seeds"], options)
+        recipe = _CommandLine(self, one_run)
+        comparison = carry_out(recipe, list(own), config["seeds"], options)
+        print("\n".join(lines_of(comparison)))
+        print(f"tables and pictures: {options.out}, the words: {options.out / 'summary.md'}")
+        print(f"curves: tensorboard --logdir {options.out}", flush=True)
+        return comparison
+
+
+def lines_of(comparison: Comparison) -> Iterator[str]:
+    """The outcome for a terminal, best strategy first."""
+    width = max(map(len, comparison.ranked))
+    words, last = comparison.metric_words, comparison.num_labeled[-1]
+    for strategy in comparison.ranked:
+        final = mean_interval(list(comparison.finals(strategy).values()))
+        half = "" if final.high is None else f" ± {final.high - final.mean:.4f}"
+        yield f"{strategy:<{width}} | {words} at {last} labels {final.mean:.4f}{half}"
+    if len(comparison.seeds) == 1:
+        yield "one seed: no interval or test can be given; run at least two, better five"
 
 
 @dataclass(frozen=True)
@@ -184,16 +204,16 @@ class _CommandLine:
     def uses_gpu(self) -> bool:
         return self._program.trainer.strategy.root_device.type == "cuda"
 
-    def try_out(self, strategies: Sequence[str], seed: int) -> None:
+    def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
         program = self._program
         active = {n: v for n, v in program.config_init["active"].items() if n not in OURS}
         for strategy in strategies:
-            ActiveLearningLoop(
+            yield ActiveLearningLoop(
                 program.model,
                 program.datamodule,
                 trainer=program.instantiate_trainer,
                 **{**active, **self.one_run.strategies[strategy], "seed": seed},
-            ).prepare()
+            )
 
     def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
         return {name: fixed_settings(self.one_run.settings_of(name, seed)) for name in strategies}

@@ -50,9 +50,13 @@ def _output_to(path: Path) -> Iterator[None]:
         with open(path, "ab") as file:
             for number in before:
                 os.dup2(file.fileno(), number)
-            with open(1, "w", closefd=False) as out, open(2, "w", closefd=False) as err:
-                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                    yield
+            with (
+                open(1, "w", closefd=False) as out,
+                open(2, "w", closefd=False) as err,
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+            ):
+                yield
     finally:
         for number, kept in before.items():
             os.dup2(kept, number)
@@ -141,7 +145,13 @@ def on_ray(one_run: OneRun, num_gpus: int) -> Iterator[Submit]:
         ) from error
     ours = not ray.is_initialized()
     if ours:
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        # Workers of a cluster have a path of their own; those of this machine have ours.
+        own_path = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            runtime_env=None if os.environ.get("RAY_ADDRESS") else own_path,
+        )
     task: Any = ray.remote(work).options(num_cpus=1, num_gpus=num_gpus, max_retries=0)
     begun = []
 

@@ -1,7 +1,7 @@
 """The runs of a comparison, one for each strategy and seed, and what their journals say."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from al_lightning.beginning import differences
 from al_lightning.compare.report import Comparison
 from al_lightning.journal import Record, read_records
+from al_lightning.loop import ActiveLearningLoop
 from al_lightning.records import results_of
 from al_lightning.run_folder import JOURNAL
 from al_lightning.statistics import Curve
@@ -28,8 +29,8 @@ class Recipe(Protocol):
     def uses_gpu(self) -> bool:
         """Whether the runs train on a CUDA device."""
 
-    def try_out(self, strategies: Sequence[str], seed: int) -> None:
-        """Raises ValueError or TypeError where a run could not work, before any begins."""
+    def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
+        """A loop without a run folder for each strategy, to see that it works."""
 
     def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
         """By strategy, what its run begins with, by group."""
@@ -69,6 +70,8 @@ def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run
     for what, given in (("strategies", names), ("seeds", list(seeds))):
         if not given or len(set(given)) < len(given):
             raise ValueError(f"{what} must be at least one and all distinct, got {given}")
+    if strange := [seed for seed in seeds if not isinstance(seed, int)]:
+        raise ValueError(f"seeds must be whole numbers, got {strange}")
     for name in names:
         if not name or name.startswith(".") or set(name) & set("/\\:"):
             raise ValueError(f"a strategy's name is that of a folder here, got {name!r}")

@@ -1,6 +1,6 @@
 """The whole of a comparison: plan the runs, carry out those that are missing, read them, report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,11 +142,21 @@ def carry_out(
     check_begun(recipe, runs, options.out)
     missing = [run for run in runs if not run.finished]
     if missing:
-        recipe.try_out(strategies, seeds[0])
+        _try_out(recipe, strategies, seeds[0])
         _execute(recipe, missing, options)
     comparison = read_comparison(runs, options.metric, options.interval, options.thresholds)
     write_report(comparison, options.out)
     return comparison
+
+
+def _try_out(recipe: Recipe, strategies: Sequence[str], seed: int) -> None:
+    """Has each strategy choose from one batch: what cannot work must say so before any run."""
+    trials = recipe.trials(strategies, seed)
+    for strategy in strategies:
+        try:
+            next(trials).prepare()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"strategy {strategy!r} cannot run: {error}") from error
 
 
 def _execute(recipe: Recipe, runs: Sequence[Run], options: Options) -> None:
@@ -162,7 +172,9 @@ def _execute(recipe: Recipe, runs: Sequence[Run], options: Options) -> None:
         while waiting:
             _, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             progress.look()
-    failed = {run: why for future, run in futures.items() if (why := future.result())}
+    # An exception is the executor's own: a process that was killed, a machine that was lost.
+    outcomes = {run: future.exception() or future.result() for future, run in futures.items()}
+    failed = {run: why for run, why in outcomes.items() if why}
     if failed:
         listed = "; ".join(f"{run}: {why} (see {run.folder / LOG})" for run, why in failed.items())
         raise RunsFailedError(
@@ -186,12 +198,15 @@ class Parts:
         with quiet():
             return check_factory(self.trainer).strategy.root_device.type == "cuda"
 
-    def try_out(self, strategies: Sequence[str], seed: int) -> None:
-        for loop in self._loops(strategies, seed).values():
-            loop.prepare()
+    def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
+        # On one model and one data module, which a run would change and a trial does not.
+        parts = {**self._parts(seed), **self.active, "seed": seed}
+        for name in strategies:
+            yield ActiveLearningLoop(**{**parts, **self.strategies[name]})
 
     def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
-        return {name: loop.config for name, loop in self._loops(strategies, seed).items()}
+        loops = self.trials(strategies, seed)
+        return {name: loop.config for name, loop in zip(strategies, loops, strict=True)}
 
     def began(self, start: Record) -> dict[str, Any] | None:
         config: dict[str, Any] = start["config"]
@@ -214,13 +229,6 @@ class Parts:
         with seeded(seed, "model"):
             model = self.model()
         return {"model": model, "data": self.data(seed=seed), "trainer": self.trainer}
-
-    def _loops(self, strategies: Sequence[str], seed: int) -> dict[str, ActiveLearningLoop]:
-        """Without run folders, on one model and one data module: to be looked at, not run."""
-        parts = {**self._parts(seed), **self.active, "seed": seed}
-        return {
-            name: ActiveLearningLoop(**{**parts, **self.strategies[name]}) for name in strategies
-        }
 
 
 def check_one_process(trainer: L.Trainer) -> None:
