@@ -165,6 +165,11 @@ class Unsized(Dataset):
         ({"train_set": Stream(), "initial_labeled_size": 2}, TypeError, "got Stream"),
         ({"train_set": Unsized(), "initial_labeled_size": 2}, TypeError, "got Unsized"),
         ({"train_set": rows(), "initial_labeled_size": 2, "batch_size": 0}, ValueError, "got 0"),
+        (
+            {"train_set": rows(), "initial_labeled_size": 2, "epoch_size": 0},
+            ValueError,
+            "epoch_size must be at least 1, got 0",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, error, message):

@@ -141,12 +141,14 @@ CUTS = {
 
 
 @pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("warm", [False, True])
-def test_a_fit_goes_on_from_its_last_checkpoint(tmp_path, cut, workers, warm):
+@pytest.mark.parametrize(
+    ("workers", "warm", "epoch_size"),
+    [(0, False, None), (0, True, None), (1, False, None), (1, True, None), (0, True, 32)],
+)
+def test_a_fit_goes_on_from_its_last_checkpoint(tmp_path, cut, workers, warm, epoch_size):
     hook, calls, epochs_left = CUTS[cut]
     arguments = {"num_cycles": 2, "warm_start": warm}
-    data = partial(points_data, num_workers=workers)
+    data = partial(points_data, num_workers=workers, epoch_size=epoch_size)
     whole = loop_of(data=data(), run_dir=tmp_path / "whole", trainer=checkpointing(), **arguments)
     results = whole.run()
     killed = loop_of(
@@ -167,6 +169,12 @@ def test_a_fit_goes_on_from_its_last_checkpoint(tmp_path, cut, workers, warm):
     assert asked(again) == asked(results)
     assert [r.metrics for r in again] == [r.metrics for r in results]
     assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_a_run_is_resumed_with_the_epochs_that_it_began_with(tmp_path):
+    loop_of(data=points_data(epoch_size=32), run_dir=tmp_path).ask()
+    with pytest.raises(ValueError, match="data.epoch_size: began with 32, now None"):
+        resume(tmp_path)
 
 
 def test_a_fit_that_was_to_stop_early_does_so_when_it_goes_on(tmp_path):

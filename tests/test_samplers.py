@@ -50,6 +50,29 @@ def test_an_order_derives_from_seed_purpose_and_epoch():
     assert len({seed for _, seed in different}) == 4
 
 
+@given(st.integers(1, 30), st.integers(1, 90), st.integers(1, 4), st.integers(0, 3))
+def test_draws_of_an_epoch_are_so_many_dealt_in_turn(num_rows, num_draws, num_replicas, epoch):
+    def drawn(**share):
+        return list(EpochShuffle(range(num_rows), 1, num_draws=num_draws, epoch=epoch, **share))
+
+    whole = drawn()
+    assert len(whole) == num_draws
+    assert set(whole) <= set(range(num_rows))
+    shares = [drawn(num_replicas=num_replicas, rank=rank) for rank in range(num_replicas)]
+    assert {len(share) for share in shares} == {-(-num_draws // num_replicas)}
+    assert [row for rows in zip(*shares) for row in rows][:num_draws] == whole
+
+
+def test_draws_are_with_replacement_and_even():
+    counts = torch.bincount(torch.tensor(list(EpochShuffle(range(20), 1, num_draws=20_000))))
+    assert len(counts) == 20
+    chi_square = ((counts - 1000) ** 2 / 1000).sum()
+    assert chi_square < 43.8  # its 99.9 % point at 19 degrees of freedom
+    one, other = (list(EpochShuffle(range(20), 1, num_draws=20, epoch=e)) for e in (0, 1))
+    assert len(set(one)) < 20
+    assert one != other
+
+
 class Remembers(Plain):
     def __init__(self):
         super().__init__()
@@ -69,3 +92,13 @@ def test_each_epoch_of_a_fit_has_its_own_order():
         L.Trainer(max_epochs=3, **QUIET).fit(model, datamodule=data)
     assert len({str(epoch) for epoch in model.epochs}) == 3
     assert len({str(sorted(epoch)) for epoch in model.epochs}) == 1
+
+
+def test_an_epoch_of_a_set_size_draws_the_labeled_rows():
+    model, data = Remembers(), points_data(epoch_size=50)
+    with quiet(validates=False):
+        L.Trainer(max_epochs=2, **QUIET).fit(model, datamodule=data)
+    assert [len(epoch) for epoch in model.epochs] == [50, 50]
+    assert model.epochs[0] != model.epochs[1]
+    labeled = {data.sets.train[int(i)][0][0].item() for i in data.labeled_indices}
+    assert set(model.epochs[0] + model.epochs[1]) == labeled  # 100 draws of 20 rows
