@@ -1,0 +1,39 @@
+"""Learning curves in numbers: areas, labels needed, means over seeds, tests between strategies."""
+
+from al_lightning.statistics.curves import (
+    Curve,
+    accuracy_at,
+    aubc,
+    label_efficiency,
+    labels_to,
+    labels_to_interpolated,
+    mean_curve,
+    quartiles,
+)
+from al_lightning.statistics.intervals import (
+    Interval,
+    PairedTest,
+    mean_interval,
+    paired_t_test,
+)
+from al_lightning.statistics.penalty import (
+    checkpoints,
+    penalty_matrix,
+)
+
+__all__ = [
+    "Curve",
+    "Interval",
+    "PairedTest",
+    "accuracy_at",
+    "aubc",
+    "checkpoints",
+    "label_efficiency",
+    "labels_to",
+    "labels_to_interpolated",
+    "mean_curve",
+    "mean_interval",
+    "paired_t_test",
+    "penalty_matrix",
+    "quartiles",
+]
