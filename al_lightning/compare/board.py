@@ -1,0 +1,37 @@
+"""TensorBoard of a comparison: its figures and summary, and the strategies' curves overlaid."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+if TYPE_CHECKING:  # report.py imports this module
+    from al_lightning.compare.report import Comparison
+
+SUFFIX = ".compare"
+"""Ends the names of our files, so that others, and those of the runs, are left alone."""
+
+
+def write_board(
+    comparison: "Comparison", figures: Mapping[str, Figure], summary: str, out: Path
+) -> None:
+    """Writes ``compare/...`` into ``out`` and each strategy's mean curve into ``out/<strategy>``.
+
+    What an earlier call wrote is taken away, also that of a strategy which is no longer there.
+    A TensorBoard that has read it already is told to purge.
+    """
+    name = f"events.out.tfevents.*{SUFFIX}"
+    for earlier in [*out.glob(name), *out.glob(f"*/{name}")]:
+        earlier.unlink()
+    last = comparison.num_labeled[-1]
+    with SummaryWriter(out, purge_step=0, filename_suffix=SUFFIX) as writer:
+        for tag, figure in figures.items():
+            writer.add_figure(f"compare/{tag}", figure, last)
+        writer.add_text("compare/summary", summary, last)
+    for strategy in comparison.curves:
+        curve = comparison.mean(strategy)
+        with SummaryWriter(out / strategy, purge_step=0, filename_suffix=SUFFIX) as writer:
+            for num, value in zip(curve.num_labeled, curve.accuracy, strict=True):
+                writer.add_scalar(f"compare/{comparison.metric}", value, num)
