@@ -55,7 +55,7 @@ def match_all(full: bool, **options: Any) -> Comparison:
 
 def thousand_labels(full: bool, **options: Any) -> Comparison:
     flags = [
-        "--data.epoch_size=2000",
+        "--data.epoch_size=1000",
         f"--data.initial_labeled_size={20 if full else 100}",
         f"--active.acquisition_size={10 if full else 100}",
         f"--active.num_cycles={99 if full else 10}",

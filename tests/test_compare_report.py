@@ -13,13 +13,14 @@ from PIL import Image
 from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.figures import (
     curves_figure,
     efficiency_figure,
     penalty_figure,
     styles,
 )
-from al_lightning.compare.report import Comparison, summary_rows, write_report
+from al_lightning.compare.report import summary_rows, write_report
 from al_lightning.compare.summary import summary_text
 from al_lightning.statistics import Curve, penalty_matrix
 

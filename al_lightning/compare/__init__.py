@@ -4,7 +4,7 @@
 """
 
 from al_lightning.compare.cli import CompareCLI
-from al_lightning.compare.report import Comparison
+from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.study import RunsFailedError, compare
 
 __all__ = ["CompareCLI", "Comparison", "RunsFailedError", "compare"]

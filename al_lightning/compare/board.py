@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-if TYPE_CHECKING:  # report.py imports this module
-    from al_lightning.compare.report import Comparison
+from al_lightning.compare.comparison import Comparison
 
 SUFFIX = ".compare"
 """Ends the names of our files, so that others, and those of the runs, are left alone."""
 
 
 def write_board(
-    comparison: "Comparison", figures: Mapping[str, Figure], summary: str, out: Path
+    comparison: Comparison, figures: Mapping[str, Figure], summary: str, out: Path
 ) -> None:
     """Writes ``compare/...`` into ``out`` and each strategy's mean curve into ``out/<strategy>``.
 

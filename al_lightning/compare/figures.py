@@ -1,22 +1,20 @@
 """Learning curves, label efficiency and pairwise penalties, readable in grey and by everyone."""
 
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from al_lightning.compare.comparison import Comparison
 from al_lightning.statistics import (
     Curve,
     label_efficiency,
     labels_to_interpolated,
     mean_interval,
 )
-
-if TYPE_CHECKING:  # report.py imports this module
-    from al_lightning.compare.report import Comparison
 
 # Okabe and Ito 2008, "Color universal design", less yellow, which is lost on white. Neighbours
 # differ in lightness, so that they do in grey.
@@ -51,7 +49,7 @@ class Style(NamedTuple):
         }
 
 
-def styles(comparison: "Comparison") -> dict[str, Style]:
+def styles(comparison: Comparison) -> dict[str, Style]:
     """A style by strategy, from its place in the comparison, whatever came out of it."""
     baseline = comparison.baseline
     found = {baseline: Style("black", ".", (0, (4, 2)), "black")}
@@ -62,7 +60,7 @@ def styles(comparison: "Comparison") -> dict[str, Style]:
     return found
 
 
-def curves_figure(comparison: "Comparison") -> Figure:
+def curves_figure(comparison: Comparison) -> Figure:
     """Mean accuracy against the number of labels, with the interval of the mean."""
     figure, axes = _canvas(comparison)
     several, many = len(comparison.seeds) > 1, len(comparison.curves) > MAX_BANDS
@@ -86,7 +84,7 @@ def curves_figure(comparison: "Comparison") -> Figure:
     return figure
 
 
-def _draw_intervals(axes: Axes, comparison: "Comparison", name: str, place: int | None) -> None:
+def _draw_intervals(axes: Axes, comparison: Comparison, name: str, place: int | None) -> None:
     """A band, or bars at sizes that depend on ``place``: those of all would hide each other."""
     sizes, curves = comparison.num_labeled, comparison.curves[name].values()
     values = zip(*(curve.accuracy for curve in curves), strict=True)
@@ -100,7 +98,7 @@ def _draw_intervals(axes: Axes, comparison: "Comparison", name: str, place: int 
     axes.vlines(sizes[at], low[at], high[at], color=color, linewidth=1.2)
 
 
-def _limit(axes: Axes, comparison: "Comparison") -> str:
+def _limit(axes: Axes, comparison: Comparison) -> str:
     """Limits the axis to what the runs reached: with two seeds, intervals are far wider."""
     reached = [curve.accuracy for curves in comparison.curves.values() for curve in curves.values()]
     low, high = np.min(reached), np.max(reached)
@@ -110,7 +108,7 @@ def _limit(axes: Axes, comparison: "Comparison") -> str:
     return ", cut off at the frame" if drawn.y0 < low - margin or high + margin < drawn.y1 else ""
 
 
-def efficiency_figure(comparison: "Comparison") -> Figure:
+def efficiency_figure(comparison: Comparison) -> Figure:
     """How many times as many labels the baseline needs to reach an accuracy, on mean curves."""
     baseline = comparison.baseline
     means = {name: comparison.mean(name) for name in comparison.curves}
@@ -152,7 +150,7 @@ def _ratios(method: Curve, baseline: Curve, levels: np.ndarray) -> tuple[np.ndar
     return np.where(np.isfinite(ratios) & (ratios > 0), ratios, np.nan), bounds
 
 
-def penalty_figure(comparison: "Comparison") -> Figure:
+def penalty_figure(comparison: Comparison) -> Figure:
     """How often each strategy beats each other one significantly, and the columns' means."""
     penalties = comparison.penalties()
     if penalties is None:
@@ -190,7 +188,7 @@ def _print_cells(axes: Axes, cells: np.ndarray) -> None:
         axes.text(column, row, text, ha="center", va="center", color=color)
 
 
-def _canvas(comparison: "Comparison") -> tuple[Figure, Axes]:
+def _canvas(comparison: Comparison) -> tuple[Figure, Axes]:
     height = 6 if len(comparison.curves) <= MAX_BANDS else 8
     figure = Figure(figsize=(9.5, height), layout="constrained")
     axes = figure.subplots()
@@ -198,7 +196,7 @@ def _canvas(comparison: "Comparison") -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(figure: Figure, axes: Axes, comparison: "Comparison", title: str = "") -> None:
+def _legend(figure: Figure, axes: Axes, comparison: Comparison, title: str = "") -> None:
     """Beside the axes, best final mean first."""
     handles, labels = axes.get_legend_handles_labels()
     places = [list(styles(comparison)).index(name) for name in comparison.ranked]
@@ -211,7 +209,7 @@ def _legend(figure: Figure, axes: Axes, comparison: "Comparison", title: str = "
     )
 
 
-def _caption(figure: Figure, comparison: "Comparison", text: str) -> None:
+def _caption(figure: Figure, comparison: Comparison, text: str) -> None:
     """The number of seeds and ``text`` under the axes, wrapped to the figure's width."""
     num = len(comparison.seeds)
     seeds = f"{num} seeds." if num > 1 else "One seed."

@@ -1,102 +1,25 @@
-"""What a comparison gave, and all that is written of it: tables, text, pictures, TensorBoard."""
+"""All that is written of a comparison: tables, text, pictures, TensorBoard."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from al_lightning.compare.board import write_board
+from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.figures import curves_figure, efficiency_figure, penalty_figure
-from al_lightning.compare.summary import ALPHA, summary_text
+from al_lightning.compare.summary import summary_text
 from al_lightning.monitor.pictures import save
 from al_lightning.monitor.tables import write_table
 from al_lightning.run_folder import write_whole
 from al_lightning.statistics import (
-    Curve,
-    aubc,
     label_efficiency,
     labels_to,
-    mean_curve,
     mean_interval,
     paired_t_test,
-    penalty_matrix,
     quartiles,
 )
 
-WORDS = {"acc": "accuracy", "test": "test", "train": "train", "val": "validation"}
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What all runs of a comparison gave.
-
-    Args:
-        metric: Name of the accuracy that the curves hold, such as ``test_acc``.
-        curves: A curve by strategy and seed; the same seeds and sizes everywhere.
-        rows: A row a run and cycle, for ``results.csv``; a cell may be missing.
-        interval: Labels over which AUBC is taken.
-        thresholds: Accuracies for "labels to x"; when empty, what the baseline ended with.
-    """
-
-    metric: str
-    curves: dict[str, dict[int, Curve]]
-    rows: list[Row]
-    interval: tuple[int, int]
-    thresholds: tuple[float, ...] = ()
-
-    @property
-    def seeds(self) -> list[int]:
-        return sorted(next(iter(self.curves.values())))
-
-    @property
-    def num_labeled(self) -> tuple[int, ...]:
-        return next(iter(self.curves[self.baseline].values())).num_labeled
-
-    @property
-    def baseline(self) -> str:
-        return "random" if "random" in self.curves else next(iter(self.curves))
-
-    @property
-    def ranked(self) -> list[str]:
-        """The strategies, best final mean first."""
-        return sorted(self.curves, key=lambda name: -self.mean(name).accuracy[-1])
-
-    @property
-    def metric_words(self) -> str:
-        """``test accuracy`` for ``test_acc``; a name with a part we do not know as it is."""
-        parts = self.metric.split("_")
-        known = all(part in WORDS for part in parts)
-        return " ".join(WORDS[part] for part in parts) if known else self.metric
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """The thresholds, or the one that stands in for them."""
-        # Rounded down to what a column's name can say, so that the baseline's mean reaches it.
-        final = math.floor(self.mean(self.baseline).accuracy[-1] * 1e4 + 1e-6) / 1e4
-        return self.thresholds or (final,)
-
-    def mean(self, strategy: str) -> Curve:
-        """The mean over seeds at each size."""
-        return mean_curve(list(self.curves[strategy].values()))
-
-    def finals(self, strategy: str) -> dict[int, float]:
-        """The last accuracy by seed."""
-        return {seed: curve.accuracy[-1] for seed, curve in self.curves[strategy].items()}
-
-    def areas(self, strategy: str) -> dict[int, float]:
-        """AUBC by seed; empty when the curves are single points, which have no area."""
-        if len(self.num_labeled) < 2:
-            return {}
-        return {seed: aubc(curve, self.interval) for seed, curve in self.curves[strategy].items()}
-
-    def penalties(self) -> np.ndarray | None:
-        """Row beats column, both as in ``ranked``; None with one seed or one point."""
-        if len(self.seeds) < 2 or len(self.num_labeled) < 2:
-            return None
-        return penalty_matrix({name: self.curves[name] for name in self.ranked}, alpha=ALPHA)
 
 
 def write_report(comparison: Comparison, out: Path) -> None:

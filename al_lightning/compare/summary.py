@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # report.py imports this module
-    from al_lightning.compare.report import Comparison
+from al_lightning.compare.comparison import ALPHA, Comparison
 
-ALPHA = 0.05
-"""Differences with a smaller p are called significant."""
 Row = Mapping[str, Any]
 
 
-def summary_text(comparison: "Comparison", rows: Sequence[Row]) -> str:
+def summary_text(comparison: Comparison, rows: Sequence[Row]) -> str:
     """The summary for a person, as Markdown."""
     by_name = {row["strategy"]: row for row in rows}
     ranked = [by_name[name] for name in comparison.ranked]
@@ -30,7 +27,7 @@ def summary_text(comparison: "Comparison", rows: Sequence[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def protocol(comparison: "Comparison") -> str:
+def protocol(comparison: Comparison) -> str:
     """A paragraph that says what was measured, over what, and how sure the numbers are."""
     seeds, sizes, words = comparison.seeds, comparison.num_labeled, comparison.metric_words
     num_tests = (len(comparison.curves) - 1) * (2 if len(sizes) > 1 else 1)
@@ -60,7 +57,7 @@ def protocol(comparison: "Comparison") -> str:
     return " ".join(text)
 
 
-def _results_table(comparison: "Comparison", rows: Sequence[Row]) -> str:
+def _results_table(comparison: Comparison, rows: Sequence[Row]) -> str:
     baseline, last = comparison.baseline, comparison.num_labeled[-1]
     several = len(comparison.seeds) > 1
     quarters = (25, 50, 75) if several else (50,)
@@ -79,7 +76,7 @@ def _results_table(comparison: "Comparison", rows: Sequence[Row]) -> str:
     return _markdown(list(columns), list(zip(*columns.values(), strict=True)))
 
 
-def _did_not_beat(comparison: "Comparison", rows: Sequence[Row]) -> str:
+def _did_not_beat(comparison: Comparison, rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         found = {
@@ -106,7 +103,7 @@ def _verdict(row: Row, column: str) -> str:
     return "not significantly different"
 
 
-def _penalty_table(comparison: "Comparison") -> str:
+def _penalty_table(comparison: Comparison) -> str:
     penalties = comparison.penalties()
     if penalties is None:
         return "None: they need at least two seeds and two sizes."
