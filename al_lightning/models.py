@@ -131,9 +131,10 @@ class LitSimpleCNN(L.LightningModule):
             minus the largest of the mean probabilities; ``embedding`` (B, 128), without dropout.
         """
         features_BCHW = self._features(batch if isinstance(batch, Tensor) else batch[0])
-        embedding_BD = F.relu_(self._plain_fc1(features_BCHW))
+        # In evaluation dropout passes all on, unless it is made to sample: see MCDropout.
+        embedding_BD = F.relu_(self._plain_fc1(self.dropout1(features_BCHW)))
         if self.mc_samples == 1:
-            probs = self.fc2(embedding_BD).float().softmax(-1)
+            probs = self.fc2(self.dropout2(embedding_BD)).float().softmax(-1)
         else:
             features_BF = features_BCHW.flatten(1)
             logits = [

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import QUIET
 
 from al_lightning import LitSimpleCNN
+from al_lightning.mc_dropout import MCDropout
 from al_lightning.models import random_affine
 from al_lightning.trainers import quiet
 
@@ -74,6 +75,21 @@ def test_mc_dropout_is_the_network_with_its_weights_masked(images):
             torch.testing.assert_close(out["probs"][:, k], thinned(images).softmax(-1))
     assert out["probs"].shape == (6, 3, 10)
     torch.testing.assert_close(out["uncertainty"], 1 - out["probs"].mean(1).max(-1).values)
+
+
+def test_the_loop_can_sample_it_as_it_can_any_module(images):
+    """``--active.mc_samples``, which a comparison sets for the strategies that need it alone."""
+    model = LitSimpleCNN(dropout=0.5).eval()
+    plain = model.predict_step(images, 0)
+    torch.manual_seed(1)
+    sampled = MCDropout(model, 30).predict_step(images, 0)
+    assert sampled["probs"].shape == (len(images), 30, 10)
+    torch.testing.assert_close(sampled["embedding"], plain["embedding"], rtol=0, atol=0)
+    # Both masks act: with either alone the samples would differ less.
+    own = LitSimpleCNN(dropout=0.5, mc_samples=30).eval()
+    own.load_state_dict(model.state_dict())
+    spread = own.predict_step(images, 0)["probs"].std(1).mean()
+    torch.testing.assert_close(sampled["probs"].std(1).mean(), spread, rtol=0.15, atol=0)
 
 
 def test_masks_keep_their_share_and_follow_the_seed():
