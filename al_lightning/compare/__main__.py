@@ -10,11 +10,25 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from lightning.pytorch.cli import LightningArgumentParser
+
 from al_lightning.compare.cli import CompareCLI
 from al_lightning.mnist import RECIPE, ActiveMNISTDataModule
 from al_lightning.models import LitSimpleCNN
 
 PROGRAM = "python -m al_lightning.compare"
+
+
+class Program(CompareCLI):
+    """Says in its help what :func:`main` takes before."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds no argument of its own."""
+        super().add_arguments_to_parser(parser)
+        parser.epilog = (
+            "--model_class package.module.Name --datamodule_class package.module.Name: on a "
+            "project of your own instead of MNIST; add them to see its arguments here"
+        )
 
 
 def main() -> None:
@@ -27,13 +41,13 @@ def main() -> None:
         parser.error("--model_class and --datamodule_class go together, give both or none")
     sys.argv = [PROGRAM, *rest]
     if classes.model_class is None:
-        CompareCLI(LitSimpleCNN, ActiveMNISTDataModule, config_file=RECIPE)
+        Program(LitSimpleCNN, ActiveMNISTDataModule, config_file=RECIPE)
         return
     try:
         found = [imported(path) for path in (classes.model_class, classes.datamodule_class)]
     except (ImportError, ValueError) as error:
         parser.error(str(error))
-    CompareCLI(*found)
+    Program(*found)
 
 
 def imported(path: str) -> Any:

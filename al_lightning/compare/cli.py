@@ -4,7 +4,7 @@ import copy
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +14,15 @@ import yaml
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from al_lightning.cli import ActiveCLI, fixed_settings
-from al_lightning.compare.report import Comparison
+from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.study import (
+    SIZES,
     Options,
     RunsFailedError,
     as_arguments,
     carry_out,
     check_one_process,
+    check_oracle_answers,
 )
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.journal import Record
@@ -34,12 +36,19 @@ OURS = ("strategy", "seed", "run_dir", "resume", "oracle", "target")
 
 
 def listed(value: str | Sequence[Any]) -> Any:
-    """``random,margin`` as a list; YAML in text, and what is no text, as it stands."""
+    """``random,margin`` as a list; YAML in text, and mappings and lists, as they stand.
+
+    >>> listed("42,43"), listed("[42, 43]"), listed(42), listed("{a: random}")
+    ([42, 43], [42, 43], [42], {'a': 'random'})
+    """
     if not isinstance(value, str):
-        return value
-    if value.lstrip()[:1] in ("{", "["):
-        return yaml.safe_load(value)
-    return [yaml.safe_load(part) for part in value.split(",")]
+        return value if isinstance(value, Sequence | Mapping) else [value]
+    try:
+        if value.lstrip()[:1] in ("{", "["):
+            return yaml.safe_load(value)
+        return [yaml.safe_load(part) for part in value.split(",")]
+    except yaml.YAMLError as error:
+        raise ValueError(f"found no YAML: {' '.join(str(error).split())}") from error
 
 
 class CompareCLI(ActiveCLI):
@@ -125,10 +134,15 @@ class CompareCLI(ActiveCLI):
         settings = {group: settings[group] for group in GROUPS}
         own = as_arguments(config["strategies"])
         for name, arguments in own.items():
-            if taken := sorted(set(arguments) & set(OURS) - {"strategy"}):
-                raise ValueError(f"a strategy must not set {', '.join(taken)}, found in {name!r}")
+            possible = settings["active"].keys() - {*OURS, *SIZES} | {"strategy"}
+            if taken := sorted(arguments.keys() - possible):
+                raise ValueError(
+                    f"a strategy must not set {', '.join(taken)}, found in {name!r}; it may set "
+                    f"{', '.join(sorted(possible))}"
+                )
         if settings["active"]["target"] is not None:
             raise ValueError("all runs must be of the same sizes, so active.target must be null")
+        check_oracle_answers(settings["active"]["oracle"])
         if settings["trainer"]["devices"] != "auto":
             check_one_process(self.trainer)
         options = Options(
@@ -218,6 +232,8 @@ class _CommandLine:
     def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
         return {name: fixed_settings(self.one_run.settings_of(name, seed)) for name in strategies}
 
-    def began(self, start: Record) -> dict[str, Any] | None:
+    def began(self, start: Record) -> dict[str, Any]:
         settings: dict[str, Any] | None = start["settings"]
-        return settings and fixed_settings(settings)
+        if settings is None:
+            raise ValueError("no command line began it, which makes other weights of the same seed")
+        return fixed_settings(settings)

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import pickle
+import signal
 import sys
 import threading
 import traceback
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.compare.runs import OneRun, Run
 
@@ -33,7 +36,8 @@ def work(one_run: OneRun, run: Run) -> str | None:
         try:
             one_run(run.strategy, run.seed, run.folder)
         except SystemExit as error:  # the command line's; it has printed why
-            return f"{error.__cause__ or error}"
+            why = error.__cause__
+            return str(why) if isinstance(why, Exception) else f"exit status {error.code}"
         except Exception as error:
             traceback.print_exc()
             return f"{type(error).__name__}: {error}"
@@ -50,14 +54,16 @@ def _output_to(path: Path) -> Iterator[None]:
         with open(path, "ab") as file:
             for number in before:
                 os.dup2(file.fileno(), number)
-            with (
-                open(1, "w", closefd=False) as out,
-                open(2, "w", closefd=False) as err,
+            with (  # by lines, which are there when the process is killed
+                open(1, "w", 1, closefd=False) as out,
+                open(2, "w", 1, closefd=False) as err,
                 contextlib.redirect_stdout(out),
                 contextlib.redirect_stderr(err),
             ):
                 yield
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         for number, kept in before.items():
             os.dup2(kept, number)
             os.close(kept)
@@ -82,7 +88,17 @@ def in_processes(one_run: OneRun, jobs: int, gpus: Sequence[str] = ()) -> Iterat
     """``jobs`` processes that share the cores evenly, and the GPUs in turn.
 
     They end when the block does, also by an error, and when this process is killed.
+
+    Raises:
+        ValueError: when what makes a run cannot be sent to another process.
     """
+    try:
+        pickle.dumps(one_run)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "each run is made in another process, so model, data, trainer and strategies must be "
+            f"classes and functions of a module, or partials of them, found {error}"
+        ) from error
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     devices = context.Queue()
     for job in range(jobs):
@@ -91,18 +107,26 @@ def in_processes(one_run: OneRun, jobs: int, gpus: Sequence[str] = ()) -> Iterat
     pool = ProcessPoolExecutor(
         jobs, context, _begin_process, (max(1, num_cores() // jobs), devices)
     )
+    begun: list[Future[str | None]] = []
+
+    def submit(run: Run) -> "Future[str | None]":
+        begun.append(pool.submit(work, one_run, run))
+        return begun[-1]
+
     try:
-        yield lambda run: pool.submit(work, one_run, run)
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()  # a run folder can be left at any moment
-        raise
+        yield submit
     finally:
-        pool.shutdown()
+        if not all(future.done() and future.exception() is None for future in begun):
+            # A run folder can be left at any moment. On SIGTERM a run would end, but its process
+            # would go on with the next one.
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin_process(num_threads: int, devices: "Queue[str | None]") -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this one
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     torch.set_num_threads(num_threads)
     device = devices.get()
     if device is not None:
@@ -145,12 +169,14 @@ def on_ray(one_run: OneRun, num_gpus: int) -> Iterator[Submit]:
         ) from error
     ours = not ray.is_initialized()
     if ours:
+        address = os.environ.get("RAY_ADDRESS")
         # Workers of a cluster have a path of their own; those of this machine have ours.
         own_path = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
         ray.init(
+            address or "local",  # Ray would take any that somebody has begun on this machine
             log_to_driver=False,
             logging_level=logging.WARNING,
-            runtime_env=None if os.environ.get("RAY_ADDRESS") else own_path,
+            runtime_env=None if address else own_path,
         )
     task: Any = ray.remote(work).options(num_cpus=1, num_gpus=num_gpus, max_retries=0)
     begun = []

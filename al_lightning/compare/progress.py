@@ -6,9 +6,8 @@ from types import TracebackType
 
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from al_lightning.compare.runs import Run, check_metric
+from al_lightning.compare.runs import Run, check_metric, check_shared, fits
 from al_lightning.monitor.console import cycle_line
-from al_lightning.records import results_of
 from al_lightning.run_folder import JOURNAL
 
 
@@ -16,15 +15,17 @@ class Progress:
     """On a terminal a line for each run, kept up to date; elsewhere a line for each cycle.
 
     Args:
-        runs: To be watched.
+        runs: All of the comparison.
+        watched: Those that are carried out.
         metric: That each cycle must log.
     """
 
-    def __init__(self, runs: Sequence[Run], metric: str) -> None:
+    def __init__(self, runs: Sequence[Run], watched: Sequence[Run], metric: str) -> None:
         self.metric = metric
-        self.width = max(len(str(run)) for run in runs)
-        self._sizes = dict.fromkeys(runs, 0)  # of journals, in bytes
-        self._num_shown = {run: len(results_of(run.records())) for run in runs}
+        self.width = max(len(str(run)) for run in watched)
+        self._sizes = dict.fromkeys(watched, 0)  # of journals, in bytes
+        self._journals = {run: records for run in runs if (records := run.records())}
+        self._num_shown = {run: len(fits(self._journals.get(run, []))) for run in watched}
         self._bars: dict[Run, Tqdm] = {}
 
     def __enter__(self) -> "Progress":
@@ -43,7 +44,8 @@ class Progress:
         """Shows what is new.
 
         Raises:
-            ValueError: when a cycle did not log the metric, as soon as it is over.
+            ValueError: when a cycle did not log the metric, as soon as it is over; when runs at one
+                seed began with other labels or weights.
         """
         for run in self._sizes:
             journal = run.folder / JOURNAL
@@ -56,12 +58,14 @@ class Progress:
         records = run.records()
         if not records:
             return
+        self._journals[run] = records
+        check_shared(self._journals)
         num_cycles: int = records[0]["config"]["active"]["num_cycles"]
-        results = [result for result in results_of(records) if result.num_labeled]
+        results = fits(records)
+        check_metric(run, self.metric, results)
         if sys.stderr.isatty() and run not in self._bars:
             self._bars[run] = Tqdm(total=num_cycles, desc=f"{run!s:<{self.width}}", leave=True)
         for result in results[self._num_shown[run] :]:
-            check_metric(run, self.metric, result.cycle, result.metrics)
             if run not in self._bars:
                 print(f"{run!s:<{self.width}} | {cycle_line(result, num_cycles)}", flush=True)
         self._num_shown[run] = len(results)

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from al_lightning.beginning import differences
-from al_lightning.compare.report import Comparison
+from al_lightning.compare.comparison import Comparison
 from al_lightning.journal import Record, read_records
 from al_lightning.loop import ActiveLearningLoop
-from al_lightning.records import results_of
+from al_lightning.records import CycleResult, results_of
 from al_lightning.run_folder import JOURNAL
 from al_lightning.statistics import Curve
+
+CHOOSING = ("strategy", "strategy_args", "candidate_size", "mc_samples", "embedding_layer")
+"""Keys of the group ``active`` that may be a strategy's own, and are no part of the protocol."""
 
 OneRun = Callable[[str, int, Path], None]
 """Of strategy, seed and folder: begins a run or goes on with it, until it is over. Pickled."""
@@ -35,8 +38,12 @@ class Recipe(Protocol):
     def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
         """By strategy, what its run begins with, by group."""
 
-    def began(self, start: Record) -> dict[str, Any] | None:
-        """The same of a run that is there, from its first record; None for one of another kind."""
+    def began(self, start: Record) -> dict[str, Any]:
+        """The same of a run that is there, from its first record.
+
+        Raises:
+            ValueError: says what began it, if that was another kind of program.
+        """
 
 
 @dataclass(frozen=True)
@@ -67,14 +74,18 @@ def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run
         ValueError: for no strategy or seed, one given twice, or a name that cannot be a folder's.
     """
     names = list(strategies)
+    if strange := [seed for seed in seeds if not isinstance(seed, int)]:
+        raise ValueError(f"seeds must be whole numbers, got {strange}; give some such as 42, 43")
+    for name in names:
+        usable = isinstance(name, str) and name and not name.startswith(".")
+        if not usable or set(name) & set("/\\:"):
+            raise ValueError(
+                f"a strategy's name is that of a folder here, got {name!r}; in a mapping it may "
+                "have another name"
+            )
     for what, given in (("strategies", names), ("seeds", list(seeds))):
         if not given or len(set(given)) < len(given):
             raise ValueError(f"{what} must be at least one and all distinct, got {given}")
-    if strange := [seed for seed in seeds if not isinstance(seed, int)]:
-        raise ValueError(f"seeds must be whole numbers, got {strange}")
-    for name in names:
-        if not name or name.startswith(".") or set(name) & set("/\\:"):
-            raise ValueError(f"a strategy's name is that of a folder here, got {name!r}")
     return [Run(name, seed, out / name / f"seed_{seed}") for seed in seeds for name in names]
 
 
@@ -94,14 +105,13 @@ def check_begun(recipe: Recipe, runs: Sequence[Run], out: Path) -> None:
         if run.seed not in beginnings:
             beginnings[run.seed] = recipe.beginnings(names, run.seed)
         now = copy.deepcopy(beginnings[run.seed].get(run.strategy, beginnings[run.seed][names[0]]))
-        began = recipe.began(records[0])
-        if began is None:
-            wrong.append(f"{run}: it was begun by another kind of program")
+        try:
+            began = recipe.began(records[0])
+        except ValueError as error:
+            wrong.append(f"{run}: {error}")
             continue
-        if run.strategy not in names:  # it may differ in what makes a strategy
-            now["active"] |= {
-                own: began["active"].get(own) for own in ("strategy", "strategy_args")
-            }
+        if run.strategy not in names:
+            now["active"] |= {own: began["active"].get(own) for own in CHOOSING}
         if different := list(differences(began, now)):
             wrong.append(f"{run}: {'; '.join(different[:4])}")
     if wrong:
@@ -147,13 +157,13 @@ def read_comparison(
             f"all runs must be over before they are compared, found {_listed(unfinished)} missing "
             "or unfinished; run the comparison again to go on with them"
         )
-    _check_shared(journals)
+    check_shared(journals)
     curves: dict[str, dict[int, Curve]] = {}
     rows: list[dict[str, Any]] = []
     for run in sorted(runs, key=lambda run: (_position(runs, run.strategy), run.seed)):
-        results = [result for result in results_of(journals[run]) if result.num_labeled]
+        results = fits(journals[run])
+        check_metric(run, metric, results)
         for result in results:
-            check_metric(run, metric, result.cycle, result.metrics)
             seconds = {f"{name}_seconds": value for name, value in result.seconds.items()}
             sizes = {"cycle": result.cycle, "num_labeled": result.num_labeled}
             row = {"strategy": run.strategy, "seed": run.seed, **sizes}
@@ -169,13 +179,19 @@ def read_comparison(
     return Comparison(metric, curves, rows, interval or (first[0], first[-1]), tuple(thresholds))
 
 
-def check_metric(run: Run, metric: str, cycle: int, metrics: dict[str, float]) -> None:
-    """Raises ValueError when a cycle did not log the metric."""
-    if metric not in metrics:
-        raise ValueError(
-            f"{run} has no {metric!r} in cycle {cycle}, it has {sorted(metrics)}; log it in "
-            "test_step, or name another metric"
-        )
+def fits(records: Sequence[Record]) -> list[CycleResult]:
+    """Results of the cycles that trained; the first of a run that begins without labels asks."""
+    return [result for result in results_of(records) if result.num_labeled]
+
+
+def check_metric(run: Run, metric: str, results: Sequence[CycleResult]) -> None:
+    """Raises ValueError when a cycle of a run did not log the metric."""
+    for result in results:
+        if metric not in result.metrics:
+            raise ValueError(
+                f"{run} has no {metric!r} in cycle {result.cycle}, it has "
+                f"{sorted(result.metrics)}; log it in test_step, or name another metric"
+            )
 
 
 def _position(runs: Sequence[Run], strategy: str) -> int:
@@ -197,8 +213,8 @@ def _check_sizes(sizes_of: dict[Run, tuple[int, ...]]) -> None:
             )
 
 
-def _check_shared(journals: dict[Run, list[Record]]) -> None:
-    """At one seed all strategies must begin with the same labels and the same weights."""
+def check_shared(journals: dict[Run, list[Record]]) -> None:
+    """Raises ValueError when runs at one seed began with other labels or weights: names two."""
     begun: dict[int, tuple[Run, Record]] = {}
     for run, records in journals.items():
         other, start = begun.setdefault(run.seed, (run, records[0]))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning as L
 
+from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.executors import (
     LOG,
     default_jobs,
@@ -16,8 +17,18 @@ from al_lightning.compare.executors import (
     visible_gpus,
 )
 from al_lightning.compare.progress import Progress
-from al_lightning.compare.report import Comparison, write_report
-from al_lightning.compare.runs import OneRun, Recipe, Run, check_begun, plan, read_comparison
+from al_lightning.compare.report import write_report
+from al_lightning.compare.runs import (
+    OneRun,
+    Recipe,
+    Run,
+    check_begun,
+    check_metric,
+    check_shared,
+    fits,
+    plan,
+    read_comparison,
+)
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.journal import Record
 from al_lightning.loop import ActiveLearningLoop
@@ -25,6 +36,8 @@ from al_lightning.randomness import seeded
 from al_lightning.trainers import TrainerFactory, check_factory, quiet
 
 Executor = Literal["processes", "ray"]
+SIZES = ("acquisition_size", "num_cycles")
+"""Arguments of the loop that must be the same for all strategies."""
 
 
 class RunsFailedError(RuntimeError):
@@ -50,7 +63,11 @@ class Options:
                 f"jobs must be at least 1, and for processes alone, got {self.jobs} for "
                 f"{self.executor}; how much a Ray cluster does at a time is Ray's to say"
             )
-        if self.interval is not None and not self.interval[0] < self.interval[1]:
+        for what, given in (("interval", self.interval or ()), ("thresholds", self.thresholds)):
+            if strange := [value for value in given if not isinstance(value, int | float)]:
+                raise ValueError(f"{what} must be numbers, got {strange}")
+        ends = self.interval
+        if ends is not None and (len(ends) != 2 or not ends[0] < ends[1]):
             raise ValueError(f"interval must be two sizes, the lower first, got {self.interval}")
 
 
@@ -107,12 +124,21 @@ def compare(
     options = Options(Path(out), metric, interval, tuple(thresholds), executor, jobs)
     own = as_arguments(strategies)
     for name, arguments in own.items():
-        if taken := sorted({*active, *arguments} & {"seed", "run_dir", "target", "monitors"}):
+        taken = {*active, *arguments} & {"seed", "run_dir", "target", "monitors"}
+        taken |= arguments.keys() & set(SIZES)
+        if taken:
             raise ValueError(
-                f"{', '.join(taken)} is not for a comparison to be given, found it for {name!r}: "
-                "seeds and folders are the comparison's, and all runs must be of the same sizes"
+                f"{', '.join(sorted(taken))} is not for a comparison to be given, found it for "
+                f"{name!r}: seeds and folders are the comparison's, and all runs must be of the "
+                "same sizes"
             )
-    return carry_out(Parts(model, data, trainer, own, active), list(own), seeds, options)
+    check_oracle_answers(active.get("oracle"))
+    with quiet():
+        example = check_factory(trainer)
+    uses_gpu = example.strategy.root_device.type == "cuda"
+    if not uses_gpu:  # of several GPUs here each process will see one
+        check_one_process(example)
+    return carry_out(Parts(model, data, trainer, own, active, uses_gpu), list(own), seeds, options)
 
 
 def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -123,13 +149,17 @@ def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dic
     >>> as_arguments({"sharp": {"strategy": "power_bald", "strategy_args": {"beta": 8.0}}})
     {'sharp': {'strategy': 'power_bald', 'strategy_args': {'beta': 8.0}}}
     """
+    if isinstance(strategies, str):
+        strategies = [strategies]
     if not isinstance(strategies, Mapping):
         repeated = sorted({name for name in strategies if list(strategies).count(name) > 1})
         if repeated:
             raise ValueError(f"strategies must be distinct, got {', '.join(repeated)} repeated")
         strategies = {name: name for name in strategies}
     return {
-        name: {"strategy": name, **value} if isinstance(value, Mapping) else {"strategy": value}
+        name: {"strategy": name, **value}
+        if isinstance(value, Mapping)
+        else {"strategy": name if value is None else value}
         for name, value in strategies.items()
     }
 
@@ -140,10 +170,14 @@ def carry_out(
     """What :func:`compare` does once it knows how each run is made."""
     runs = plan(strategies, seeds, options.out)
     check_begun(recipe, runs, options.out)
+    begun = {run: records for run in runs if (records := run.records())}
+    check_shared(begun)
+    for run, records in begun.items():
+        check_metric(run, options.metric, fits(records))
     missing = [run for run in runs if not run.finished]
     if missing:
         _try_out(recipe, strategies, seeds[0])
-        _execute(recipe, missing, options)
+        _execute(recipe, runs, missing, options)
     comparison = read_comparison(runs, options.metric, options.interval, options.thresholds)
     write_report(comparison, options.out)
     return comparison
@@ -159,27 +193,28 @@ def _try_out(recipe: Recipe, strategies: Sequence[str], seed: int) -> None:
             raise ValueError(f"strategy {strategy!r} cannot run: {error}") from error
 
 
-def _execute(recipe: Recipe, runs: Sequence[Run], options: Options) -> None:
+def _execute(recipe: Recipe, runs: Sequence[Run], missing: Sequence[Run], options: Options) -> None:
     gpus = visible_gpus() if recipe.uses_gpu else []
     if options.executor == "ray":
         submitting = on_ray(recipe.one_run, num_gpus=int(recipe.uses_gpu))
     else:
+        # Of all runs, so that those which go on after an interruption compute with as many threads.
         jobs = options.jobs or default_jobs(len(runs), len(gpus))
-        submitting = in_processes(recipe.one_run, min(jobs, len(runs)), gpus)
-    with submitting as submit, Progress(runs, options.metric) as progress:
-        futures = {submit(run): run for run in runs}
+        submitting = in_processes(recipe.one_run, jobs, gpus)
+    with submitting as submit, Progress(runs, missing, options.metric) as progress:
+        futures = {submit(run): run for run in missing}
         waiting = set(futures)
         while waiting:
             _, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             progress.look()
     # An exception is the executor's own: a process that was killed, a machine that was lost.
     outcomes = {run: future.exception() or future.result() for future, run in futures.items()}
-    failed = {run: why for run, why in outcomes.items() if why}
+    failed = [f"{run}: {why} (see {run.folder / LOG})" for run, why in outcomes.items() if why]
     if failed:
-        listed = "; ".join(f"{run}: {why} (see {run.folder / LOG})" for run, why in failed.items())
+        more = f"; and {len(failed) - 4} more" if len(failed) > 4 else ""
         raise RunsFailedError(
-            f"{len(failed)} of {len(runs)} runs failed, so nothing is averaged: {listed}; the "
-            "others are kept, and the same call goes on"
+            f"{len(failed)} of {len(missing)} runs failed, so nothing is averaged: "
+            f"{'; '.join(failed[:4])}{more}; the others are kept, and the same call goes on"
         )
 
 
@@ -192,11 +227,7 @@ class Parts:
     trainer: TrainerFactory
     strategies: dict[str, dict[str, Any]]
     active: dict[str, Any]
-
-    @property
-    def uses_gpu(self) -> bool:
-        with quiet():
-            return check_factory(self.trainer).strategy.root_device.type == "cuda"
+    uses_gpu: bool
 
     def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
         # On one model and one data module, which a run would change and a trial does not.
@@ -208,7 +239,9 @@ class Parts:
         loops = self.trials(strategies, seed)
         return {name: loop.config for name, loop in zip(strategies, loops, strict=True)}
 
-    def began(self, start: Record) -> dict[str, Any] | None:
+    def began(self, start: Record) -> dict[str, Any]:
+        if start["settings"] is not None:
+            raise ValueError("a command line began it, which makes other weights of the same seed")
         config: dict[str, Any] = start["config"]
         return config
 
@@ -217,7 +250,8 @@ class Parts:
         return self._run
 
     def _run(self, strategy: str, seed: int, folder: Path) -> None:
-        check_one_process(check_factory(self.trainer))
+        with quiet():
+            check_one_process(check_factory(self.trainer))
         parts: Any = self._parts(seed)
         arguments = {**self.active, **self.strategies[strategy], "seed": seed}
         if Run(strategy, seed, folder).records():
@@ -229,6 +263,15 @@ class Parts:
         with seeded(seed, "model"):
             model = self.model()
         return {"model": model, "data": self.data(seed=seed), "trainer": self.trainer}
+
+
+def check_oracle_answers(oracle: Any) -> None:
+    """Raises ValueError when the labels are to come from people: no run would end by itself."""
+    if oracle == "files":
+        raise ValueError(
+            'the runs of a comparison must get their labels by themselves, found oracle="files"; '
+            'give "dataset", or a function'
+        )
 
 
 def check_one_process(trainer: L.Trainer) -> None:

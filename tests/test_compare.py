@@ -1,0 +1,1113 @@
+"""Comparisons: their runs are ordinary, begin alike, are not done twice and survive a kill."""
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import compare_run
+import lightning as L
+import pytest
+import ray
+import torch
+import yaml
+from compare_run import (
+    PROTOCOL,
+    SEEDS,
+    STRATEGIES,
+    Net,
+    Points,
+    TinyMNIST,
+    dies,
+    fails,
+    first_rows,
+    points_of_two,
+    run_comparison,
+)
+from tiny_mnist import write_tiny_mnist
+from toys import QUIET, asked, events, loop_of, weights
+
+from al_lightning import ActiveCLI, ActiveLearningLoop, LitSimpleCNN, loop, power
+from al_lightning.acquisition import bald
+from al_lightning.compare import CompareCLI, RunsFailedError, compare, executors, study
+from al_lightning.compare.__main__ import main
+from al_lightning.compare.executors import default_jobs, in_processes, num_cores, on_ray, work
+from al_lightning.compare.progress import Progress
+from al_lightning.compare.runs import Run, plan, read_comparison
+from al_lightning.journal import read_records
+from al_lightning.mnist import RECIPE
+from al_lightning.randomness import seeded
+
+QUICK = {"trainer": partial(L.Trainer, max_epochs=1, **QUIET), "num_cycles": 2}
+ALL_RUNS = [f"{name}, seed {seed}" for seed in SEEDS for name in STRATEGIES]
+HERE = Path(__file__).parent
+
+
+def folders(out, strategies=STRATEGIES, seeds=SEEDS):
+    return [out / name / f"seed_{seed}" for seed in seeds for name in strategies]
+
+
+def journals(out):
+    return {path: path.read_bytes() for path in out.glob("*/*/journal.jsonl")}
+
+
+def start_of(folder):
+    return read_records(folder / "journal.jsonl")[0]
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def wait_for(what):
+    for _ in range(1200):
+        if what():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing happened for two minutes")
+
+
+def cut_to(journal, num_lines):
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:num_lines]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As the processes of the comparisons here compute, so that all bits are the same."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Runs are carried out here, in turn, neither watched nor reported; gives which they are."""
+    begun = SimpleNamespace(runs=[], jobs=[])
+
+    @contextmanager
+    def in_this_process(one_run, jobs, gpus):
+        begun.jobs.append(jobs)
+
+        def submit(run):
+            begun.runs.append(str(run))
+            future = Future()
+            future.set_result(work(one_run, run))
+            return future
+
+        yield submit
+
+    monkeypatch.setattr(study, "in_processes", in_this_process)
+    monkeypatch.setattr(study, "write_report", lambda *_: None)
+    monkeypatch.setattr(loop, "DEFAULT_MONITORS", [])
+    return begun
+
+
+@pytest.fixture
+def in_a_thread(inline, monkeypatch):
+    """Like ``inline``, but while a run is carried out others are watched."""
+
+    @contextmanager
+    def beside(one_run, jobs, gpus):
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                yield lambda run: pool.submit(one_run, run.strategy, run.seed, run.folder)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    monkeypatch.setattr(study, "in_processes", beside)
+
+
+@pytest.fixture
+def no_executor(monkeypatch):
+    """No run can be begun."""
+
+    def impossible(*_):
+        raise AssertionError("a run was begun")
+
+    monkeypatch.setattr(study, "in_processes", impossible)
+
+
+@contextmanager
+def meeting(folder):
+    """Of the two processes that ``points_of_two`` waits for; gives their ids."""
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRST_PROCESS", str(os.getpid()))
+        patch.setenv("MEETING", str(folder))
+        met = []
+        yield met
+        met += [path.name for path in folder.iterdir()]
+
+
+# ---- one comparison by processes, from many sides ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """random and margin under two seeds, by two processes with two GPUs that are not there."""
+    folder, printed = tmp_path_factory.mktemp("ran"), io.StringIO()
+    with (
+        meeting(folder / "meeting") as met,
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(printed),
+    ):
+        patch.setattr(executors, "num_cores", lambda: 2)
+        with_gpus = lambda one_run, jobs, gpus: in_processes(one_run, jobs, ["7", "9"])  # noqa: E731
+        patch.setattr(study, "in_processes", with_gpus)
+        found = run_comparison(folder / "out", data=points_of_two, jobs=2)
+    return SimpleNamespace(out=folder / "out", found=found, printed=printed.getvalue(), met=met)
+
+
+@pytest.fixture
+def copied(ran, tmp_path):
+    """The folder of that comparison, to be changed."""
+    return Path(shutil.copytree(ran.out, tmp_path / "copied"))
+
+
+def test_two_processes_share_cores_and_gpus(ran):
+    said = [
+        re.search(r"process (\d+) on (\d+) threads and device (\d+)", text).groups()
+        for text in ((folder / "output.txt").read_text() for folder in folders(ran.out))
+    ]
+    assert {process for process, _, _ in said} == set(ran.met)
+    assert {threads for _, threads, _ in said} == {"1"}
+    assert {(process, device) for process, _, device in said} in (
+        set(zip(ran.met, ("7", "9"))),
+        set(zip(ran.met, ("9", "7"))),
+    )
+
+
+def test_runs_are_ordinary_run_folders(ran):
+    for folder in folders(ran.out):
+        seed = int(folder.name.removeprefix("seed_"))
+        assert events(folder)[-1] == ("end", 3)
+        assert {"metrics.csv", "progress.png", "queries"} <= {
+            path.name for path in folder.iterdir()
+        }
+        resumed = ActiveLearningLoop.resume(
+            folder, Net(), Points(seed=seed), trainer=PROTOCOL["trainer"]
+        )
+        assert resumed.finished
+        accuracies = tuple(result.metrics["test_acc"] for result in resumed.results)
+        assert ran.found.curves[folder.parent.name][seed].accuracy == accuracies
+        assert ran.found.curves[folder.parent.name][seed].num_labeled == (20, 35, 50)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_runs_are_those_of_the_loop_by_hand(ran, strategy):
+    folder = ran.out / strategy / "seed_2"
+    with seeded(2, "model"):
+        model = Net()
+    by_hand = loop_of(model, Points(seed=2), strategy=strategy, seed=2, **PROTOCOL)
+    results = by_hand.run()
+    kept = ActiveLearningLoop.resume(folder, Net(), Points(seed=2), trainer=PROTOCOL["trainer"])
+    assert asked(kept.results) == asked(results)
+    assert [r.metrics for r in kept.results] == [r.metrics for r in results]
+    assert torch.equal(weights(kept.model), weights(model))
+
+
+def test_every_cycle_has_its_row(ran):
+    rows = table(ran.out / "results.csv")
+    assert ",".join(rows[0]).startswith("strategy,seed,cycle,num_labeled,test_acc,train_loss,")
+    assert [(r["strategy"], r["seed"], r["cycle"], r["num_labeled"]) for r in rows] == [
+        (strategy, str(seed), str(cycle), str(labels))
+        for strategy in STRATEGIES
+        for seed in SEEDS
+        for cycle, labels in ((1, 20), (2, 35), (3, 50))
+    ]
+    curves = ran.found.curves
+    assert [float(row["test_acc"]) for row in rows] == [
+        value for name in STRATEGIES for seed in SEEDS for value in curves[name][seed].accuracy
+    ]
+
+
+def test_runs_at_one_seed_begin_alike(ran):
+    starts = {folder: start_of(folder) for folder in folders(ran.out)}
+    for what in ("split", "weights"):
+        by_seed = {
+            seed: [starts[folder][what] for folder in folders(ran.out, seeds=[seed])]
+            for seed in SEEDS
+        }
+        assert all(first == second for first, second in by_seed.values())
+        assert by_seed[1] != by_seed[2]
+
+
+def test_a_line_a_cycle_tells_how_far_it_is(ran):
+    pattern = r"(\w+, seed \d) \| cycle (\d)/3 \| labels \d\d \| train_loss \S+ \| test_acc .* s"
+    lines = [re.fullmatch(pattern, line).groups() for line in ran.printed.splitlines()]
+    assert sorted(lines) == sorted((run, cycle) for run in ALL_RUNS for cycle in "123")
+
+
+def test_what_is_there_is_not_done_again_but_reported_again(copied, no_executor, capsys):
+    before = journals(copied)
+    reports = {path.name: path.read_bytes() for path in copied.glob("*.*") if path.is_file()}
+    assert {"results.csv", "summary.csv", "summary.md", "curves.png"} <= set(reports)
+    for name in reports:
+        (copied / name).unlink()
+    run_comparison(copied)
+    assert journals(copied) == before
+    for name in ("results.csv", "summary.csv", "summary.md"):
+        assert (copied / name).read_bytes() == reports[name]
+    assert (copied / "curves.png").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_seeds_and_strategies_are_added_to_what_is_there(copied, ran, inline):
+    before = journals(copied)
+    found = run_comparison(copied, strategies=["entropy", *STRATEGIES], seeds=[2, 1])
+    assert inline.runs == ["entropy, seed 2", "entropy, seed 1"]
+    assert list(found.curves) == ["entropy", *STRATEGIES]
+    assert {name: found.curves[name] for name in STRATEGIES} == ran.found.curves
+    inline.runs.clear()
+    found = run_comparison(copied, strategies=["margin"], seeds=[1, 3, 2])
+    assert inline.runs == ["margin, seed 3"]
+    assert found.seeds == [1, 2, 3]
+    assert {path: journals(copied)[path] for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"trainer": QUICK["trainer"]}, "trainer.max_epochs: began with 2, now 1"),
+        ({"acquisition_size": 16}, "active.acquisition_size: began with 15, now 16"),
+        ({"data": partial(Points, num_rows=121)}, "data.rows: began with 120, now 121"),
+        ({"warm_start": True}, "active.warm_start: began with False, now True"),
+    ],
+)
+@pytest.mark.parametrize("strategies", [STRATEGIES, ["entropy"]])
+def test_another_protocol_is_refused_also_of_runs_not_asked_for(
+    ran, no_executor, strategies, change, found
+):
+    before = journals(ran.out)
+    with pytest.raises(
+        ValueError, match="must follow one protocol, found margin, seed 1: "
+    ) as info:
+        run_comparison(ran.out, strategies=strategies, **change)
+    assert found in str(info.value)
+    for run in ALL_RUNS:
+        assert f"{run}: " in str(info.value)
+    assert str(info.value).endswith("; give what they began with, or compare in another folder")
+    assert journals(ran.out) == before
+    assert not (ran.out / "entropy").exists()
+
+
+def test_a_strategy_of_another_name_is_the_others_run(copied, no_executor):
+    with pytest.raises(ValueError, match="active.strategy: began with 'margin', now 'entropy'"):
+        run_comparison(copied, strategies={"margin": "entropy"})
+
+
+def test_what_is_a_strategys_own_is_no_other_protocol(copied, inline):
+    mine = {"mine": {"strategy": "bald", "mc_samples": 2, "candidate_size": 40}}
+    run_comparison(copied, strategies=mine, seeds=[1])
+    run_comparison(copied, strategies=["entropy"], seeds=[1])
+    assert inline.runs == ["mine, seed 1", "entropy, seed 1"]
+
+
+def test_a_damaged_journal_is_named(copied, no_executor, monkeypatch, capsys):
+    journal = copied / "margin" / "seed_1" / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"fit"', '"fat"', 1))
+    sentence = rf"{re.escape(str(journal))} is damaged at line 2 of \d+: .*restore the file"
+    with pytest.raises(ValueError, match=sentence):
+        run_comparison(copied)
+    with pytest.raises(SystemExit, match="2"):
+        cli("--strategies=random", f"--out={copied}")
+    assert re.search(sentence, capsys.readouterr().err)
+
+
+def test_a_run_that_lacks_a_cycle_is_not_averaged_but_gone_on_with(copied, ran, inline):
+    cut_to(copied / "random" / "seed_2" / "journal.jsonl", 9)  # within the third cycle
+    with pytest.raises(ValueError, match="must be over .* found random, seed 2 missing or unf"):
+        read_comparison(plan(STRATEGIES, SEEDS, copied), "test_acc")
+    found = run_comparison(copied)
+    assert inline.runs == ["random, seed 2"]
+    assert found.curves == ran.found.curves
+
+
+def test_runs_of_other_sizes_are_refused(copied, inline, tmp_path):
+    run_comparison(tmp_path / "short", strategies=["margin"], seeds=[2], **QUICK)
+    shutil.rmtree(copied / "margin" / "seed_2")
+    shutil.move(tmp_path / "short" / "margin" / "seed_2", copied / "margin")
+    sentence = (
+        r"the same training-set sizes, found random, seed 1 and margin, seed 2 apart at \[50\]; "
+        "a strategy must choose the same number"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        read_comparison(plan(STRATEGIES, SEEDS, copied), "test_acc")
+
+
+# ---- what cannot work ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"strategies": ["random", "margn"]},
+            "strategy 'margn' cannot run: strategy must be one of .*, got 'margn'; did you mean "
+            "'margin'?",
+        ),
+        ({"seeds": [1, 2, 1]}, r"seeds must be at least one and all distinct, got \[1, 2, 1\]"),
+        ({"seeds": []}, r"seeds must be at least one and all distinct, got \[\]"),
+        ({"seeds": [1, "a"]}, r"seeds must be whole numbers, got \['a'\]; give some such as 42"),
+        ({"strategies": []}, r"strategies must be at least one and all distinct, got \[\]"),
+        (
+            {"strategies": ["random", "margin", "random"]},
+            "strategies must be distinct, got random repeated",
+        ),
+        (
+            {"strategies": {"a/b": "margin"}},
+            "name is that of a folder here, got 'a/b'; in a map",
+        ),
+        ({"strategies": {"..": "margin"}}, r"name is that of a folder here, got '\.\.'"),
+        ({"strategies": {8: "margin"}}, "name is that of a folder here, got 8"),
+        ({"interval": (50, 20)}, r"interval must be two sizes, the lower first, got \(50, 20\)"),
+        ({"interval": (50,)}, r"interval must be two sizes, the lower first, got \(50,\)"),
+        ({"thresholds": ["90%"]}, r"thresholds must be numbers, got \['90%'\]"),
+        ({"jobs": 0}, "jobs must be at least 1, and for processes alone, got 0 for processes"),
+        (
+            {"jobs": 2, "executor": "ray"},
+            "got 2 for ray; how much a Ray cluster does .* to say",
+        ),
+        ({"executor": "dask"}, 'executor must be "processes" or "ray", got \'dask\''),
+        ({"target": ("test_acc", 0.5)}, "target is not for a comparison .* of the same sizes"),
+        ({"run_dir": "x"}, "run_dir is not for a comparison to be given, found it for 'random'"),
+        (
+            {"strategies": {"a": {"strategy": "margin", "seed": 1, "num_cycles": 2}}},
+            "num_cycles, seed is not for a comparison to be given, found it for 'a': seeds and",
+        ),
+        ({"oracle": "files"}, 'labels by themselves, found oracle="files"; give "dataset", or a'),
+        ({"acquisition_size": 0}, "acquisition_size must be at least 1, got 0"),
+        ({"nonsense": 1}, "cannot run: .*unexpected keyword argument 'nonsense'"),
+        (
+            {"trainer": partial(L.Trainer, accelerator="cpu", devices=2, **QUIET)},
+            "must be one process, found a Trainer of 2; give it devices=1",
+        ),
+        (
+            {"strategies": {"a": lambda pool, num, generator: torch.arange(num)}},
+            "classes and functions of a module, or partials of them, found .*<lambda>",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        run_comparison(tmp_path / "out", **change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_seed_is_not_for_a_comparison_to_be_given(tmp_path):
+    with pytest.raises(ValueError, match="seed is not for a comparison to be given"):
+        compare(Net, Points, strategies=STRATEGIES, seeds=SEEDS, out=tmp_path / "out", seed=3)
+
+
+class Counting(Net):
+    """Not what the seed says, but whatever comes next."""
+
+    made = 0
+
+    def __init__(self):
+        super().__init__()
+        Counting.made += 1
+        torch.nn.init.constant_(self.net[0].weight, Counting.made)
+
+
+def test_weights_that_differ_at_one_seed_are_refused_at_once(tmp_path, in_a_thread, inline):
+    sentence = (
+        "must begin alike, found other initial weights in margin, seed 1 than in random, seed 1; "
+        "make model and data by functions that draw from the seed alone"
+    )
+    again = {"out": tmp_path / "out", "strategies": STRATEGIES, "seeds": [1, 2, 3, 4, 5], **QUICK}
+    with pytest.raises(ValueError, match=sentence):
+        compare(Counting, Points, **again)
+    assert len(journals(tmp_path / "out")) < 10
+    with pytest.raises(ValueError, match=sentence):
+        compare(Counting, Points, **again)
+
+
+def test_labels_that_differ_at_one_seed_are_refused(tmp_path, inline):
+    drawn = iter(range(9))
+    other_points = lambda seed: Points(seed=next(drawn))  # noqa: E731
+    with pytest.raises(ValueError, match="other initial labels in margin, seed 1 than in random, "):
+        run_comparison(tmp_path, data=other_points, seeds=[1], **QUICK)
+
+
+def test_a_metric_that_is_not_logged_is_said_after_the_first_cycle(tmp_path, in_a_thread):
+    sentence = (
+        r"random, seed 1 has no 'val_acc' in cycle 1, it has \['test_acc', 'train_loss'\]; log it "
+        "in test_step, or name another metric"
+    )
+    for _ in range(2):
+        with pytest.raises(ValueError, match=sentence):
+            run_comparison(tmp_path, metric="val_acc", **{**QUICK, "num_cycles": 4})
+        assert len(journals(tmp_path)) < len(ALL_RUNS)
+    assert not (tmp_path / "results.csv").exists()
+
+
+# ---- what a strategy may be ----------------------------------------------------------------------
+
+
+def test_strategies_have_names_of_their_own_and_are_whatever_the_loop_takes(tmp_path, inline):
+    mine = {
+        "first rows": first_rows,
+        "sharp": {"strategy": power(bald, beta=8.0), "mc_samples": 3},
+        "plain": "margin",
+        "few": {"strategy": "margin", "candidate_size": 20},
+        "random": None,
+    }
+    found = run_comparison(tmp_path, strategies=mine, seeds=[1], **QUICK)
+    assert list(found.curves) == list(mine)
+    config = {name: start_of(tmp_path / name / "seed_1")["config"]["active"] for name in mine}
+    assert [config[name]["mc_samples"] for name in mine] == [None, 3, None, None, None]
+    assert [config[name]["candidate_size"] for name in mine] == [None, None, None, 20, None]
+    assert (config["plain"]["strategy"], config["random"]["strategy"]) == ("margin", "random")
+    (_, first, *_), (_, few, *_) = (
+        [record for record in read_records(path) if record["event"] in ("start", "query")]
+        for path in (tmp_path / name / "seed_1" / "journal.jsonl" for name in ("first rows", "few"))
+    )
+    labeled = set(start_of(tmp_path / "plain" / "seed_1")["split"]["labeled_indices"])
+    assert first["indices"] == [row for row in range(120) if row not in labeled][:15]
+    assert few["indices"] != first["indices"]
+    inline.runs.clear()
+    run_comparison(tmp_path, strategies=mine, seeds=[1], **QUICK)
+    assert inline.runs == []
+
+
+def test_one_name_is_one_strategy(tmp_path, inline):
+    found = run_comparison(tmp_path, strategies="random", seeds=[1], **QUICK)
+    assert list(found.curves) == ["random"]
+
+
+# ---- runs that fail ------------------------------------------------------------------------------
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_kept(tmp_path, inline, monkeypatch):
+    monkeypatch.setenv("CURED", str(tmp_path / "cured"))
+    out, strategies = tmp_path / "out", {"random": "random", "bad": fails}
+    log = out / "bad" / "seed_1" / "output.txt"
+    sentence = (
+        "^2 of 4 runs failed, so nothing is averaged: bad, seed 1: RuntimeError: no such row "
+        rf"\(see {re.escape(str(log))}\); bad, seed 2: .*; the others are kept, and the same call"
+    )
+    with pytest.raises(RunsFailedError, match=sentence):
+        run_comparison(out, strategies=strategies)
+    assert re.search(r"Traceback .*in fails\n.*RuntimeError: no such row\n$", log.read_text(), re.S)
+    assert not (out / "summary.csv").exists()
+    for folder in folders(out, ["random"]):
+        assert events(folder)[-1] == ("end", 3)
+    assert events(log.parent)[-1] == ("test", 2)
+
+    (tmp_path / "cured").touch()
+    inline.runs.clear()
+    found = run_comparison(out, strategies=strategies)
+    assert inline.runs == ["bad, seed 1", "bad, seed 2"]
+    assert found.curves["bad"][1].num_labeled == (20, 35, 50)
+
+
+def test_many_failures_are_counted(tmp_path, inline, monkeypatch):
+    monkeypatch.setattr(Net, "training_step", lambda *_: None / 0)
+    with pytest.raises(RunsFailedError, match=r"^6 of 6 .*random, seed 4: .*; and 2 more; the"):
+        run_comparison(tmp_path, strategies=["random"], seeds=[1, 2, 3, 4, 5, 6])
+
+
+def test_a_process_that_is_killed_is_reported_as_such(tmp_path):
+    with pytest.raises(RunsFailedError, match=r"bad, seed 1: .*terminated abruptly.*output.txt\)"):
+        run_comparison(tmp_path, strategies={"bad": dies}, jobs=1)
+    folder = tmp_path / "bad" / "seed_1"
+    assert events(folder)[-1] == ("test", 2)
+    assert (folder / "output.txt").read_text().endswith("about to die\n")
+    assert not (tmp_path / "bad" / "seed_2" / "journal.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("too small"), "ValueError: too small"),
+        (SystemExit(), "exit status None"),
+        (SystemExit(2), "exit status 2"),
+    ],
+)
+def test_every_way_to_fail_is_a_reason(tmp_path, error, reason):
+    def one_run(strategy, seed, folder):
+        raise error
+
+    assert work(one_run, Run("random", 1, tmp_path / "run")) == reason
+
+
+# ---- interrupted ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start():
+    """Starts a program that prints a line a cycle; gives it once its first cycle is over."""
+    started = []
+
+    def start(*command):
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, "PYTHONPATH": str(HERE)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # In the background, where the tests may run, Ctrl-C is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        started.append(process)
+        while "cycle 1/" not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def children_of(process):
+    """All processes that it started: the workers, and one that tidies up after them."""
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def none_is_left(processes):
+    return not any(Path(f"/proc/{process}").exists() for process in processes)
+
+
+def test_killed_in_the_middle_it_ends_as_if_nothing_had_been(tmp_path, start, ran, monkeypatch):
+    process = start(HERE / "compare_run.py", tmp_path / "out")
+    children = children_of(process)
+    assert len(children) == 3
+    process.kill()
+    process.wait()
+    wait_for(lambda: none_is_left(children))
+    runs = plan(STRATEGIES, SEEDS, tmp_path / "out")
+    assert not all(run.finished for run in runs)
+    assert any(run.records() for run in runs)
+
+    monkeypatch.setattr(executors, "num_cores", lambda: 2)
+    found = run_comparison(tmp_path / "out", jobs=2)
+    assert found.curves == ran.found.curves
+    for folder in folders(tmp_path / "out"):
+        undisturbed = ran.out / folder.relative_to(tmp_path / "out")
+        queries = [
+            [r["indices"] for r in read_records(path / "journal.jsonl") if r["event"] == "query"]
+            for path in (folder, undisturbed)
+        ]
+        assert queries[0] == queries[1]
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_all_processes_and_gives_its_status(tmp_path, start, number):
+    process = start(
+        *COMMAND,
+        "--strategies=random,margin,entropy",
+        f"--out={tmp_path}",
+        "--jobs=1",
+        "--active.acquisition_size=1",
+        "--active.num_cycles=90",
+    )
+    children = children_of(process)
+    # A terminal sends Ctrl-C to all of its processes.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    (words,) = [line for line in errors.splitlines() if not line.startswith("Seed set")]
+    assert words == (
+        f"stopped by {number.name}; finished steps are kept, and the same command goes on"
+    )
+    wait_for(lambda: none_is_left(children))
+    assert list(journals(tmp_path)) == [tmp_path / "random" / "seed_1" / "journal.jsonl"]
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+SMALL = [
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_checkpointing=false",
+    "--active.acquisition_size=15",
+    "--active.num_cycles=2",
+    "--seeds=1,2",
+]
+CLASSES = ["--model_class=compare_run.Net", "--datamodule_class=compare_run.Points"]
+COMMAND = ["-m", "al_lightning.compare", *CLASSES, *SMALL]
+
+
+def cli(*args, model=Net, data=Points, **kwargs):
+    """The command line's comparison, or the status with which it exits."""
+    state = torch.random.get_rng_state()
+    try:
+        return CompareCLI(model, data, args=[*SMALL, *args], **kwargs)
+    finally:
+        torch.random.set_rng_state(state)
+
+
+@pytest.fixture(autouse=True)
+def program(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["compare.py"])
+
+
+@pytest.fixture(scope="module")
+def commanded(tmp_path_factory):
+    """A comparison by ``python -m al_lightning.compare``, a thread to each run."""
+    out = tmp_path_factory.mktemp("commanded") / "out"
+    command = [
+        *(sys.executable, *COMMAND, "--strategies=random,margin"),
+        *(f"--out={out}", f"--jobs={num_cores()}"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(out=out, printed=done.stdout, errors=done.stderr)
+
+
+def test_the_command_tells_how_far_it_is_and_what_came_out(commanded):
+    lines = commanded.printed.splitlines()
+    cycles, (first, second, tables, curves) = lines[:-4], lines[-4:]
+    assert sorted(line.split(" | cycle ")[0].strip() for line in cycles) == sorted(2 * ALL_RUNS)
+    for line in (first, second):
+        assert re.fullmatch(
+            r"(random|margin) +\| test accuracy at 35 labels 0\.\d{4} ± 0\.\d{4}", line
+        )
+    out = commanded.out
+    assert tables == f"tables and pictures: {out}, the words: {out / 'summary.md'}"
+    assert curves == f"curves: tensorboard --logdir {out}"
+    assert len(table(out / "results.csv")) == 8
+    assert "Traceback" not in commanded.errors
+
+
+def test_its_runs_are_those_of_the_ordinary_command_line(commanded, tmp_path, inline):
+    for folder in folders(commanded.out, seeds=[2]):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        strategy, seed = folder.parent.name, int(folder.name.removeprefix("seed_"))
+        assert (config["active"]["strategy"], config["active"]["seed"]) == (strategy, seed)
+        before = (folder / "journal.jsonl").read_bytes()
+        kept = cli_of_one_run(f"--active.run_dir={folder}", "--active.resume=true")
+        assert (folder / "journal.jsonl").read_bytes() == before
+        other = tmp_path / strategy / str(seed)
+        again = cli_of_one_run(f"--config={folder / 'config.yaml'}", f"--active.run_dir={other}")
+        assert [r.metrics for r in again.results] == [r.metrics for r in kept.results]
+        assert asked(again.results) == asked(kept.results)
+        assert start_of(other)["weights"] == start_of(folder)["weights"]
+
+
+def cli_of_one_run(*args):
+    state = torch.random.get_rng_state()
+    try:
+        return ActiveCLI(Net, Points, args=list(args))
+    finally:
+        torch.random.set_rng_state(state)
+
+
+def test_runs_of_the_command_line_begin_alike_too(commanded):
+    starts = [start_of(folder) for folder in folders(commanded.out)]
+    for what in ("split", "weights"):
+        assert starts[0][what] == starts[1][what] != starts[2][what] == starts[3][what]
+
+
+def test_the_same_command_does_nothing_again(commanded, no_executor, capsys):
+    before = journals(commanded.out)
+    found = cli("--strategies=random,margin", f"--out={commanded.out}").comparison
+    assert journals(commanded.out) == before
+    assert capsys.readouterr().out.splitlines() == commanded.printed.splitlines()[-4:]
+    assert list(found.curves) == STRATEGIES
+
+
+def test_a_command_with_another_protocol_is_refused(commanded, no_executor, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli(
+            "--strategies=entropy", f"--out={commanded.out}", "--model.lr=0.5", "--data.num_rows=99"
+        )
+    assert re.search(
+        "compare.py: error: all runs in .* must follow one protocol, found margin, seed 1: "
+        "data.num_rows: began with 120, now 99; model.lr: began with 0.01, now 0.5; margin, seed 2",
+        capsys.readouterr().err,
+    )
+
+
+def test_runs_of_the_other_kind_of_program_are_refused(commanded, ran, no_executor, capsys):
+    """They draw other weights from the same seed, so they would not be comparable."""
+    with pytest.raises(SystemExit, match="2"):
+        cli("--strategies=random", f"--out={ran.out}")
+    assert "found margin, seed 1: no command line began it, which makes" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="margin, seed 1: a command line began it, which makes"):
+        run_comparison(commanded.out)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--strategies=random,margn"], "strategy 'margn' cannot run: .* did you mean 'margin'?"),
+        (["--strategies=random,random"], "strategies must be distinct, got random repeated"),
+        (["--strategies=8"], "a strategy's name is that of a folder here, got 8"),
+        (["--strategies={a: {b: c}"], "argument --strategies: .*{a: {b: c}"),
+        (
+            ["--strategies={a: {strategy: margin, nonsense: 1}}"],
+            "must not set nonsense, found in 'a'; it may set .*candidate_size, .*strategy_args",
+        ),
+        (["--strategies={a: {num_cycles: 1}}"], "must not set num_cycles, found in 'a'"),
+        (["--strategies={a: {resume: true}}"], "must not set resume, found in 'a'"),
+        (["--strategies=random", "--seeds=1,1"], r"all distinct, got \[1, 1\]"),
+        (["--strategies=random", "--seeds=a"], r"seeds must be whole numbers, got \['a'\]"),
+        (
+            ["--strategies=random", "--interval=35,20"],
+            "interval must be two sizes, the lower first",
+        ),
+        (["--strategies=random", "--interval=20"], r"must be two sizes, .* got \(20,\)"),
+        (["--strategies=random", "--interval=a,b"], r"interval must be numbers, got \['a', 'b'\]"),
+        (["--strategies=random", "--thresholds=90%"], "thresholds must be numbers, got"),
+        (["--strategies=random", "--jobs=0"], "jobs must be at least 1, .* got 0 for processes"),
+        (["--strategies=random", "--jobs=2", "--executor=ray"], "got 2 for ray"),
+        (["--strategies=random", "--executor=dask"], "executor.*\n.*Got value: dask"),
+        (
+            ["--strategies=random", "--active.strategy=margin"],
+            "--active.strategy is not for a",
+        ),
+        (["--strategies=random", "--active.seed", "3"], "--active.seed is not for a comparison"),
+        (
+            ["--strategies=random", "--active.target=[a, 1]"],
+            "--active.target is not for a comparison",
+        ),
+        (["--strategies=random", "--config=target.yaml"], "so active.target must be null"),
+        (["--strategies=random", "--config=oracle.yaml"], 'found oracle="files"'),
+        (["--strategies=random", "--trainer.devices=2"], "found a Trainer of 2; give it devices=1"),
+        (["--strategies=random", "--data.initial_labeled_size=0.5"], "initial_labeled_size"),
+        ([], "arguments are required: strategies"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_status_2(tmp_path, monkeypatch, capsys, args, message):
+    monkeypatch.chdir(tmp_path)
+    Path("target.yaml").write_text("active: {target: [test_acc, 0.5]}")
+    Path("oracle.yaml").write_text("active: {oracle: files}")
+    with pytest.raises(SystemExit, match="2"):
+        cli("--out=out", *args)
+    err = capsys.readouterr().err
+    assert re.search(message, err)
+    assert "Traceback" not in err
+    assert not Path("out").exists()
+
+
+def test_strategies_of_a_command_line_are_names_or_yaml(tmp_path, inline, capsys):
+    sharp = {"strategy": "power_bald", "strategy_args": {"beta": 8.0}, "mc_samples": 2}
+    flag = f"--strategies={json.dumps({'random': None, 'power 8': sharp})}"
+    found = cli(flag, "--seeds=1", f"--out={tmp_path / 'flag'}").comparison
+    assert "one seed: no interval or test can be given" in capsys.readouterr().out
+
+    config = {"strategies": {"random": "random", "power 8": sharp}, "seeds": 1, "thresholds": 0.4}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    small = [flag for flag in SMALL if not flag.startswith("--seeds")]
+    out = tmp_path / "file"
+    again = CompareCLI(Net, Points, args=[*small, f"--config={tmp_path}/mine.yaml", f"--out={out}"])
+    assert again.comparison.thresholds == (0.4,)
+    assert again.comparison.curves == found.curves
+    for folder in ("flag", "file"):
+        settings = yaml.safe_load(
+            (tmp_path / folder / "power 8" / "seed_1" / "config.yaml").read_text()
+        )
+        assert sharp.items() <= settings["active"].items()
+
+
+def test_a_run_that_fails_has_status_1(tmp_path, inline, monkeypatch, capsys):
+    def not_now(self, *args):
+        raise RuntimeError("not now")
+
+    monkeypatch.setattr(Net, "test_step", not_now)
+    with pytest.raises(SystemExit, match="1"):
+        cli("--strategies=random", f"--out={tmp_path}")
+    message = (
+        r"compare.py: error: 2 of 2 runs failed, .*random, seed 1: RuntimeError: not now \(see"
+    )
+    assert re.search(message, capsys.readouterr().err)
+    text = (tmp_path / "random" / "seed_1" / "output.txt").read_text()
+    assert text.endswith("RuntimeError: not now\n")
+
+
+def test_mnist_is_compared_by_its_recipe(tmp_path, inline, capsys):
+    write_tiny_mnist(tmp_path / "data")
+    args = [
+        "--strategies=random,margin",
+        *("--data.initial_labeled_size=30", f"--data.data_dir={tmp_path / 'data'}"),
+        *("--metric=test_loss", f"--out={tmp_path / 'out'}", "--seeds=1"),
+    ]
+    given = {"model": LitSimpleCNN, "data": TinyMNIST, "config_file": RECIPE}
+    found = cli(*args, **given).comparison
+    assert len(inline.runs) == 2
+    assert found.num_labeled == (30, 45)
+    assert "| test_loss at 45 labels" in capsys.readouterr().out
+    for folder in folders(tmp_path / "out", seeds=[1]):
+        assert start_of(folder)["settings"]["active"]["warm_start"] is True  # as the recipe has it
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    moved = [*args, f"--data.data_dir={tmp_path / 'moved'}", "--data.num_workers=0"]
+    assert cli(*moved, **given).comparison.curves == found.curves
+    assert len(inline.runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model_class=compare_run.Net"], "go together, give both or none"),
+        (
+            ["--model_class=compare_run.Nought", CLASSES[1]],
+            "must be given as package.module.Name, found no 'compare_run.Nought'",
+        ),
+        (["--model_class=Net", CLASSES[1]], "must be given as package.module.Name, found no 'Net'"),
+        (["--model_class=nowhere.Net", CLASSES[1]], "No module named 'nowhere'"),
+        ([*CLASSES, "--strategies=margn", "--out=out", *SMALL], "did you mean 'margin'?"),
+    ],
+)
+def test_a_mistake_of_the_program_is_a_sentence(tmp_path, monkeypatch, capsys, args, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["__main__.py", *args])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert re.search(f"python -m al_lightning.compare: error: .*{message}", capsys.readouterr().err)
+    assert not Path("out").exists()
+
+
+def test_help_tells_of_all_that_can_be_given(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["__main__.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--model_class package.module.Name --datamodule_class package.module.Name: on a" in text
+    for flag in (
+        "--strategies STRATEGIES random,margin,badge; or in YAML",
+        "--data.val_size",
+        "--jobs",
+    ):
+        assert flag in text
+
+
+def test_print_config_can_be_given_back(tmp_path, monkeypatch, capsys, inline):
+    monkeypatch.setattr(
+        "sys.argv",
+        ["__main__.py", *CLASSES, *SMALL, "--strategies=random", "--out=out", "--print_config"],
+    )
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    text = capsys.readouterr().out
+    config = yaml.safe_load(text)
+    assert (config["strategies"], config["seeds"], config["out"]) == (["random"], [1, 2], "out")
+    (tmp_path / "config.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["__main__.py", *CLASSES, "--config=config.yaml", "--seeds=1"])
+    main()
+    assert inline.runs == ["random, seed 1"]
+    assert events(tmp_path / "out" / "random" / "seed_1")[-1] == ("end", 2)
+
+
+# ---- Ray -----------------------------------------------------------------------------------------
+
+
+def test_ray_gives_the_same_curves(tmp_path, ran, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # or its workers wait for all others
+    monkeypatch.setattr(ray, "init", partial(ray.init, num_cpus=2, include_dashboard=False))
+    with meeting(tmp_path / "meeting") as met:
+        found = run_comparison(tmp_path / "out", data=points_of_two, executor="ray")
+    assert not ray.is_initialized()
+    assert len(met) == 2
+    assert "on 1 threads" in (tmp_path / "out" / "random" / "seed_1" / "output.txt").read_text()
+    assert found.curves == ran.found.curves
+
+
+def test_ray_must_be_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    sentence = (
+        r'executor="ray" needs Ray, which is not installed: pip install "al_lightning\[ray\]"'
+    )
+    with pytest.raises(ValueError, match=sentence):
+        run_comparison(tmp_path / "out", executor="ray")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_of_the_user_is_left_running_and_rid_of_our_runs(monkeypatch):
+    asked_for, cancelled, reference = {}, [], SimpleNamespace(future=Future)
+
+    class Task:
+        def options(self, **options):
+            asked_for.update(options)
+            return self
+
+        def remote(self, *arguments):
+            return reference
+
+    ours = SimpleNamespace(
+        is_initialized=lambda: True,
+        remote=lambda function: Task(),
+        cancel=lambda reference, force: cancelled.append((reference, force)),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ours)
+    with pytest.raises(KeyboardInterrupt), on_ray(print, num_gpus=1) as submit:  # noqa: PT012
+        submit(Run("random", 1, Path("x")))
+        raise KeyboardInterrupt
+    assert asked_for == {"num_cpus": 1, "num_gpus": 1, "max_retries": 0}
+    assert cancelled == [(reference, True)]
+
+
+# ---- small parts ---------------------------------------------------------------------------------
+
+
+def test_a_run_for_each_gpu_or_core(monkeypatch):
+    monkeypatch.setattr(executors, "num_cores", lambda: 8)
+    assert [default_jobs(*given) for given in ((20, 0), (20, 4), (3, 4), (3, 0))] == [8, 4, 3, 3]
+    monkeypatch.undo()
+    assert 1 <= num_cores() <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert num_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "threads", "devices"),
+    [(3, ["0", "5"], 2, ["0", "5", "0"]), (16, [], 1, [None] * 16)],
+)
+def test_cores_are_shared_and_gpus_dealt_in_turn(monkeypatch, jobs, gpus, threads, devices):
+    made = []
+
+    class Pool:
+        def __init__(self, *arguments):
+            made.append(arguments)
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(executors, "num_cores", lambda: 8)
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", Pool)
+    with in_processes(print, jobs, gpus):
+        pass
+    ((num, _, _, (num_threads, queue)),) = made
+    assert (num, num_threads) == (jobs, threads)
+    assert [queue.get(timeout=20) for _ in range(jobs)] == devices
+
+
+def test_runs_that_go_on_have_as_many_threads_as_all_had(copied, inline, monkeypatch):
+    monkeypatch.setattr(executors, "num_cores", lambda: 3)
+    cut_to(copied / "random" / "seed_2" / "journal.jsonl", 9)
+    run_comparison(copied)
+    assert (inline.runs, inline.jobs) == (["random, seed 2"], [3])
+
+
+def test_visible_gpus_are_called_as_the_variable_calls_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert executors.visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8932f937")
+    assert executors.visible_gpus() == ["3", "GPU-8932f937"]
+
+
+def test_all_that_a_run_prints_goes_into_its_file(tmp_path, capfd):
+    logger = logging.Logger("of a run")
+    child = "import warnings; print('by a child'); warnings.warn('warned')"
+
+    def one_run(strategy, seed, folder):
+        print("printed")
+        print("printed to what was kept", file=out)
+        os.write(1, b"written\n")
+        os.write(2, b"written as an error\n")
+        logger.error("logged")
+        subprocess.run([sys.executable, "-c", child], check=True)
+        raise RuntimeError("failed")
+
+    run = Run("random", 1, tmp_path / "run")
+    run.folder.mkdir()
+    (run.folder / "output.txt").write_text("from before\n")
+    # As a program has them; those of pytest go past the descriptors.
+    with (
+        open(1, "w", closefd=False) as out,
+        open(2, "w", closefd=False) as err,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        logger.addHandler(logging.StreamHandler(sys.stderr))
+        assert work(one_run, run) == "RuntimeError: failed"
+    text = (run.folder / "output.txt").read_text()
+    assert text.startswith("from before\n")
+    for words in ("printed\n", "what was kept\n", "written\n", "an error\n", "logged\n", "child\n"):
+        assert words in text
+    assert "UserWarning: warned" in text
+    assert re.search(r"Traceback .*\nRuntimeError: failed\n", text, re.DOTALL)
+    print("after", flush=True)
+    os.write(2, b"also after\n")
+    assert capfd.readouterr() == ("after\n", "also after\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def unfolding(ran, tmp_path):
+    """A run folder whose journal comes to be, up to a line."""
+    lines = (ran.out / "margin" / "seed_1" / "journal.jsonl").read_text().splitlines(keepends=True)
+    run = Run("margin", 1, tmp_path / "margin" / "seed_1")
+    run.folder.mkdir(parents=True)
+
+    def unfold(num_lines):
+        (run.folder / "journal.jsonl").write_text("".join(lines[:num_lines]))
+
+    return run, unfold
+
+
+def test_progress_is_a_line_a_cycle_and_none_for_what_was_there(unfolding, capsys):
+    run, unfold = unfolding
+    other = Run("random", 12, run.folder.parent / "nothing yet")
+    unfold(4)
+    seen = []
+    with Progress([run, other], [run, other], "test_acc") as progress:
+        for num_lines in (4, 5, 7, 7, 8, 12):
+            unfold(num_lines)
+            progress.look()
+            seen.append(capsys.readouterr())
+    lines = [out for out, _ in seen]
+    assert [bool(line) for line in lines] == [False, False, False, False, True, True]
+    assert re.fullmatch(r"margin, seed 1  \| cycle 2/3 \| labels 35 \| .* s\n", lines[4])
+    assert re.fullmatch(r"margin, seed 1  \| cycle 3/3 \| labels 50 \| .* s\n", lines[5])
+    assert {err for _, err in seen} == {""}
+
+
+def test_progress_on_a_terminal_is_a_bar_a_run(unfolding, capsys, monkeypatch):
+    run, unfold = unfolding
+    unfold(4)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress([run], [run], "test_acc") as progress:
+        for num_lines in (4, 8, 12):
+            unfold(num_lines)
+            progress.look()
+    last = terminal.getvalue().split("\r")[-1]
+    accuracy = read_records(run.folder / "journal.jsonl")[-2]["metrics"]["test_acc"]
+    assert re.search(rf"margin, seed 1: .* 3/3 .*labels 50, test_acc {accuracy:.4f}", last)
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_on_a_terminal_refuses_a_metric_that_was_not_logged(unfolding, monkeypatch):
+    run, unfold = unfolding
+    unfold(4)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with (
+        pytest.raises(ValueError, match="margin, seed 1 has no 'val_acc' in cycle 1"),
+        Progress([run], [run], "val_acc") as progress,
+    ):
+        progress.look()
+
+
+def test_the_report_of_one_seed_says_that_it_is_sure_of_nothing(copied, no_executor):
+    run_comparison(copied, seeds=[1])
+    text = (copied / "summary.md").read_text()
+    assert "One seed: no interval or test can be given; run at least two, better five." in text
+    assert "±" not in text.split("\n\n", 2)[2]
+    assert compare_run.SEEDS == [1, 2]
