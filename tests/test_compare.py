@@ -53,6 +53,7 @@ from al_lightning.randomness import seeded
 QUICK = {"trainer": partial(L.Trainer, max_epochs=1, **QUIET), "num_cycles": 2}
 ALL_RUNS = [f"{name}, seed {seed}" for seed in SEEDS for name in STRATEGIES]
 HERE = Path(__file__).parent
+PATH = os.pathsep.join([str(HERE), str(HERE.parent)])
 
 
 def folders(out, strategies=STRATEGIES, seeds=SEEDS):
@@ -557,7 +558,7 @@ def start():
     def start(*command):
         process = subprocess.Popen(
             [sys.executable, *command],
-            env={**os.environ, "PYTHONPATH": str(HERE)},
+            env={**os.environ, "PYTHONPATH": PATH},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -669,7 +670,7 @@ def commanded(tmp_path_factory):
         *(sys.executable, *COMMAND, "--strategies=random,margin"),
         *(f"--out={out}", f"--jobs={num_cores()}"),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": PATH}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(out=out, printed=done.stdout, errors=done.stderr)

@@ -156,11 +156,12 @@ def test_efficiency_is_on_mean_curves(out, accuracies):
     # These means ascend, so that an interpolated size is a look-up.
     margin, random = (accuracies[name].mean(0) for name in ("margin", "random"))
     expected = np.interp(0.8, random, SIZES) / np.interp(0.8, margin, SIZES)
-    assert float(rows["margin"]["efficiency_0.8"]) == pytest.approx(expected)
-    assert float(rows["random"]["efficiency_0.8"]) == 1
-    assert rows["margin"]["efficiency_0.9"] == "inf"  # random never gets there
-    assert float(rows["bad"]["efficiency_0.8"]) == 0
-    assert rows["random"]["efficiency_0.9"] == rows["bad"]["efficiency_0.9"] == ""
+    assert float(rows["margin"]["mean_curve_efficiency_0.8"]) == pytest.approx(expected)
+    assert float(rows["random"]["mean_curve_efficiency_0.8"]) == 1
+    assert rows["margin"]["mean_curve_efficiency_0.9"] == "inf"  # random never gets there
+    assert float(rows["bad"]["mean_curve_efficiency_0.8"]) == 0
+    for strategy in ("random", "bad"):
+        assert rows[strategy]["mean_curve_efficiency_0.9"] == ""
 
 
 def test_penalties_are_the_means_of_the_columns(out):
@@ -195,7 +196,7 @@ def test_the_summary_states_the_protocol(out):
         "from 20 to 100 labels, divided by the width",
         "rows in the training set",
         "pointwise 95 % t intervals of the mean over seeds",
-        "two-sided paired t-tests by seed, not corrected for the number of comparisons",
+        "two-sided paired t-tests by seed, not corrected for their number, which is ",
     ):
         assert part in text
 
@@ -281,7 +282,7 @@ def test_without_thresholds_it_is_what_the_baseline_ended_with():
     (x,) = given.levels
     assert 0 <= final - x < 1e-4
     row = next(row for row in summary_rows(given) if row["strategy"] == "random")
-    assert row[f"efficiency_{x}"] == 1
+    assert row[f"mean_curve_efficiency_{x}"] == 1
     assert "what random ended with on average" in summary_text(given, summary_rows(given))
 
 

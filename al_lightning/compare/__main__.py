@@ -22,13 +22,14 @@ PROGRAM = "python -m al_lightning.compare"
 class Program(CompareCLI):
     """Says in its help what :func:`main` takes before."""
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds no argument of its own."""
-        super().add_arguments_to_parser(parser)
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """LightningCLI's, with a last line."""
+        parser = super().init_parser(**kwargs)
         parser.epilog = (
             "--model_class package.module.Name --datamodule_class package.module.Name: on a "
             "project of your own instead of MNIST; add them to see its arguments here"
         )
+        return parser
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from al_lightning.cli import ActiveCLI, fixed_settings
 from al_lightning.compare.comparison import Comparison
+from al_lightning.compare.protocol import described
 from al_lightning.compare.study import (
-    SIZES,
     Options,
     RunsFailedError,
     as_arguments,
@@ -30,7 +30,9 @@ from al_lightning.loop import ActiveLearningLoop
 from al_lightning.statistics import mean_interval
 from al_lightning.stopping import stopping
 
-GROUPS = ("trainer", "model", "data", "active")
+COMPARED = ("strategies", "seeds", "out", "metric", "interval", "thresholds", "executor", "jobs")
+"""Keys that are a comparison's own."""
+
 OURS = ("strategy", "seed", "run_dir", "resume", "oracle", "target")
 """Keys of the group ``active`` that a comparison sets, or has no use for."""
 
@@ -71,12 +73,15 @@ class CompareCLI(ActiveCLI):
 
     Attributes:
         comparison: What came of it.
+        run_class: The program that each run is by itself; a subclass that adds arguments or links
+            names one that adds them too.
 
     Exits with status 2 and one sentence when the arguments cannot work or runs cannot be compared,
     with 1 when a run failed; with 130 after Ctrl-C and 143 after SIGTERM.
     """
 
     comparison: Comparison
+    run_class: type[ActiveCLI] = ActiveCLI
 
     def __init__(
         self,
@@ -130,16 +135,10 @@ class CompareCLI(ActiveCLI):
             self._exit(error)
 
     def _compare(self) -> Comparison:
-        config, settings = self.config, self._settings()
-        settings = {group: settings[group] for group in GROUPS}
+        config = self.config
+        settings = {key: v for key, v in self._settings().items() if key not in COMPARED}
+        self._check_run_class()
         own = as_arguments(config["strategies"])
-        for name, arguments in own.items():
-            possible = settings["active"].keys() - {*OURS, *SIZES} | {"strategy"}
-            if taken := sorted(arguments.keys() - possible):
-                raise ValueError(
-                    f"a strategy must not set {', '.join(taken)}, found in {name!r}; it may set "
-                    f"{', '.join(sorted(possible))}"
-                )
         if settings["active"]["target"] is not None:
             raise ValueError("all runs must be of the same sizes, so active.target must be null")
         check_oracle_answers(settings["active"]["oracle"])
@@ -153,13 +152,23 @@ class CompareCLI(ActiveCLI):
             executor=config["executor"],
             jobs=config["jobs"],
         )
-        one_run = OneRun(self._model_class, self._datamodule_class, settings, own)
+        classes = self._model_class, self._datamodule_class
+        one_run = OneRun(self.run_class, *classes, settings, own)
         recipe = _CommandLine(self, one_run)
         comparison = carry_out(recipe, list(own), config["seeds"], options)
         print("\n".join(lines_of(comparison)))
         print(f"tables and pictures: {options.out}, the words: {options.out / 'summary.md'}")
         print(f"curves: tensorboard --logdir {options.out}", flush=True)
         return comparison
+
+    def _check_run_class(self) -> None:
+        """Raises TypeError when runs would lack arguments or links that this program adds."""
+        added = type(self).add_arguments_to_parser is not CompareCLI.add_arguments_to_parser
+        if added and self.run_class is ActiveCLI:
+            raise TypeError(
+                f"{type(self).__name__} adds arguments or links of its own, which its runs would "
+                "lack; set run_class to a subclass of ActiveCLI that adds them too"
+            )
 
 
 def lines_of(comparison: Comparison) -> Iterator[str]:
@@ -178,6 +187,7 @@ def lines_of(comparison: Comparison) -> Iterator[str]:
 class OneRun:
     """Does a run as its own command line would; travels to the process that does it."""
 
+    run_class: type[ActiveCLI]
     model_class: Any
     datamodule_class: Any
     settings: dict[str, Any]
@@ -196,7 +206,7 @@ class OneRun:
             settings["trainer"]["devices"] = 1
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
-            ActiveCLI(
+            self.run_class(
                 self.model_class,
                 self.datamodule_class,
                 args=[
@@ -215,8 +225,13 @@ class _CommandLine:
         self.one_run = one_run
 
     @property
-    def uses_gpu(self) -> bool:
-        return self._program.trainer.strategy.root_device.type == "cuda"
+    def device(self) -> str:
+        return self._program.trainer.strategy.root_device.type
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        one = self.one_run
+        return {"run": described(one.run_class), "model": described(one.model_class)}
 
     def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
         program = self._program

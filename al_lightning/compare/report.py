@@ -24,19 +24,20 @@ Row = dict[str, Any]
 
 def write_report(comparison: Comparison, out: Path) -> None:
     """Writes tables, text, pictures and TensorBoard's files into ``out``."""
+    # All is made before anything is written, so that no old part stands beside a new one.
     leading = ["strategy", "seed", "cycle", "num_labeled", comparison.metric]
     header = list(dict.fromkeys([*leading, *(name for row in comparison.rows for name in row)]))
-    cells = ([row.get(name, "") for name in header] for row in comparison.rows)
-    write_table(out / "results.csv", header, cells)
+    cells = [[row.get(name, "") for name in header] for row in comparison.rows]
     rows = summary_rows(comparison)
-    write_table(out / "summary.csv", list(rows[0]), [[*map(cell, row.values())] for row in rows])
     summary = summary_text(comparison, rows)
-    write_whole(out / "summary.md", summary.encode("utf-8", "backslashreplace"))
     figures = {
         "curves": curves_figure(comparison),
         "efficiency": efficiency_figure(comparison),
         "penalty": penalty_figure(comparison),
     }
+    write_table(out / "results.csv", header, cells)
+    write_table(out / "summary.csv", list(rows[0]), [[*map(cell, row.values())] for row in rows])
+    write_whole(out / "summary.md", summary.encode("utf-8", "backslashreplace"))
     for name, figure in figures.items():
         save(figure, out / f"{name}.png")
     write_board(comparison, figures, summary, out)
@@ -98,5 +99,5 @@ def _labels_to(comparison: Comparison, strategy: str, level: float) -> Row:
         # Sustained means at three sizes in a row, which shorter curves do not have.
         f"{name}_sustained_q50": quartiles(sustained)[1] if len(means[0].accuracy) > 2 else None,
         f"{name}_optimistic_q50": optimistic[1],
-        f"efficiency_{level}": label_efficiency(*means, level),
+        f"mean_curve_efficiency_{level}": label_efficiency(*means, level),
     }

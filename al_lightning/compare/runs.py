@@ -1,6 +1,8 @@
 """The runs of a comparison, one for each strategy and seed, and what their journals say."""
 
 import copy
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,17 @@ from al_lightning.records import CycleResult, results_of
 from al_lightning.run_folder import JOURNAL
 from al_lightning.statistics import Curve
 
-CHOOSING = ("strategy", "strategy_args", "candidate_size", "mc_samples", "embedding_layer")
+CHOOSING = (
+    "strategy",
+    "strategy_args",
+    "candidate_size",
+    "mc_samples",
+    "embedding_layer",
+    "warm_start",
+)
 """Keys of the group ``active`` that may be a strategy's own, and are no part of the protocol."""
+
+FOLDER_NAME = re.compile(r"(?![ .])[\w .,;()\[\]=+-]+(?<![ .])")
 
 OneRun = Callable[[str, int, Path], None]
 """Of strategy, seed and folder: begins a run or goes on with it, until it is over. Pickled."""
@@ -29,8 +40,12 @@ class Recipe(Protocol):
         """Makes one, in another process."""
 
     @property
-    def uses_gpu(self) -> bool:
-        """Whether the runs train on a CUDA device."""
+    def device(self) -> str:
+        """Type of the device that the runs train on: ``"cpu"``, ``"cuda"``, ..."""
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What all runs share, in plain values, as far as their journals do not say it."""
 
     def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
         """A loop without a run folder for each strategy, to see that it works."""
@@ -74,15 +89,20 @@ def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run
         ValueError: for no strategy or seed, one given twice, or a name that cannot be a folder's.
     """
     names = list(strategies)
-    if strange := [seed for seed in seeds if not isinstance(seed, int)]:
+    if strange := [seed for seed in seeds if type(seed) is not int]:
         raise ValueError(f"seeds must be whole numbers, got {strange}; give some such as 42, 43")
     for name in names:
-        usable = isinstance(name, str) and name and not name.startswith(".")
-        if not usable or set(name) & set("/\\:"):
+        # What every file system takes.
+        if not isinstance(name, str) or not re.fullmatch(
+            r"(?![ .])[\w .,;()\[\]=+-]*(?<![ .])", name
+        ):
             raise ValueError(
-                f"a strategy's name is that of a folder here, got {name!r}; in a mapping it may "
-                "have another name"
+                f"a strategy's name is that of a folder here, of letters, digits and .,;()[]=+-_, "
+                f"got {name!r}; in a mapping it may have another name"
             )
+    names_of_folders = [name.casefold() for name in names]
+    if len(set(names_of_folders)) < len(set(names)):
+        raise ValueError(f"strategies must differ by more than upper and lower case, got {names}")
     for what, given in (("strategies", names), ("seeds", list(seeds))):
         if not given or len(set(given)) < len(given):
             raise ValueError(f"{what} must be at least one and all distinct, got {given}")
@@ -176,6 +196,7 @@ def read_comparison(
     sizes_of = {run: curves[run.strategy][run.seed].num_labeled for run in runs}
     _check_sizes(sizes_of)
     first = sizes_of[runs[0]]
+    check_interval(interval, first)
     return Comparison(metric, curves, rows, interval or (first[0], first[-1]), tuple(thresholds))
 
 
@@ -185,13 +206,27 @@ def fits(records: Sequence[Record]) -> list[CycleResult]:
 
 
 def check_metric(run: Run, metric: str, results: Sequence[CycleResult]) -> None:
-    """Raises ValueError when a cycle of a run did not log the metric."""
+    """Raises ValueError when a cycle of a run did not log the metric, or no number."""
     for result in results:
         if metric not in result.metrics:
             raise ValueError(
                 f"{run} has no {metric!r} in cycle {result.cycle}, it has "
                 f"{sorted(result.metrics)}; log it in test_step, or name another metric"
             )
+        if not math.isfinite(result.metrics[metric]):
+            raise ValueError(
+                f"{run} has {metric} = {result.metrics[metric]} in cycle {result.cycle}, which "
+                "cannot be compared; look for the cause in the module, and begin in another folder"
+            )
+
+
+def check_interval(interval: tuple[float, float] | None, sizes: Sequence[int]) -> None:
+    """Raises ValueError when the area is to be taken where no run has been."""
+    if interval and not sizes[0] <= interval[0] < interval[1] <= sizes[-1]:
+        raise ValueError(
+            f"interval must lie within the sizes of the runs, {sizes[0]} to {sizes[-1]}, got "
+            f"{interval}; it is a range of labels"
+        )
 
 
 def _position(runs: Sequence[Run], strategy: str) -> int:
@@ -214,19 +249,32 @@ def _check_sizes(sizes_of: dict[Run, tuple[int, ...]]) -> None:
 
 
 def check_shared(journals: dict[Run, list[Record]]) -> None:
-    """Raises ValueError when runs at one seed began with other labels or weights: names two."""
-    begun: dict[int, tuple[Run, Record]] = {}
-    for run, records in journals.items():
-        other, start = begun.setdefault(run.seed, (run, records[0]))
-        for what, ours, theirs in (
-            ("initial labels", records[0]["split"], start["split"]),
-            ("initial weights", records[0]["weights"], start["weights"]),
-        ):
-            if ours != theirs:
+    """Raises ValueError when runs at one seed began with other labels, weights or data.
+
+    Names two of them.
+    """
+    begun: dict[int, tuple[Run, dict[str, Any]]] = {}
+    for run, (start, *_) in journals.items():
+        ours = {
+            "labels": start["split"],
+            "weights": start["weights"],
+            "data": start["config"]["data"],
+            "hyperparameters": start["config"]["model"],
+        }
+        other, theirs = begun.setdefault(run.seed, (run, ours))
+        for what, value in ours.items():
+            if value != theirs[what]:
                 raise ValueError(
-                    f"runs at one seed must begin alike, found other {what} in {run} than in "
-                    f"{other}; make model and data by functions that draw from the seed alone"
+                    f"runs at one seed must begin alike, found other initial {what} in {run} than "
+                    f"in {other}; make model and data by functions that draw from the seed alone"
                 )
+
+
+def share_their_labels(journals: dict[Run, list[Record]]) -> bool:
+    """Whether runs of several seeds all began with the same labels."""
+    seeds = {run.seed for run in journals}
+    labels = {str(start["split"]["labeled_indices"]) for start, *_ in journals.values()}
+    return len(seeds) > 1 and len(labels) == 1
 
 
 def _listed(runs: Sequence[Run]) -> str:

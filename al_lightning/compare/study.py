@@ -7,27 +7,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
 
+from al_lightning.cli import FREE_ON_RESUME
 from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.executors import (
     LOG,
+    check_not_begun_by_import,
     default_jobs,
     in_processes,
     on_ray,
     visible_gpus,
 )
 from al_lightning.compare.progress import Progress
+from al_lightning.compare.protocol import check_protocol, described, write_protocol
 from al_lightning.compare.report import write_report
 from al_lightning.compare.runs import (
+    CHOOSING,
     OneRun,
     Recipe,
     Run,
     check_begun,
+    check_interval,
     check_metric,
     check_shared,
     fits,
     plan,
     read_comparison,
+    share_their_labels,
 )
 from al_lightning.datamodule import ActiveDataModule
 from al_lightning.journal import Record
@@ -36,8 +43,8 @@ from al_lightning.randomness import seeded
 from al_lightning.trainers import TrainerFactory, check_factory, quiet
 
 Executor = Literal["processes", "ray"]
-SIZES = ("acquisition_size", "num_cycles")
-"""Arguments of the loop that must be the same for all strategies."""
+OURS = ("seed", "run_dir", "resume", "target", "monitors")
+"""Arguments of a run that a comparison sets, or has no use for."""
 
 
 class RunsFailedError(RuntimeError):
@@ -123,22 +130,27 @@ def compare(
     """
     options = Options(Path(out), metric, interval, tuple(thresholds), executor, jobs)
     own = as_arguments(strategies)
-    for name, arguments in own.items():
-        taken = {*active, *arguments} & {"seed", "run_dir", "target", "monitors"}
-        taken |= arguments.keys() & set(SIZES)
-        if taken:
-            raise ValueError(
-                f"{', '.join(sorted(taken))} is not for a comparison to be given, found it for "
-                f"{name!r}: seeds and folders are the comparison's, and all runs must be of the "
-                "same sizes"
+    if taken := sorted(active.keys() & {*OURS, *CHOOSING[:2]}):
+        raise ValueError(
+            f"{', '.join(taken)} is not for a comparison to be given: strategies and seeds say it, "
+            "it has folders of its own, and all runs must be of the same sizes"
+        )
+    for what, given, kind in (
+        ("model", model, L.LightningModule),
+        ("data", data, ActiveDataModule),
+    ):
+        if isinstance(given, kind) or not callable(given):
+            raise TypeError(
+                f"{what} must be a function that makes one for each run, got an instance of "
+                f"{type(given).__name__}; pass the class, or partial(...) of it"
             )
     check_oracle_answers(active.get("oracle"))
     with quiet():
         example = check_factory(trainer)
-    uses_gpu = example.strategy.root_device.type == "cuda"
-    if not uses_gpu:  # of several GPUs here each process will see one
+    device = example.strategy.root_device.type
+    if device != "cuda":  # of several GPUs here each process will see one
         check_one_process(example)
-    return carry_out(Parts(model, data, trainer, own, active, uses_gpu), list(own), seeds, options)
+    return carry_out(Parts(model, data, trainer, own, active, device), list(own), seeds, options)
 
 
 def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -156,6 +168,12 @@ def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dic
         if repeated:
             raise ValueError(f"strategies must be distinct, got {', '.join(repeated)} repeated")
         strategies = {name: name for name in strategies}
+    for name, value in strategies.items():
+        if isinstance(value, Mapping) and (strange := sorted(value.keys() - set(CHOOSING))):
+            raise ValueError(
+                f"a strategy must not set {', '.join(strange)}, found in {name!r}; it may set "
+                f"{', '.join(CHOOSING)}, and all else is for all runs"
+            )
     return {
         name: {"strategy": name, **value}
         if isinstance(value, Mapping)
@@ -168,7 +186,9 @@ def carry_out(
     recipe: Recipe, strategies: Sequence[str], seeds: Sequence[int], options: Options
 ) -> Comparison:
     """What :func:`compare` does once it knows how each run is made."""
+    check_not_begun_by_import()
     runs = plan(strategies, seeds, options.out)
+    check_protocol(options.out, recipe.protocol)
     check_begun(recipe, runs, options.out)
     begun = {run: records for run in runs if (records := run.records())}
     check_shared(begun)
@@ -176,30 +196,41 @@ def carry_out(
         check_metric(run, options.metric, fits(records))
     missing = [run for run in runs if not run.finished]
     if missing:
-        _try_out(recipe, strategies, seeds[0])
+        _try_out(recipe, strategies, seeds[0], options)
+        write_protocol(options.out, recipe.protocol)
         _execute(recipe, runs, missing, options)
     comparison = read_comparison(runs, options.metric, options.interval, options.thresholds)
+    if share_their_labels({run: run.records() for run in runs}):
+        rank_zero_warn(
+            "the runs of all seeds began with the same labels, so intervals and tests leave out "
+            "how much the first labels matter; let the data module draw them from its seed"
+        )
     write_report(comparison, options.out)
     return comparison
 
 
-def _try_out(recipe: Recipe, strategies: Sequence[str], seed: int) -> None:
+def _try_out(recipe: Recipe, strategies: Sequence[str], seed: int, options: Options) -> None:
     """Has each strategy choose from one batch: what cannot work must say so before any run."""
     trials = recipe.trials(strategies, seed)
     for strategy in strategies:
         try:
-            next(trials).prepare()
+            loop = next(trials)
+            loop.prepare()
         except (ValueError, TypeError) as error:
             raise ValueError(f"strategy {strategy!r} cannot run: {error}") from error
+        first, rows = loop.data.num_labeled, loop.data.pool.num_askable
+        last = first + min(loop.acquisition_size * (loop.num_cycles - 1), rows)
+        if first:
+            check_interval(options.interval, (first, last))
 
 
 def _execute(recipe: Recipe, runs: Sequence[Run], missing: Sequence[Run], options: Options) -> None:
-    gpus = visible_gpus() if recipe.uses_gpu else []
+    gpus = visible_gpus() if recipe.device == "cuda" else []
     if options.executor == "ray":
-        submitting = on_ray(recipe.one_run, num_gpus=int(recipe.uses_gpu))
+        submitting = on_ray(recipe.one_run, num_gpus=min(1, len(gpus)))
     else:
         # Of all runs, so that those which go on after an interruption compute with as many threads.
-        jobs = options.jobs or default_jobs(len(runs), len(gpus))
+        jobs = options.jobs or default_jobs(len(runs), recipe.device, len(gpus))
         submitting = in_processes(recipe.one_run, jobs, gpus)
     with submitting as submit, Progress(runs, missing, options.metric) as progress:
         futures = {submit(run): run for run in missing}
@@ -227,7 +258,15 @@ class Parts:
     trainer: TrainerFactory
     strategies: dict[str, dict[str, Any]]
     active: dict[str, Any]
-    uses_gpu: bool
+    device: str
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "model": described(self.model),
+            "trainer": described(self.trainer, FREE_ON_RESUME["trainer"]),
+            "oracle": described(self.active.get("oracle", "dataset")),
+        }
 
     def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
         # On one model and one data module, which a run would change and a trial does not.
@@ -262,7 +301,9 @@ class Parts:
     def _parts(self, seed: int) -> dict[str, Any]:
         with seeded(seed, "model"):
             model = self.model()
-        return {"model": model, "data": self.data(seed=seed), "trainer": self.trainer}
+        with seeded(seed, "data"):
+            data = self.data(seed=seed)
+        return {"model": model, "data": data, "trainer": self.trainer}
 
 
 def check_oracle_answers(oracle: Any) -> None:
@@ -275,9 +316,10 @@ def check_oracle_answers(oracle: Any) -> None:
 
 
 def check_one_process(trainer: L.Trainer) -> None:
-    """Raises ValueError for a Trainer of several processes: a comparison has a run in each."""
-    if trainer.world_size > 1:
+    """Raises ValueError for a Trainer of several processes, or of a GPU that it names by number."""
+    if trainer.world_size > 1 or trainer.strategy.root_device.index:
         raise ValueError(
-            f"each run of a comparison must be one process, found a Trainer of "
-            f"{trainer.world_size}; give it devices=1, and jobs=1 for runs in turn"
+            "each run of a comparison must be one process, on a GPU that the comparison gives it, "
+            f"found a Trainer of {trainer.world_size} on {trainer.strategy.root_device}; give it "
+            "devices=1, and name GPUs by CUDA_VISIBLE_DEVICES"
         )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,10 @@ def summary_text(comparison: Comparison, rows: Sequence[Row]) -> str:
         "# Comparison of strategies",
         protocol(comparison),
         _results_table(comparison, ranked),
-        f"## Did not beat {comparison.baseline}",
-        _did_not_beat(comparison, ranked),
-        "## Pairwise penalties",
-        _penalty_table(comparison),
     ]
+    if len(ranked) > 1:
+        parts += [f"## Did not beat {comparison.baseline}", _did_not_beat(comparison, ranked)]
+        parts += ["## Pairwise penalties", _penalty_table(comparison)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -34,7 +34,9 @@ def protocol(comparison: Comparison) -> str:
     start, end = comparison.interval
     over, area = f"{sizes[0]:,} labels", "One size: no AUBC can be given."
     if len(sizes) > 1:
-        over = f"{len(sizes)} sizes from {sizes[0]:,} to {sizes[-1]:,} labels"
+        steps = sorted({after - before for before, after in pairwise(sizes)})
+        cycle = f", {steps[0]:,} a cycle" if len(steps) == 1 else ""
+        over = f"{len(sizes)} sizes from {sizes[0]:,} to {sizes[-1]:,} labels{cycle}"
         area = f"AUBC: area under {words} from {start:,} to {end:,} labels, divided by the width."
     text = [
         f"Measured: {words} (`{comparison.metric}`) at {over}; {len(comparison.curves)} strategies,"
@@ -51,8 +53,9 @@ def protocol(comparison: Comparison) -> str:
         text.append(
             "Labels to x are quartiles over seeds by nearest rank. Intervals (also after ±) are "
             "pointwise 95 % t intervals of the mean over seeds; p is of two-sided paired t-tests "
-            "by seed, not corrected for the number of comparisons, here "
-            f"{num_tests}: where nothing differs, one in twenty falls below 0.05 all the same."
+            "by seed, not corrected for their number, which is "
+            f"{num_tests} in this table and more in the penalties: where nothing differs, about "
+            "one in twenty falls below 0.05 all the same."
         )
     return " ".join(text)
 
@@ -90,7 +93,8 @@ def _did_not_beat(comparison: Comparison, rows: Sequence[Row]) -> str:
             lines.append(f"- {row['strategy']}: {'; '.join(said)}")
     wanted = "significantly better" if len(comparison.seeds) > 1 else "higher"
     if not lines:
-        return f"None: every other strategy was {wanted}, at the end and by AUBC."
+        by_area = " and by AUBC" * (len(comparison.num_labeled) > 1)
+        return f"None: every other strategy was {wanted}, at the end{by_area}."
     return f"Not {wanted} at the end, by AUBC, or both:\n\n" + "\n".join(lines)
 
 
@@ -98,9 +102,16 @@ def _verdict(row: Row, column: str) -> str:
     difference, p = row[column], row[f"{column}_p"]
     if row["seeds"] < 2:
         return "higher" if difference > 0 else "lower" if difference < 0 else "equal"
+    if _lacks_spread(row, column):
+        return "no test can weigh differences that are all equal"
     if p is not None and p < ALPHA:
         return "significantly better" if difference > 0 else "**significantly worse**"
     return "not significantly different"
+
+
+def _lacks_spread(row: Row, column: str) -> bool:
+    """Whether a t-test's p is the limit of 0 that says nothing: frequent with two seeds."""
+    return bool(row[column] != 0 and row[f"{column}_low"] == row[f"{column}_high"])
 
 
 def _penalty_table(comparison: Comparison) -> str:
@@ -129,7 +140,7 @@ def _change(row: Row, column: str, with_interval: bool = False) -> str:
     if difference is None:
         return ""
     inside = [f"{low:+.4f} to {high:+.4f}"] if with_interval and low is not None else []
-    if p is not None:
+    if p is not None and not _lacks_spread(row, column):
         inside.append("p < 0.001" if p < 0.001 else f"p = {p:.3f}")
     return f"{difference:+.4f}" + (f" ({', '.join(inside)})" if inside else "")
 
