@@ -86,8 +86,8 @@ def dies(pool, num, generator):
 
 
 def run_comparison(out, **changes):
-    given = {"data": Points, "strategies": STRATEGIES, "seeds": SEEDS, **PROTOCOL}
-    return compare(Net, out=out, **{**given, **changes})
+    given = {"model": Net, "data": Points, "strategies": STRATEGIES, "seeds": SEEDS, **PROTOCOL}
+    return compare(out=out, **{**given, **changes})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import compare_run
 import lightning as L
@@ -36,8 +36,9 @@ from compare_run import (
     points_of_two,
     run_comparison,
 )
+from lightning.pytorch.callbacks import Callback
 from tiny_mnist import write_tiny_mnist
-from toys import QUIET, asked, events, loop_of, weights
+from toys import QUIET, asked, events, loop_of, points_data, weights
 
 from al_lightning import ActiveCLI, ActiveLearningLoop, LitSimpleCNN, loop, power
 from al_lightning.acquisition import bald
@@ -286,7 +287,6 @@ def test_seeds_and_strategies_are_added_to_what_is_there(copied, ran, inline):
         ({"trainer": QUICK["trainer"]}, "trainer.max_epochs: began with 2, now 1"),
         ({"acquisition_size": 16}, "active.acquisition_size: began with 15, now 16"),
         ({"data": partial(Points, num_rows=121)}, "data.rows: began with 120, now 121"),
-        ({"warm_start": True}, "active.warm_start: began with False, now True"),
     ],
 )
 @pytest.mark.parametrize("strategies", [STRATEGIES, ["entropy"]])
@@ -304,6 +304,34 @@ def test_another_protocol_is_refused_also_of_runs_not_asked_for(
     assert str(info.value).endswith("; give what they began with, or compare in another folder")
     assert journals(ran.out) == before
     assert not (ran.out / "entropy").exists()
+
+
+def other_net():
+    return Net()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"model": other_net}, "model: began with 'compare_run.Net', now '.*other_net'"),
+        ({"model": partial(Net, lr=0.5)}, "model: began with 'compare_run.Net', now .*'lr': 0.5"),
+        (
+            {"trainer": partial(L.Trainer, max_epochs=2, callbacks=[Callback()], **QUIET)},
+            "trainer.callbacks: began with None, now .*callback.Callback",
+        ),
+        ({"oracle": first_rows}, "oracle: began with 'dataset', now 'compare_run.first_rows'"),
+    ],
+)
+def test_what_no_journal_says_is_compared_too(ran, no_executor, change, found):
+    with pytest.raises(ValueError, match=f"must follow one protocol, found {found}"):
+        run_comparison(ran.out, seeds=[1, 2, 3], **change)
+
+
+def test_warm_and_cold_starts_can_be_compared_but_not_mixed(copied, ran, inline, no_executor):
+    with pytest.raises(ValueError, match="active.warm_start: began with False, now True"):
+        run_comparison(copied, warm_start=True)
+    with pytest.raises(AssertionError, match="a run was begun"):
+        run_comparison(copied, strategies={"warm": {"strategy": "margin", "warm_start": True}})
 
 
 def test_a_strategy_of_another_name_is_the_others_run(copied, no_executor):
@@ -371,10 +399,20 @@ def test_runs_of_other_sizes_are_refused(copied, inline, tmp_path):
         ),
         (
             {"strategies": {"a/b": "margin"}},
-            "name is that of a folder here, got 'a/b'; in a map",
+            "name is that of a folder here, .* got 'a/b'; in a map",
         ),
-        ({"strategies": {"..": "margin"}}, r"name is that of a folder here, got '\.\.'"),
-        ({"strategies": {8: "margin"}}, "name is that of a folder here, got 8"),
+        ({"strategies": {"..": "margin"}}, r"name is that of a folder here, .* got '\.\.'"),
+        ({"strategies": {"a?": "margin"}}, r"name is that of a folder here, .* got 'a\?'"),
+        (
+            {"strategies": {"a": "margin", "A": "random"}},
+            r"must differ by more than upper and lower case, got \['a', 'A'\]",
+        ),
+        ({"seeds": [True]}, r"seeds must be whole numbers, got \[True\]"),
+        (
+            {"interval": (10, 500)},
+            r"interval must lie within the sizes of the runs, 20 to 50, got \(10, 500\)",
+        ),
+        ({"strategies": {8: "margin"}}, "name is that of a folder here, .* got 8"),
         ({"interval": (50, 20)}, r"interval must be two sizes, the lower first, got \(50, 20\)"),
         ({"interval": (50,)}, r"interval must be two sizes, the lower first, got \(50,\)"),
         ({"thresholds": ["90%"]}, r"thresholds must be numbers, got \['90%'\]"),
@@ -385,17 +423,18 @@ def test_runs_of_other_sizes_are_refused(copied, inline, tmp_path):
         ),
         ({"executor": "dask"}, 'executor must be "processes" or "ray", got \'dask\''),
         ({"target": ("test_acc", 0.5)}, "target is not for a comparison .* of the same sizes"),
-        ({"run_dir": "x"}, "run_dir is not for a comparison to be given, found it for 'random'"),
+        ({"run_dir": "x"}, "run_dir is not for a comparison to be given: strategies and seeds"),
+        ({"strategy": "margin"}, "strategy is not for a comparison to be given: strategies and"),
         (
             {"strategies": {"a": {"strategy": "margin", "seed": 1, "num_cycles": 2}}},
-            "num_cycles, seed is not for a comparison to be given, found it for 'a': seeds and",
+            "a strategy must not set num_cycles, seed, found in 'a'; it may set strategy, .*mc_sam",
         ),
         ({"oracle": "files"}, 'labels by themselves, found oracle="files"; give "dataset", or a'),
         ({"acquisition_size": 0}, "acquisition_size must be at least 1, got 0"),
         ({"nonsense": 1}, "cannot run: .*unexpected keyword argument 'nonsense'"),
         (
             {"trainer": partial(L.Trainer, accelerator="cpu", devices=2, **QUIET)},
-            "must be one process, found a Trainer of 2; give it devices=1",
+            "must be one process, .* found a Trainer of 2 on cpu; give it devices=1",
         ),
         (
             {"strategies": {"a": lambda pool, num, generator: torch.arange(num)}},
@@ -412,6 +451,47 @@ def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path, change, mes
 def test_a_seed_is_not_for_a_comparison_to_be_given(tmp_path):
     with pytest.raises(ValueError, match="seed is not for a comparison to be given"):
         compare(Net, Points, strategies=STRATEGIES, seeds=SEEDS, out=tmp_path / "out", seed=3)
+
+
+@pytest.mark.parametrize(
+    ("what", "given"), [("model", Net()), ("data", Points()), ("data", 3), ("model", "Net")]
+)
+def test_model_and_data_must_be_functions(tmp_path, what, given):
+    sentence = f"{what} must be a function that makes one for each run, got an instance of "
+    with pytest.raises(TypeError, match=sentence + type(given).__name__):
+        run_comparison(tmp_path / "out", **{what: given})
+
+
+class LosingCount(Net):
+    def test_step(self, batch, batch_idx):
+        self.log("test_acc", float("nan"), batch_size=len(batch[0]))
+
+
+def test_a_metric_that_is_no_number_is_said_after_the_first_cycle(tmp_path, in_a_thread):
+    sentence = "^random, seed 1 has test_acc = nan in cycle 1, which cannot be compared; look for"
+    with pytest.raises(ValueError, match=sentence):
+        run_comparison(tmp_path, model=LosingCount)
+
+
+def data_of_its_own(seed):
+    """Other rows each time, with the labels in the same places."""
+    data = Points(seed=seed)
+    data.sets.pool.tensors[0].add_(time.perf_counter())
+    return data
+
+
+def test_data_that_differs_at_one_seed_is_refused(tmp_path, inline):
+    with pytest.raises(ValueError, match="found other initial data in margin, seed 1 than in rand"):
+        run_comparison(tmp_path, data=data_of_its_own, seeds=[1])
+
+
+def the_same_rows(seed):
+    return points_data(initial_labeled_size=None, initial_indices=list(range(20)), seed=seed)
+
+
+def test_labels_that_are_the_same_under_every_seed_are_said(tmp_path, inline):
+    with pytest.warns(UserWarning, match="runs of all seeds began with the same labels, so inter"):
+        run_comparison(tmp_path, data=the_same_rows, strategies=["random"])
 
 
 class Counting(Net):
@@ -523,13 +603,14 @@ def test_many_failures_are_counted(tmp_path, inline, monkeypatch):
         run_comparison(tmp_path, strategies=["random"], seeds=[1, 2, 3, 4, 5, 6])
 
 
-def test_a_process_that_is_killed_is_reported_as_such(tmp_path):
-    with pytest.raises(RunsFailedError, match=r"bad, seed 1: .*terminated abruptly.*output.txt\)"):
-        run_comparison(tmp_path, strategies={"bad": dies}, jobs=1)
+def test_a_process_that_is_killed_is_reported_as_such_and_the_others_are_finished(tmp_path):
+    sentence = r"^1 of 2 runs failed, .*: bad, seed 1: its process ended abruptly: .*output.txt\)"
+    with pytest.raises(RunsFailedError, match=sentence):
+        run_comparison(tmp_path, strategies={"bad": dies, "random": "random"}, seeds=[1], jobs=1)
+    assert events(tmp_path / "random" / "seed_1")[-1] == ("end", 3)
     folder = tmp_path / "bad" / "seed_1"
     assert events(folder)[-1] == ("test", 2)
     assert (folder / "output.txt").read_text().endswith("about to die\n")
-    assert not (tmp_path / "bad" / "seed_2" / "journal.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -648,11 +729,11 @@ CLASSES = ["--model_class=compare_run.Net", "--datamodule_class=compare_run.Poin
 COMMAND = ["-m", "al_lightning.compare", *CLASSES, *SMALL]
 
 
-def cli(*args, model=Net, data=Points, **kwargs):
+def cli(*args, model=Net, data=Points, program=CompareCLI, **kwargs):
     """The command line's comparison, or the status with which it exits."""
     state = torch.random.get_rng_state()
     try:
-        return CompareCLI(model, data, args=[*SMALL, *args], **kwargs)
+        return program(model, data, args=[*SMALL, *args], **kwargs)
     finally:
         torch.random.set_rng_state(state)
 
@@ -714,6 +795,37 @@ def cli_of_one_run(*args):
         torch.random.set_rng_state(state)
 
 
+class Linked(ActiveCLI):
+    """Ties one argument to another, as programs of LightningCLI do."""
+
+    def add_arguments_to_parser(self, parser):
+        super().add_arguments_to_parser(parser)
+        parser.link_arguments("data.batch_size", "model.lr", compute_fn=lambda size: size / 1000)
+
+
+class LinksNothing(CompareCLI):
+    def add_arguments_to_parser(self, parser):
+        super().add_arguments_to_parser(parser)
+        parser.link_arguments("data.batch_size", "model.lr", compute_fn=lambda size: size / 1000)
+
+
+class LinksAll(LinksNothing):
+    run_class = Linked
+
+
+def test_runs_have_what_a_program_adds(tmp_path, inline, capsys):
+    args = ["--strategies=random", f"--out={tmp_path}"]
+    with pytest.raises(SystemExit, match="2"):
+        cli(*args, program=LinksNothing)
+    assert "LinksNothing adds arguments or links of its own" in capsys.readouterr().err
+    cli(*args, program=LinksAll)
+    for folder in tmp_path.glob("random/*"):
+        # It is computed anew, from batches of 16.
+        assert "lr" not in start_of(folder)["settings"].get("model", {})
+        assert start_of(folder)["config"]["model"] == {}
+    assert inline.runs
+
+
 def test_runs_of_the_command_line_begin_alike_too(commanded):
     starts = [start_of(folder) for folder in folders(commanded.out)]
     for what in ("split", "weights"):
@@ -754,11 +866,11 @@ def test_runs_of_the_other_kind_of_program_are_refused(commanded, ran, no_execut
     [
         (["--strategies=random,margn"], "strategy 'margn' cannot run: .* did you mean 'margin'?"),
         (["--strategies=random,random"], "strategies must be distinct, got random repeated"),
-        (["--strategies=8"], "a strategy's name is that of a folder here, got 8"),
+        (["--strategies=8"], "a strategy's name is that of a folder here, .* got 8"),
         (["--strategies={a: {b: c}"], "argument --strategies: .*{a: {b: c}"),
         (
             ["--strategies={a: {strategy: margin, nonsense: 1}}"],
-            "must not set nonsense, found in 'a'; it may set .*candidate_size, .*strategy_args",
+            "must not set nonsense, found in 'a'; it may set .*strategy_args, candidate_size",
         ),
         (["--strategies={a: {num_cycles: 1}}"], "must not set num_cycles, found in 'a'"),
         (["--strategies={a: {resume: true}}"], "must not set resume, found in 'a'"),
@@ -785,7 +897,10 @@ def test_runs_of_the_other_kind_of_program_are_refused(commanded, ran, no_execut
         ),
         (["--strategies=random", "--config=target.yaml"], "so active.target must be null"),
         (["--strategies=random", "--config=oracle.yaml"], 'found oracle="files"'),
-        (["--strategies=random", "--trainer.devices=2"], "found a Trainer of 2; give it devices=1"),
+        (
+            ["--strategies=random", "--trainer.devices=2"],
+            "found a Trainer of 2 on cpu; give it devices=1",
+        ),
         (["--strategies=random", "--data.initial_labeled_size=0.5"], "initial_labeled_size"),
         ([], "arguments are required: strategies"),
     ],
@@ -962,13 +1077,23 @@ def test_a_cluster_of_the_user_is_left_running_and_rid_of_our_runs(monkeypatch):
 # ---- small parts ---------------------------------------------------------------------------------
 
 
-def test_a_run_for_each_gpu_or_core(monkeypatch):
+def test_a_run_for_each_gpu_or_core_as_far_as_memory_goes(monkeypatch):
     monkeypatch.setattr(executors, "num_cores", lambda: 8)
-    assert [default_jobs(*given) for given in ((20, 0), (20, 4), (3, 4), (3, 0))] == [8, 4, 3, 3]
+    monkeypatch.setattr(executors, "num_that_fit", lambda: 6)
+    given = (20, "cpu", 0), (20, "cuda", 4), (3, "cuda", 4), (3, "cpu", 0), (20, "mps", 0)
+    assert [default_jobs(*one) for one in given] == [6, 4, 3, 3, 1]
     monkeypatch.undo()
     assert 1 <= num_cores() <= os.cpu_count()
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert num_cores() == os.cpu_count()
+
+
+def test_memory_is_that_of_processes_like_this_one(monkeypatch):
+    sizes = {"MemAvailable": 7_000, "VmHWM": 2_000}
+    monkeypatch.setattr(executors, "_kilobytes", lambda path, field: sizes[field])
+    assert executors.num_that_fit() == 3
+    monkeypatch.undo()
+    assert 0 < executors.num_that_fit() < 10_000
 
 
 @pytest.mark.parametrize(
@@ -978,20 +1103,41 @@ def test_a_run_for_each_gpu_or_core(monkeypatch):
 def test_cores_are_shared_and_gpus_dealt_in_turn(monkeypatch, jobs, gpus, threads, devices):
     made = []
 
-    class Pool:
+    class Place:
         def __init__(self, *arguments):
             made.append(arguments)
 
-        def shutdown(self, **_):
-            pass
+        def close(self):
+            made.append("closed")
 
     monkeypatch.setattr(executors, "num_cores", lambda: 8)
-    monkeypatch.setattr(executors, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(executors, "_Place", Place)
     with in_processes(print, jobs, gpus):
         pass
-    ((num, _, _, (num_threads, queue)),) = made
-    assert (num, num_threads) == (jobs, threads)
-    assert [queue.get(timeout=20) for _ in range(jobs)] == devices
+    assert made == [(threads, device) for device in devices] + ["closed"] * jobs
+
+
+def test_variables_of_new_processes_are_ours_for_a_moment(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.delenv("OTHER", raising=False)
+    with executors.environment_of_new_processes({"CUDA_VISIBLE_DEVICES": "1", "OTHER": "2"}):
+        assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OTHER"]) == ("1", "2")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert "OTHER" not in os.environ
+
+
+def test_a_program_without_a_guard_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("AL_LIGHTNING_COMPARISON", "1")
+    with pytest.raises(RuntimeError, match="begin it under `if __name__ == .__main__.:`"):
+        run_comparison(tmp_path / "out")
+
+
+def test_what_a_notebook_defines_cannot_travel(monkeypatch):
+    typed = ModuleType("__main__")
+    exec("def one_run(strategy, seed, folder): pass", vars(typed))
+    monkeypatch.setitem(sys.modules, "__main__", typed)
+    with pytest.raises(ValueError, match="cannot import what a notebook .* into a file and import"):
+        executors.check_can_travel(typed.one_run)
 
 
 def test_runs_that_go_on_have_as_many_threads_as_all_had(copied, inline, monkeypatch):

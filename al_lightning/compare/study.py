@@ -188,8 +188,8 @@ def carry_out(
     """What :func:`compare` does once it knows how each run is made."""
     check_not_begun_by_import()
     runs = plan(strategies, seeds, options.out)
-    check_protocol(options.out, recipe.protocol)
     check_begun(recipe, runs, options.out)
+    check_protocol(options.out, recipe.protocol)
     begun = {run: records for run in runs if (records := run.records())}
     check_shared(begun)
     for run, records in begun.items():
@@ -197,7 +197,6 @@ def carry_out(
     missing = [run for run in runs if not run.finished]
     if missing:
         _try_out(recipe, strategies, seeds[0], options)
-        write_protocol(options.out, recipe.protocol)
         _execute(recipe, runs, missing, options)
     comparison = read_comparison(runs, options.metric, options.interval, options.thresholds)
     if share_their_labels({run: run.records() for run in runs}):
@@ -233,6 +232,7 @@ def _execute(recipe: Recipe, runs: Sequence[Run], missing: Sequence[Run], option
         jobs = options.jobs or default_jobs(len(runs), recipe.device, len(gpus))
         submitting = in_processes(recipe.one_run, jobs, gpus)
     with submitting as submit, Progress(runs, missing, options.metric) as progress:
+        write_protocol(options.out, recipe.protocol)
         futures = {submit(run): run for run in missing}
         waiting = set(futures)
         while waiting:
