@@ -660,7 +660,8 @@ def start():
 
 def children_of(process):
     """All processes that it started: the workers, and one that tidies up after them."""
-    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return [child for thread in threads for child in (thread / "children").read_text().split()]
 
 
 def none_is_left(processes):
@@ -703,6 +704,7 @@ def test_a_signal_ends_all_processes_and_gives_its_status(tmp_path, start, numbe
         "--active.num_cycles=90",
     )
     children = children_of(process)
+    assert len(children) == 2
     # A terminal sends Ctrl-C to all of its processes.
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, errors = process.communicate(timeout=120)

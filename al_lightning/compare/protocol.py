@@ -5,6 +5,7 @@ not which classes, callbacks and functions they came from.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -38,11 +39,19 @@ def described(value: Any, free: tuple[str, ...] = ()) -> Any:
     if isinstance(value, list | tuple):
         return [described(part) for part in value]
     if hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+        return f"{_module_name(value.__module__)}.{value.__qualname__}"
     if isinstance(value, Path):  # where the data is does not matter; their sums are compared
         return "a path"
     attributes = {n: v for n, v in getattr(value, "__dict__", {}).items() if isinstance(v, PLAIN)}
     return {"class": described(type(value)), **attributes}
+
+
+def _module_name(module: str) -> str:
+    """The name that a program's own file has when another program imports it."""
+    main = sys.modules["__main__"]
+    if module != "__main__":
+        return module
+    return main.__spec__.name if main.__spec__ else Path(getattr(main, "__file__", module)).stem
 
 
 def check_protocol(out: Path, now: dict[str, Any]) -> None:
