@@ -18,6 +18,7 @@ from toys import loop_of
 
 from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
 from al_lightning.journal import Journal
+from al_lightning.mnist import RECIPE
 from al_lightning.mnist import datamodule as mnist_datamodule
 
 ROOT = Path(__file__).parent.parent
@@ -386,6 +387,10 @@ def fill_in(path, label):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def test_the_recipe_stands_among_the_configurations():
+    assert (ROOT / "configs" / CONFIG).read_bytes() == RECIPE.read_bytes()
 
 
 def test_a_run_waits_for_people_and_says_how_to_go_on(run, capsys):

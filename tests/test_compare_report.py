@@ -188,6 +188,26 @@ def test_the_summary_has_a_row_a_strategy_best_first(out, accuracies):
     assert by_name["bad"]["labels to 0.9 (25/50/75 %)"] == ">100 / >100 / >100"
 
 
+def test_one_strategy_beats_nobody(tmp_path):
+    curves = {"margin": {1: Curve((20, 40), (0.5, 0.8)), 2: Curve((20, 40), (0.6, 0.8))}}
+    write_report(Comparison("test_acc", curves, [], (20, 40)), tmp_path)
+    text = (tmp_path / "summary.md").read_text("utf-8")
+    assert "Did not beat" not in text
+    assert "minus margin" not in text
+    assert "| margin | 0.8000" in text
+
+
+def test_differences_that_are_all_equal_are_no_proof(tmp_path):
+    curves = {
+        name: {seed: Curve((20, 40), (0.5, 0.5 + seed / 8 + more)) for seed in (1, 2)}
+        for name, more in {"random": 0.0, "margin": 0.125}.items()
+    }
+    write_report(Comparison("test_acc", curves, [], (20, 40)), tmp_path)
+    text = (tmp_path / "summary.md").read_text("utf-8")
+    assert "at the end +0.1250 (+0.1250 to +0.1250): no test can weigh differences that are" in text
+    assert "p < 0.001" not in text
+
+
 def test_the_summary_states_the_protocol(out):
     text = (out / "summary.md").read_text("utf-8")
     for part in (

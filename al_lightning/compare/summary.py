@@ -39,8 +39,9 @@ def protocol(comparison: Comparison) -> str:
         over = f"{len(sizes)} sizes from {sizes[0]:,} to {sizes[-1]:,} labels{cycle}"
         area = f"AUBC: area under {words} from {start:,} to {end:,} labels, divided by the width."
     text = [
-        f"Measured: {words} (`{comparison.metric}`) at {over}; {len(comparison.curves)} strategies,"
-        f" each with {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}).",
+        f"Measured: {words} (`{comparison.metric}`) at {over}; strategies: "
+        f"{len(comparison.curves)}, each with {len(seeds)} seed{'s' * (len(seeds) > 1)} "
+        f"({', '.join(map(str, seeds))}).",
         area,
         "Labels are counted as rows in the training set of the model that was tested, the initial "
         "ones included; labels to x: the smallest such size at which a run reaches x.",
@@ -68,9 +69,11 @@ def _results_table(comparison: Comparison, rows: Sequence[Row]) -> str:
         "strategy": [row["strategy"] for row in rows],
         f"{comparison.metric_words} at {last:,} labels": [_mean(row, "final") for row in rows],
         "AUBC": [_mean(row, "aubc") for row in rows],
-        f"minus {baseline}, at the end": [_change(row, f"final_minus_{baseline}") for row in rows],
-        f"minus {baseline}, by AUBC": [_change(row, f"aubc_minus_{baseline}") for row in rows],
     }
+    if len(rows) > 1:
+        for name, words in (("final", "at the end"), ("aubc", "by AUBC")):
+            changes = [_change(row, f"{name}_minus_{baseline}") for row in rows]
+            columns[f"minus {baseline}, {words}"] = changes
     for level in comparison.levels:
         columns[f"labels to {level}{' (25/50/75 %)' * several}"] = [
             " / ".join(_size(row[f"labels_to_{level}_q{q}"], last) for q in quarters)
