@@ -3,7 +3,7 @@
 tutorial_sizes   1,000 labels, 500 a cycle, to 3,000: the default recipe
 all_labels       the same recipe on all 60,000 labels
 match_all        the same recipe from 1,000 to 8,000 labels: where does it reach all_labels?
-thousand_labels  100 labels to 1,000, 100 a cycle, twelve strategies;
+thousand_labels  100 labels to 1,000, 100 a cycle, eleven strategies;
                  --full: 20 labels to 1,000, 10 a cycle
 few_labels       BatchBALD's network and protocol, 20 labels to 150 out of 10,000 images;
                  --full: out of 60,000, to 300, 100 samples, six seeds
@@ -64,7 +64,7 @@ def thousand_labels(full: bool, **options: Any) -> Comparison:
     ]
     plain = ["random", "least_confidence", "margin", "entropy", "core_set", "badge", "typiclust"]
     own = {name: {} for name in [*plain, "probcover", "cluster_margin"]}
-    own |= {name: {"mc_samples": 10} for name in ("bald", "power_bald", "batchbald")}
+    own |= {name: {"mc_samples": 10} for name in ("bald", "power_bald")}
     return recipe(str(own), *flags, thresholds="0.95,0.97", **options)
 
 

@@ -29,8 +29,15 @@ def resume(run_dir, model=None, data=None, **arguments):
     return ActiveLearningLoop.resume(run_dir, model or Plain(), data or points_data(), **arguments)
 
 
-@pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("strategy", ["margin", "random"])
+@pytest.mark.parametrize(
+    ("strategy", "warm"),
+    [
+        ("margin", True),
+        ("random", False),
+        pytest.param("margin", False, marks=pytest.mark.slow),
+        pytest.param("random", True, marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_after_any_event_equals_uninterrupted(tmp_path, strategy, warm):
     arguments = {"strategy": strategy, "warm_start": warm}
     whole = loop_of(run_dir=tmp_path / "whole", **arguments)
