@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import yaml
@@ -17,6 +17,7 @@ from al_lightning.cli import ActiveCLI, fixed_settings
 from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.protocol import described
 from al_lightning.compare.study import (
+    Executor,
     Options,
     RunsFailedError,
     as_arguments,
@@ -108,7 +109,7 @@ class CompareCLI(ActiveCLI):
         add("--metric", type=str, default="test_acc", help="what is compared, higher = better")
         add("--interval", type=listed, default=None, help="20,250: labels over which AUBC is taken")
         add("--thresholds", type=listed, default=[], help="0.9,0.95: for labels to that accuracy")
-        add("--executor", type=Literal["processes", "ray"], default="processes")
+        add("--executor", type=Executor, default="processes")
         add("--jobs", type=int | None, default=None, help="processes at a time")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
