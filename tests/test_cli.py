@@ -196,6 +196,7 @@ def test_resume_refuses_another_configuration_key_by_key(run, capsys):
     assert Path("run/journal.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_a_run_is_computed_on_may_change(run):
     whole = run(*SMALL, "--active.run_dir=whole")
     run(*SMALL, "--active.run_dir=run")
@@ -221,6 +222,7 @@ def test_resume_auto_is_one_command_for_start_and_restart(run):
     assert [r.metrics for r in run(*command).results] == [r.metrics for r in whole.results]
 
 
+@pytest.mark.slow
 def test_what_a_command_line_adds_to_a_list_is_not_added_twice(run):
     command = [
         *SMALL,
@@ -279,6 +281,7 @@ def test_a_damaged_journal_is_one_sentence(run, capsys):
     assert "journal.jsonl is damaged at line 2 of 4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_point_once_though_the_clock_jumped_back(run, monkeypatch):
     run(*SMALL, "--active.run_dir=run")
     Path("run/events.out.tfevents.1.somebody's").touch()

@@ -187,6 +187,7 @@ def test_keys_beyond_ten_classes(tmp_path, serve, browse):
     assert [answer["label"] for _, answer in pairs(run_dir)] == [0, 9, 11]
 
 
+@pytest.mark.slow
 def test_a_killed_server_loses_nothing(tmp_path, start, browse):
     run_dir = write_run(tmp_path / "run", num_rows=4)
     server, address = start(run_dir)

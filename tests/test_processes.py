@@ -65,7 +65,9 @@ def wait_for(what):
 MANY_CYCLES = ("--trainer.max_epochs=2", "--active.num_cycles=400", "--active.acquisition_size=1")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_gives_its_status_and_the_command_that_goes_on(tmp_path, start, number):
     process = start(*MANY_CYCLES)
     process.send_signal(number)

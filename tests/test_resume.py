@@ -528,6 +528,7 @@ def test_two_loops_of_one_process_cannot_write_over_each_other(tmp_path):
     assert (tmp_path / "journal.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_removed_is_locked_anew(tmp_path):
     loop_of(run_dir=tmp_path / "run").ask()
     shutil.rmtree(tmp_path / "run")
@@ -539,6 +540,7 @@ def test_a_folder_that_was_removed_is_locked_anew(tmp_path):
     assert f"held by process {os.getpid()}" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_could_not_be_resumed_is_not_held(tmp_path):
     loop_of(run_dir=tmp_path).ask()
     unlock(tmp_path)

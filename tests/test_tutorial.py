@@ -4,9 +4,11 @@ import csv
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 
+@pytest.mark.slow
 def test_first_two_cycles_of_the_tutorial(mnist_dir, tmp_path):
     command = [sys.executable, ROOT / "train.py", "--config", ROOT / "configs" / "tutorial.yaml"]
     options = [f"--data.data_dir={mnist_dir}", "--active.num_cycles=2"]
