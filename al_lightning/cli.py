@@ -17,16 +17,16 @@ import yaml
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from al_lightning.answers import AnswersError
-from al_lightning.beginning import check_same_beginning
-from al_lightning.datamodule import ActiveDataModule
-from al_lightning.journal import Record, read_records
+from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.distributed import is_first_rank
+from al_lightning.label.answers import AnswersError
 from al_lightning.loop import ActiveLearningLoop
-from al_lightning.ranks import is_first_rank
-from al_lightning.records import CycleResult
-from al_lightning.run_folder import CONFIG, JOURNAL, next_version, write_whole
+from al_lightning.run.folder import CONFIG, JOURNAL, next_version, write_whole
+from al_lightning.run.journal import Record, read_records
+from al_lightning.run.records import CycleResult
 from al_lightning.stopping import stopping
-from al_lightning.trainers import PassingProgressBar, quiet
+from al_lightning.training.provenance import check_same_beginning
+from al_lightning.training.trainers import PassingProgressBar, quiet
 
 RUN_DIR = "AL_LIGHTNING_RUN_DIR"
 """Environment variable that tells the processes of a run its folder."""
@@ -67,7 +67,7 @@ class ActiveCLI(LightningCLI):
         args: Command line; ``sys.argv[1:]`` when not given.
 
     Attributes:
-        results: One record a cycle, see :class:`~al_lightning.records.CycleResult`.
+        results: One record a cycle, see :class:`~al_lightning.run.records.CycleResult`.
 
     Exits with status 2 and one sentence when the arguments cannot work; with 130 after Ctrl-C and
     143 after SIGTERM, and says how to go on.

@@ -22,16 +22,12 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from al_lightning.answers import Answer, AnswersError, Mark, OpenQuery
-from al_lightning.beginning import check_same_beginning, described
-from al_lightning.continuation import check_root, forget_preemption
-from al_lightning.datamodule import ActiveDataModule, as_indices
-from al_lightning.journal import Journal, Record, read_records
-from al_lightning.oracle import Oracle, check_oracle, collected
-from al_lightning.ranks import is_first_rank, processes_have_met
-from al_lightning.records import CycleResult, Query, result_of, results_of
-from al_lightning.rows import plain
-from al_lightning.run_folder import (
+from al_lightning.data.datamodule import ActiveDataModule, as_indices
+from al_lightning.data.views import plain
+from al_lightning.distributed import is_first_rank, processes_have_met
+from al_lightning.label.answers import Answer, AnswersError, Mark, OpenQuery
+from al_lightning.label.oracle import Oracle, check_oracle, collected
+from al_lightning.run.folder import (
     INITIAL_WEIGHTS,
     JOURNAL,
     check_vacant,
@@ -42,10 +38,14 @@ from al_lightning.run_folder import (
     set_aside,
     sync,
 )
-from al_lightning.run_lock import lock, unlock
-from al_lightning.steps import Steps
+from al_lightning.run.journal import Journal, Record, read_records
+from al_lightning.run.lock import lock, unlock
+from al_lightning.run.records import CycleResult, Query, result_of, results_of
 from al_lightning.strategies import Select, Strategy, find_strategy, strategy_name
-from al_lightning.trainers import TrainerFactory, check_factory, new_trainer, quiet
+from al_lightning.training.checkpoints import check_root, forget_preemption
+from al_lightning.training.cycle import Steps
+from al_lightning.training.provenance import check_same_beginning, described
+from al_lightning.training.trainers import TrainerFactory, check_factory, new_trainer, quiet
 
 
 class Monitor:
@@ -97,13 +97,13 @@ class ActiveLearningLoop:
         candidate_size: Scores a random subset of that size instead of the whole pool.
         strategy_args: The strategy's own arguments, by name: ``{"beta": 4.0}`` for ``power_bald``.
         mc_samples: Predicts the pool with that many samples of MC dropout, for any model with
-            dropout layers; see :class:`~al_lightning.mc_dropout.MCDropout`.
+            dropout layers; see :class:`~al_lightning.prediction.mc_dropout.MCDropout`.
         embedding_layer: Name of a layer of the model, the input of which is the embedding; for a
             model whose ``predict_step`` returns none.
         target: A metric's name and value; the run ends once the metric reaches it from below.
         oracle: Who labels in :meth:`run`: ``"dataset"`` reveals the data set's own labels;
             ``"files"`` are people, who fill in files of the run folder or label on a page, and the
-            run stops until they have; or a function, see :data:`~al_lightning.oracle.Oracle`.
+            run stops until they have; or a function, see :data:`~al_lightning.label.oracle.Oracle`.
         accept_unasked: Takes answers of files and functions to rows that were not asked, too.
         monitors: What watches; the run folder's tables, pictures and TensorBoard when not given.
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from al_lightning.ranks import is_first_rank
+from al_lightning.distributed import is_first_rank
 
 
 class Terminated(SystemExit):

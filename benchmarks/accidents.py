@@ -34,9 +34,9 @@ from attempts import (
 )
 
 from al_lightning import ActiveLearningLoop, ActiveMNISTDataModule, LitSimpleCNN
-from al_lightning.continuation import CycleFit
-from al_lightning.journal import Journal
-from al_lightning.run_lock import unlock
+from al_lightning.run.journal import Journal
+from al_lightning.run.lock import unlock
+from al_lightning.training.checkpoints import CycleFit
 
 JOURNAL, LAST = "journal.jsonl", "cycle_2/checkpoints/last.ckpt"
 NEW_MOUNTS = 0x00020000  # CLONE_NEWNS of unshare(2)

@@ -35,11 +35,11 @@ from PIL import Image
 from torch import Tensor
 
 from al_lightning import INVALID, SKIP, ActiveLearningLoop, Exchange
-from al_lightning.answers import Answer, OpenQuery
-from al_lightning.images import ActiveImageDataModule
-from al_lightning.journal import Journal
-from al_lightning.label_studio import CONFIG, TASKS, read_export
-from al_lightning.oracle import query_rows
+from al_lightning.data.images import ActiveImageDataModule
+from al_lightning.label.answers import Answer, OpenQuery
+from al_lightning.label.label_studio import CONFIG, TASKS, read_export
+from al_lightning.label.oracle import query_rows
+from al_lightning.run.journal import Journal
 
 ENVIRONMENT = Path(__file__).resolve().parent / ".label_studio"
 VERSION = "1.23.2"

@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from al_lightning import STRATEGIES, ActiveDataModule, ActiveLearningLoop, Strategy
-from al_lightning.inference import read_pool
-from al_lightning.trainers import quiet
+from al_lightning.prediction.read_pool import read_pool
+from al_lightning.training.trainers import quiet
 
 SIZES = [125_000, 250_000, 500_000, 1_000_000]
 FILES = [20_000, 40_000]

@@ -47,11 +47,11 @@ from al_lightning import (
     Tables,
     TensorBoard,
 )
-from al_lightning.inference import _Collect
-from al_lightning.journal import Journal
 from al_lightning.mnist.datamodule import DigitImages
 from al_lightning.monitor import tensorboard
-from al_lightning.trainers import quiet
+from al_lightning.prediction.read_pool import _Collect
+from al_lightning.run.journal import Journal
+from al_lightning.training.trainers import quiet
 
 NUM_BATCHES = 4
 BATCH_SIZE = 8

@@ -28,9 +28,9 @@ from torch.utils.data import Dataset
 from tutorial import DATA_DIR, SimpleCNN, get_uncertainty, load_mnist
 
 from al_lightning import STRATEGIES, ActiveMNISTDataModule, LitSimpleCNN, PoolOutputs, Strategy
-from al_lightning.inference import read_pool
 from al_lightning.mnist.datamodule import DigitImages
-from al_lightning.trainers import quiet
+from al_lightning.prediction.read_pool import read_pool
+from al_lightning.training.trainers import quiet
 
 NUM_ROWS = 60_000
 INITIAL_LABELED_SIZE = 1000

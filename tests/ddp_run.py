@@ -13,11 +13,11 @@ from toys import QUIET, Plain, points_data
 
 from al_lightning import INVALID, SKIP, ActiveLearningLoop, Strategy, by_score
 from al_lightning.acquisition import margin
-from al_lightning.answers import AnswersError
-from al_lightning.inference import read_pool
-from al_lightning.mc_dropout import MCDropout
-from al_lightning.randomness import seeded
-from al_lightning.trainers import quiet
+from al_lightning.label.answers import AnswersError
+from al_lightning.prediction.mc_dropout import MCDropout
+from al_lightning.prediction.read_pool import read_pool
+from al_lightning.seeds import seeded
+from al_lightning.training.trainers import quiet
 
 POOLS = (1, 3, 100)
 EVERYTHING = Strategy(

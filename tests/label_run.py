@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from al_lightning.journal import Journal
+from al_lightning.run.journal import Journal
 
 CLASSES = ("cat", "dog", "elk")
 

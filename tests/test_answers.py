@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from al_lightning import INVALID, SKIP
-from al_lightning.answers import OpenQuery, agreements, cohens_kappa, fold
-from al_lightning.journal import Journal, read_records
+from al_lightning.label.answers import OpenQuery, agreements, cohens_kappa, fold
+from al_lightning.run.journal import Journal, read_records
 
 CLASSES = ["cat", "dog", "eel"]
 

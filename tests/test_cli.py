@@ -17,9 +17,9 @@ from tiny_mnist import write_tiny_mnist
 from toys import loop_of
 
 from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
-from al_lightning.journal import Journal
 from al_lightning.mnist import RECIPE
 from al_lightning.mnist import datamodule as mnist_datamodule
+from al_lightning.run.journal import Journal
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "mnist.yaml"

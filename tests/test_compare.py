@@ -47,9 +47,9 @@ from al_lightning.compare.__main__ import main
 from al_lightning.compare.executors import default_jobs, in_processes, num_cores, on_ray, work
 from al_lightning.compare.progress import Progress
 from al_lightning.compare.runs import Run, plan, read_comparison
-from al_lightning.journal import read_records
 from al_lightning.mnist import RECIPE
-from al_lightning.randomness import seeded
+from al_lightning.run.journal import read_records
+from al_lightning.seeds import seeded
 
 QUICK = {"trainer": partial(L.Trainer, max_epochs=1, **QUIET), "num_cycles": 2}
 ALL_RUNS = [f"{name}, seed {seed}" for seed in SEEDS for name in STRATEGIES]

@@ -6,8 +6,8 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from al_lightning import ActiveDataModule
-from al_lightning.datamodule import as_indices
-from al_lightning.rows import ListedRows, RowView, read_label, replace_label
+from al_lightning.data.datamodule import as_indices
+from al_lightning.data.views import ListedRows, RowView, read_label, replace_label
 
 
 def rows(num_rows=40, num_classes=4):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from al_lightning.journal import Journal
+from al_lightning.run.journal import Journal
 
 with socket.socket() as free:
     free.bind(("", 0))

@@ -16,8 +16,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from toys import QUIET, Plain, Predicting, points, points_data
 
 from al_lightning import ActiveLearningLoop, LitSimpleCNN
-from al_lightning.ensemble import Ensemble, _averaged
-from al_lightning.trainers import quiet
+from al_lightning.prediction.ensemble import Ensemble, _averaged
+from al_lightning.training.trainers import quiet
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:.*does not have many workers"

@@ -7,8 +7,8 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 from toys import points
 
-from al_lightning.fingerprint import NUM_ROWS, fingerprint
-from al_lightning.rows import UnreadableRowError
+from al_lightning.data.fingerprint import NUM_ROWS, fingerprint
+from al_lightning.data.views import UnreadableRowError
 
 
 def test_some_rows_evenly_spaced_first_and_last_among_them():

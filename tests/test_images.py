@@ -17,11 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 from toys import TRAINER
 
-from al_lightning import images as images_module
-from al_lightning.fingerprint import fingerprint
-from al_lightning.images import ActiveImageDataModule, ImagePool, SortedNames, to_tensor
-from al_lightning.rows import UnreadableRowError
-from al_lightning.trainers import quiet
+from al_lightning.data import images as images_module
+from al_lightning.data.fingerprint import fingerprint
+from al_lightning.data.images import ActiveImageDataModule, ImagePool, SortedNames, to_tensor
+from al_lightning.data.views import UnreadableRowError
+from al_lightning.training.trainers import quiet
 
 CLASSES = ["circle", "square"]
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -7,8 +7,8 @@ from toys import QUIET, Plain, Predicting, points_data
 
 from al_lightning import Strategy, by_score
 from al_lightning.acquisition import margin
-from al_lightning.inference import read_outputs, read_pool
-from al_lightning.trainers import quiet
+from al_lightning.prediction.read_pool import read_outputs, read_pool
+from al_lightning.training.trainers import quiet
 
 ALL = Strategy(select=lambda pool, num, generator: torch.arange(num))
 EMBEDDED = Strategy(select=ALL.select, needs=frozenset({"probs", "embeddings"}))

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from al_lightning.journal import Journal, read_records
+from al_lightning.run.journal import Journal, read_records
 
 RECORDS = [
     {"event": "start", "format": 2, "text": 'a "quoted", {"crc": "no"}\n'},

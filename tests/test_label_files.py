@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from al_lightning.answers import INVALID, SKIP
-from al_lightning.label_files import (
+from al_lightning.label.answers import INVALID, SKIP
+from al_lightning.label.tables import (
     GivenAnswer,
     LabelRow,
     QueryRows,

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 from test_label_page import browse, chromium, press, pytestmark, serve  # noqa: F401
 
-from al_lightning.answers import OpenQuery
-from al_lightning.journal import Journal
+from al_lightning.label.answers import OpenQuery
+from al_lightning.run.journal import Journal
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "label_folder.py"
 CLASSES = ("bar", "ring", "disk")

@@ -13,9 +13,9 @@ import uvicorn
 from label_run import answers, write_run
 from playwright.sync_api import Error, expect, sync_playwright
 
-from al_lightning.answers import OpenQuery
-from al_lightning.journal import Journal, read_records
-from al_lightning.label.server import Desk, make_app
+from al_lightning.label.answers import OpenQuery
+from al_lightning.label.page.server import Desk, make_app
+from al_lightning.run.journal import Journal, read_records
 
 FOUND = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
 CHROMIUM = next((path for path in FOUND if path), None)

@@ -8,16 +8,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "al_lightning"
 LAYERS = [
-    {"acquisition"},
-    {"pool", "rows", "samplers", "journal", "records", "run_folder", "run_lock"}
-    | {"randomness", "ranks", "fingerprint", "answers", "label_files", "label_studio"}
-    | {"statistics"},
-    {"strategies", "models", "datamodule", "trainers"},
-    {"mnist", "images", "inference", "beginning", "continuation", "oracle"},
-    {"mc_dropout", "ensemble"},
-    {"steps"},
+    {"acquisition", "statistics", "seeds", "distributed", "settings"},
+    {"strategies", "run", "stopping"},
+    {"label", "data"},
+    {"prediction"},
+    {"mnist", "monitor"},
+    {"training"},
     {"loop"},
-    {"monitor", "cli", "stopping", "label"},
+    {"cli"},
     {"compare"},
 ]
 

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import QUIET, Plain, Predicting, points_data
 
 from al_lightning import Strategy
-from al_lightning.inference import read_pool
-from al_lightning.mc_dropout import MCDropout
-from al_lightning.randomness import generator
-from al_lightning.trainers import quiet
+from al_lightning.prediction.mc_dropout import MCDropout
+from al_lightning.prediction.read_pool import read_pool
+from al_lightning.seeds import generator
+from al_lightning.training.trainers import quiet
 
 SEED = 5
 

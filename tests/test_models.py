@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import QUIET
 
 from al_lightning import LitSimpleCNN
-from al_lightning.mc_dropout import MCDropout
-from al_lightning.models import random_affine
-from al_lightning.trainers import quiet
+from al_lightning.mnist.model import random_affine
+from al_lightning.prediction.mc_dropout import MCDropout
+from al_lightning.training.trainers import quiet
 
 
 class TutorialCNN(nn.Module):

@@ -21,11 +21,11 @@ from al_lightning import (
     Exchange,
     Tables,
 )
-from al_lightning.answers import AnswersError, OpenQuery
-from al_lightning.journal import Journal
+from al_lightning.data.views import UnreadableRowError
+from al_lightning.label.answers import AnswersError, OpenQuery
 from al_lightning.monitor import Pictures as QueryPictures
-from al_lightning.rows import UnreadableRowError
-from al_lightning.run_lock import LOCK
+from al_lightning.run.journal import Journal
+from al_lightning.run.lock import LOCK
 
 CLASSES = ["left", "middle", "right"]
 TRUTH = points(120).tensors[1].tolist()

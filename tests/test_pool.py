@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from al_lightning.pool import MaskedRows, Pool
+from al_lightning.data.pool import MaskedRows, Pool
 
 
 @given(mask=st.lists(st.booleans(), max_size=300), repeat=st.integers(1, 60), data=st.data())

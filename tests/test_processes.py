@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_mnist import write_tiny_mnist
 from toys import events
 
-from al_lightning.journal import read_records
+from al_lightning.run.journal import read_records
 
 COMMAND = [
     *(sys.executable, Path(__file__).parent / "cli_run.py"),

@@ -10,7 +10,7 @@ from tiny_mnist import write_tiny_mnist
 
 from al_lightning import ActiveLearningLoop
 from al_lightning.mnist import datamodule as mnist_datamodule
-from al_lightning.trainers import quiet
+from al_lightning.training.trainers import quiet
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 

@@ -18,10 +18,10 @@ from torch.utils.data import TensorDataset
 from toys import TRAINER, Plain, asked, events, loop_of, points, points_data, weights
 
 from al_lightning import ActiveDataModule, ActiveLearningLoop
-from al_lightning.continuation import last_checkpoint
-from al_lightning.journal import read_records
-from al_lightning.run_folder import checksum, load_state
-from al_lightning.run_lock import lock, unlock
+from al_lightning.run.folder import checksum, load_state
+from al_lightning.run.journal import read_records
+from al_lightning.run.lock import lock, unlock
+from al_lightning.training.checkpoints import last_checkpoint
 
 
 def resume(run_dir, model=None, data=None, **arguments):
@@ -480,8 +480,8 @@ def test_damaged_weights_are_named(tmp_path, name, damage):
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from al_lightning.run_folder import checksum, load_state
-from al_lightning.run_lock import lock
+from al_lightning.run.folder import checksum, load_state
+from al_lightning.run.lock import lock
 lock(Path(sys.argv[1]))
 if os.fork() == 0:  # as a loader worker, which may outlive the loop
     print("held", os.getppid(), os.getpid(), flush=True)
@@ -514,7 +514,7 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
 
 def test_a_finished_run_holds_no_lock(tmp_path):
     loop_of(run_dir=tmp_path).run()
-    code = "import sys, pathlib, al_lightning.run_lock as r; r.lock(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib, al_lightning.run.lock as r; r.lock(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
 
 
@@ -533,7 +533,7 @@ def test_a_folder_that_was_removed_is_locked_anew(tmp_path):
     loop_of(run_dir=tmp_path / "run").ask()
     shutil.rmtree(tmp_path / "run")
     loop_of(run_dir=tmp_path / "run").ask()
-    code = "import sys, pathlib, al_lightning.run_lock as r; r.lock(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib, al_lightning.run.lock as r; r.lock(pathlib.Path(sys.argv[1]))"
     other = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True
     )
@@ -547,7 +547,7 @@ def test_a_run_that_could_not_be_resumed_is_not_held(tmp_path):
     (tmp_path / "cycle_1" / "weights.ckpt").unlink()
     with pytest.raises(ValueError, match="found no file"):
         resume(tmp_path)
-    code = "import sys, pathlib, al_lightning.run_lock as r; r.lock(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib, al_lightning.run.lock as r; r.lock(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
 
 

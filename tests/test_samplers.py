@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import QUIET, Plain, points_data
 
-from al_lightning.samplers import BatchShards, EpochShuffle
-from al_lightning.trainers import quiet
+from al_lightning.data.samplers import BatchShards, EpochShuffle
+from al_lightning.training.trainers import quiet
 
 
 @given(st.integers(0, 60), st.integers(1, 9), st.integers(1, 5))

@@ -21,7 +21,7 @@ from al_lightning.strategies import (
     softrank,
     strategy_name,
 )
-from al_lightning.trainers import choosing_bar
+from al_lightning.training.trainers import choosing_bar
 
 
 class Rows(NamedTuple):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from al_lightning import ActiveDataModule, ActiveLearningLoop
-from al_lightning.journal import read_records
+from al_lightning.run.journal import read_records
 
 QUIET = {"enable_progress_bar": False, "enable_checkpointing": False, "logger": False}
 TRAINER = partial(L.Trainer, max_epochs=2, **QUIET)

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from al_lightning.compare.cli import CompareCLI
 from al_lightning.mnist import RECIPE, ActiveMNISTDataModule
-from al_lightning.models import LitSimpleCNN
+from al_lightning.mnist.model import LitSimpleCNN
 
 PROGRAM = "python -m al_lightning.compare"
 

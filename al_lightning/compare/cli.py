@@ -25,9 +25,9 @@ from al_lightning.compare.study import (
     check_one_process,
     check_oracle_answers,
 )
-from al_lightning.datamodule import ActiveDataModule
-from al_lightning.journal import Record
+from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.loop import ActiveLearningLoop
+from al_lightning.run.journal import Record
 from al_lightning.statistics import mean_interval
 from al_lightning.stopping import stopping
 

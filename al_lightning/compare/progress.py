@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from al_lightning.compare.runs import Run, check_metric, check_shared, fits
 from al_lightning.monitor.console import cycle_line
-from al_lightning.run_folder import JOURNAL
+from al_lightning.run.folder import JOURNAL
 
 
 class Progress:

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from al_lightning.beginning import differences
-from al_lightning.run_folder import write_whole
+from al_lightning.run.folder import write_whole
+from al_lightning.training.provenance import differences
 
 PROTOCOL = "protocol.json"
 PLAIN = (bool, int, float, str, type(None))

@@ -10,7 +10,7 @@ from al_lightning.compare.figures import curves_figure, efficiency_figure, penal
 from al_lightning.compare.summary import summary_text
 from al_lightning.monitor.pictures import save
 from al_lightning.monitor.tables import write_table
-from al_lightning.run_folder import write_whole
+from al_lightning.run.folder import write_whole
 from al_lightning.statistics import (
     label_efficiency,
     labels_to,

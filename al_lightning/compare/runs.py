@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from al_lightning.beginning import differences
 from al_lightning.compare.comparison import Comparison
-from al_lightning.journal import Record, read_records
 from al_lightning.loop import ActiveLearningLoop
-from al_lightning.records import CycleResult, results_of
-from al_lightning.run_folder import JOURNAL
+from al_lightning.run.folder import JOURNAL
+from al_lightning.run.journal import Record, read_records
+from al_lightning.run.records import CycleResult, results_of
 from al_lightning.statistics import Curve
+from al_lightning.training.provenance import differences
 
 CHOOSING = (
     "strategy",

@@ -36,11 +36,11 @@ from al_lightning.compare.runs import (
     read_comparison,
     share_their_labels,
 )
-from al_lightning.datamodule import ActiveDataModule
-from al_lightning.journal import Record
+from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.loop import ActiveLearningLoop
-from al_lightning.randomness import seeded
-from al_lightning.trainers import TrainerFactory, check_factory, quiet
+from al_lightning.run.journal import Record
+from al_lightning.seeds import seeded
+from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
 
 Executor = Literal["processes", "ray"]
 OURS = ("seed", "run_dir", "resume", "target", "monitors")

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from al_lightning.answers import INVALID, SKIP, OpenQuery, RowAnswers, agreements, fold
-from al_lightning.journal import Journal, Record, read_records
-from al_lightning.run_folder import JOURNAL
-from al_lightning.run_lock import lock
+from al_lightning.label.answers import INVALID, SKIP, OpenQuery, RowAnswers, agreements, fold
+from al_lightning.run.folder import JOURNAL
+from al_lightning.run.journal import Journal, Record, read_records
+from al_lightning.run.lock import lock
 from al_lightning.stopping import stopping
 
 HOST = "127.0.0.1"
@@ -54,7 +54,7 @@ def serve(run_dir: Path, port: int) -> None:
     try:
         import uvicorn
 
-        from al_lightning.label.server import Desk, make_app
+        from al_lightning.label.page.server import Desk, make_app
     except ModuleNotFoundError as error:
         raise ValueError(
             f"the page needs starlette and uvicorn, and {error.name} is missing; install them with "

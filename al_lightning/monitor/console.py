@@ -1,11 +1,11 @@
 """One line a cycle on the terminal, and what to do when labels are awaited."""
 
-from al_lightning.answers import agreements
+from al_lightning.label.answers import agreements
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.exchange import TO_LABEL
 from al_lightning.monitor.tables import answers_of
-from al_lightning.records import CycleResult, Query
-from al_lightning.run_folder import query_folder
+from al_lightning.run.folder import query_folder
+from al_lightning.run.records import CycleResult, Query
 
 
 class Console(Monitor):

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from al_lightning.answers import OpenQuery
-from al_lightning.journal import Journal
-from al_lightning.label_files import LabelRow, write_to_label
-from al_lightning.label_studio import write_tasks
+from al_lightning.data.views import UnreadableRowError
+from al_lightning.label.answers import OpenQuery
+from al_lightning.label.label_studio import write_tasks
+from al_lightning.label.oracle import query_rows
+from al_lightning.label.tables import LabelRow, write_to_label
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.pictures import as_image, inputs_of
 from al_lightning.monitor.tables import class_name
-from al_lightning.oracle import query_rows
-from al_lightning.records import Query
-from al_lightning.rows import UnreadableRowError
-from al_lightning.run_folder import query_folder, write_whole
+from al_lightning.run.folder import query_folder, write_whole
+from al_lightning.run.journal import Journal
+from al_lightning.run.records import Query
 
 TO_LABEL = "to_label.csv"
 LONGEST_SIDE = 1024

@@ -13,11 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from al_lightning.data.views import UnreadableRowError
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.tables import class_name, known_labels
-from al_lightning.records import CycleResult
-from al_lightning.rows import UnreadableRowError
-from al_lightning.run_folder import write_whole
+from al_lightning.run.folder import write_whole
+from al_lightning.run.records import CycleResult
 
 NUM_IMAGES = 10
 

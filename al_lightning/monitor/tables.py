@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from al_lightning.answers import RowAnswers, fold
+from al_lightning.label.answers import RowAnswers, fold
 from al_lightning.loop import ActiveLearningLoop, Monitor
-from al_lightning.records import CycleResult
-from al_lightning.run_folder import write_whole
+from al_lightning.run.folder import write_whole
+from al_lightning.run.records import CycleResult
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
 SECONDS = ["fit", "test", "predict", "query"]

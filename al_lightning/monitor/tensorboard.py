@@ -5,7 +5,7 @@ from torch.utils.tensorboard import SummaryWriter
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.pictures import progress_figure, query_figure
 from al_lightning.monitor.tables import known_labels
-from al_lightning.records import CycleResult
+from al_lightning.run.records import CycleResult
 
 SUFFIX = ".active"
 """Ends the names of our files, so that others in the folder are left alone."""

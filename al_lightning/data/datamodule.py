@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from al_lightning.acquisition import typiclust
-from al_lightning.pool import Pool
-from al_lightning.randomness import generator, seeded
-from al_lightning.rows import (
+from al_lightning.data.pool import Pool
+from al_lightning.data.samplers import BatchShards, EpochShuffle
+from al_lightning.data.views import (
     ListedRows,
     RowIndex,
     RowView,
@@ -24,7 +24,7 @@ from al_lightning.rows import (
     read_label,
     replace_label,
 )
-from al_lightning.samplers import BatchShards, EpochShuffle
+from al_lightning.seeds import generator, seeded
 
 
 class DataSets(NamedTuple):

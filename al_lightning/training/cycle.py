@@ -16,16 +16,16 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from al_lightning.continuation import CycleFit, is_loadable, last_checkpoint, numbers
-from al_lightning.datamodule import ActiveDataModule
-from al_lightning.inference import read_pool
-from al_lightning.journal import Record
-from al_lightning.mc_dropout import MCDropout
-from al_lightning.randomness import generator, seeded
-from al_lightning.ranks import check_same, is_first_rank
-from al_lightning.run_folder import WEIGHTS, checksum, load_state, sync
+from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.distributed import check_same, is_first_rank
+from al_lightning.prediction.mc_dropout import MCDropout
+from al_lightning.prediction.read_pool import read_pool
+from al_lightning.run.folder import WEIGHTS, checksum, load_state, sync
+from al_lightning.run.journal import Record
+from al_lightning.seeds import generator, seeded
 from al_lightning.strategies import PoolOutputs, Strategy
-from al_lightning.trainers import choosing_bar
+from al_lightning.training.checkpoints import CycleFit, is_loadable, last_checkpoint, numbers
+from al_lightning.training.trainers import choosing_bar
 
 
 class Steps:

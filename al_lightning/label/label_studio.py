@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from al_lightning.answers import SKIP, Answer, Mark
-from al_lightning.label_files import (
+from al_lightning.label.answers import SKIP, Answer, Mark
+from al_lightning.label.tables import (
     GivenAnswer,
     LabelRow,
     Problems,
@@ -26,7 +26,7 @@ from al_lightning.label_files import (
     listed,
     read_bytes,
 )
-from al_lightning.run_folder import write_whole
+from al_lightning.run.folder import write_whole
 
 TASKS = "label_studio_tasks.json"
 CONFIG = "label_studio_config.xml"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from al_lightning.answers import Answer, AnswersError, OpenQuery, from_plain
-from al_lightning.label_files import GivenAnswer, QueryRows, check_classes, read_answers
-from al_lightning.label_studio import read_export
-from al_lightning.ranks import from_first_rank
-from al_lightning.records import Query
-from al_lightning.rows import plain
+from al_lightning.data.views import plain
+from al_lightning.distributed import from_first_rank
+from al_lightning.label.answers import Answer, AnswersError, OpenQuery, from_plain
+from al_lightning.label.label_studio import read_export
+from al_lightning.label.tables import GivenAnswer, QueryRows, check_classes, read_answers
+from al_lightning.run.records import Query
 
 Oracle = Callable[[Query], Mapping[int, Answer] | Sequence[Answer] | None]
 """``oracle(query) -> answers``: one for each of ``query.indices`` in their order, or by data-set

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from al_lightning.journal import Record
+from al_lightning.run.journal import Record
 
 
 @dataclass(frozen=True)

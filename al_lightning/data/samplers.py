@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sized
 import torch
 from torch.utils.data import DistributedSampler
 
-from al_lightning.randomness import derive_seed, generator
+from al_lightning.seeds import derive_seed, generator
 
 
 class EpochShuffle(DistributedSampler[int]):

@@ -17,9 +17,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from al_lightning.datamodule import ActiveDataModule
-from al_lightning.randomness import derive_seed, seed_all
-from al_lightning.ranks import check_same
+from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.distributed import check_same
+from al_lightning.seeds import derive_seed, seed_all
 
 ENTRY = "al_lightning"
 """Our part of Lightning's checkpoint."""

@@ -18,8 +18,8 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from al_lightning.inference import Outputs, predicting, read_outputs
-from al_lightning.randomness import generator
+from al_lightning.prediction.read_pool import Outputs, predicting, read_outputs
+from al_lightning.seeds import generator
 
 SUPPORTED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from al_lightning.journal import read_records, sync_folder
+from al_lightning.run.journal import read_records, sync_folder
 
 JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from al_lightning.answers import Answer, Mark
-from al_lightning.run_folder import write_whole
+from al_lightning.label.answers import Answer, Mark
+from al_lightning.run.folder import write_whole
 
 HEADER = ["index", "path", "predicted", "score", "label", "labeler"]
 READ = ("index", "path", "label", "labeler")

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import lightning as L
 
-from al_lightning.datamodule import ActiveDataModule
-from al_lightning.fingerprint import fingerprint
+from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.data.fingerprint import fingerprint
 
 TRAINER = (
     "max_epochs",

@@ -11,7 +11,7 @@ from enum import Enum
 from itertools import combinations
 from typing import Any
 
-from al_lightning.journal import Journal, Record
+from al_lightning.run.journal import Journal, Record
 
 
 class Mark(Enum):

@@ -29,8 +29,8 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
-from al_lightning.answers import Answer, Mark, OpenQuery, RowAnswers, standing
-from al_lightning.run_folder import query_folder
+from al_lightning.label.answers import Answer, Mark, OpenQuery, RowAnswers, standing
+from al_lightning.run.folder import query_folder
 
 MAX_BODY = 4096
 """Bytes."""
@@ -132,7 +132,7 @@ class Desk:
 
         Raises:
             ValueError: for a row that was neither asked nor answered, or a label that is no class.
-            OSError, RuntimeError: as :meth:`~al_lightning.journal.Journal.append`.
+            OSError, RuntimeError: as :meth:`~al_lightning.run.journal.Journal.append`.
         """
         # Files may have answered rows that were not asked, and people may differ on them too.
         unasked = index not in self.position

@@ -18,9 +18,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from al_lightning.datamodule import ActiveDataModule
-from al_lightning.ranks import check_same, have_met
-from al_lightning.rows import RowIndex, RowView
+from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.data.views import RowIndex, RowView
+from al_lightning.distributed import check_same, have_met
 from al_lightning.strategies import PoolOutputs, Strategy
 
 EXPECTED = (

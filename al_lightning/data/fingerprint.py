@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from al_lightning.randomness import seeded
-from al_lightning.rows import UnreadableRowError
+from al_lightning.data.views import UnreadableRowError
+from al_lightning.seeds import seeded
 
 NUM_ROWS = 32
 

@@ -14,7 +14,7 @@ class UnreadableRowError(ValueError):
 
 
 class RowIndex(Protocol):
-    """Positions to data-set indices: a :class:`~al_lightning.pool.MaskedRows` or a list."""
+    """Positions to data-set indices: a :class:`~al_lightning.data.pool.MaskedRows` or a list."""
 
     def __len__(self) -> int: ...
     def at(self, positions: Sequence[int]) -> list[int]: ...

@@ -1,0 +1,1 @@
+"""The labeling page: a server, and what the browser shows."""

@@ -1,0 +1,1 @@
+"""One cycle: fit, test, query; fresh Trainers, checkpoints, and what a run began with."""
