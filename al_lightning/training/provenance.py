@@ -1,15 +1,17 @@
-"""What a run began with, in plain values; a run is resumed with the same or not at all."""
+"""Where a run comes from, in plain values: one answer to "is it the same experiment?"."""
 
 import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import lightning as L
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.fingerprint import fingerprint
+from al_lightning.settings import Settings
 
 TRAINER = (
     "max_epochs",
@@ -23,44 +25,122 @@ TRAINER = (
     "limit_train_batches",
     "reload_dataloaders_every_n_epochs",
 )
-"""What is compared of a Trainer; its callbacks cannot be."""
+"""Attributes of a Trainer that are compared; its callbacks cannot be."""
+
+FREE = {
+    "active": ("run_dir", *Settings.names("free")),
+    "data": ("data_dir", "folder", "labels", "test_folder", "eval_batch_size", "num_workers"),
+    "trainer": (
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "plugins",
+        "profiler",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "log_every_n_steps",
+    ),
+}
+"""Keys that may change when a run goes on, by group: where and how it is computed, who labels."""
 
 
-def described(
-    active: Mapping[str, Any], model: L.LightningModule, data: ActiveDataModule, trainer: L.Trainer
-) -> dict[str, Any]:
-    """The configuration of a run, by group.
+@dataclass(frozen=True)
+class Provenance:
+    """Holds what an experiment consists of, by group, in values that JSON takes.
 
-    Args:
-        active: The loop's own.
-        model: Its plain hyperparameters are taken, where it saved them.
-        data: Its length, batch and epoch size and the fingerprints of its data sets' rows.
-        trainer: One such as the run uses.
+    ``groups`` come from a run (:meth:`of_run`), from a command line, or from a journal that holds
+    either. Two are the same experiment when :meth:`differences` is empty.
     """
-    others = {"val": data.sets.val, "test": data.sets.test}
-    groups = {
-        "active": dict(active),
-        "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
-        "data": {
-            "rows": len(data.pool.labeled_N),
-            "batch_size": data.batch_size,
-            "epoch_size": data.epoch_size,
-            "classes": data.classes,
-            "names": _checksum_of_names(data),
-            "fingerprint": fingerprint(data.sets.pool),
-            **{
-                f"{name}_fingerprint": fingerprint(dataset)
-                for name, dataset in others.items()
-                if dataset is not None
+
+    groups: Mapping[str, Any]
+
+    @classmethod
+    def of_run(
+        cls,
+        active: Mapping[str, Any],
+        model: L.LightningModule,
+        data: ActiveDataModule,
+        trainer: L.Trainer,
+    ) -> "Provenance":
+        """Describe a run before it begins.
+
+        Args:
+            active: The loop's options.
+            model: Its plain hyperparameters are taken, where it saved them.
+            data: Its length, batch and epoch size and the fingerprints of its data sets' rows.
+            trainer: One such as the run uses.
+        """
+        others = {"val": data.sets.val, "test": data.sets.test}
+        groups = {
+            "active": dict(active),
+            "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
+            "data": {
+                "rows": len(data.pool.labeled_N),
+                "batch_size": data.batch_size,
+                "epoch_size": data.epoch_size,
+                "classes": data.classes,
+                "names": _checksum_of_names(data),
+                "fingerprint": fingerprint(data.sets.pool),
+                **{
+                    f"{name}_fingerprint": fingerprint(dataset)
+                    for name, dataset in others.items()
+                    if dataset is not None
+                },
             },
-        },
-        "trainer": {name: getattr(trainer, name) for name in TRAINER},
+            "trainer": {name: getattr(trainer, name) for name in TRAINER},
+        }
+        return cls(json.loads(json.dumps(groups)))
+
+    @classmethod
+    def of_command_line(cls, settings: Mapping[str, Any]) -> "Provenance":
+        """Take the groups of a command line's configuration, without what stands outside them."""
+        return cls({name: group for name, group in settings.items() if isinstance(group, Mapping)})
+
+    def differences(self, now: "Provenance") -> list[str]:
+        """Return ``key: began with X, now Y`` for each key that must not change and did.
+
+        Rows without a fingerprint on one side are passed over.
+
+        >>> began, now = ({"data": {"rows": rows, "folder": "."}} for rows in (3, 4))
+        >>> Provenance(began).differences(Provenance(now))
+        ['data.rows: began with 3, now 4']
+        """
+        return list(_differences(_fixed(self.groups), _fixed(now.groups)))
+
+    def check_same(self, now: "Provenance") -> None:
+        """Raise ValueError when a run is resumed with something else; list up to eight keys."""
+        different = self.differences(now)
+        if different:
+            more = f" and {len(different) - 8} more" if len(different) > 8 else ""
+            raise ValueError(
+                f"a run must be resumed as it began, found {'; '.join(different[:8])}{more}; give "
+                "what it began with, or start anew in another folder"
+            )
+
+
+def _fixed(groups: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        group: {n: v for n, v in values.items() if n not in FREE.get(group, ())}
+        if isinstance(values, Mapping)
+        else values
+        for group, values in groups.items()
     }
-    return cast(dict[str, Any], json.loads(json.dumps(groups)))
+
+
+def _differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
+    if not (isinstance(began, Mapping) and isinstance(now, Mapping)):
+        if json.dumps(began) != json.dumps(now):  # which has NaN equal itself
+            yield f"{key}: began with {began!r}, now {now!r}"
+        return
+    for name in sorted({*began, *now}, key=str):
+        if not key.endswith("fingerprint") or (name in began and name in now):
+            inner = f"{key}.{name}" if key else str(name)
+            yield from _differences(began.get(name), now.get(name), inner)
 
 
 def _checksum_of_names(data: ActiveDataModule) -> str | None:
-    """Of all of them: a name that changed or is new moves other rows, and labels to wrong ones."""
+    """Sum all names: one that changed or is new moves other rows, and labels to wrong ones."""
     paths = getattr(data.sets.pool, "paths", None)
     if paths is None:
         return None
@@ -70,41 +150,8 @@ def _checksum_of_names(data: ActiveDataModule) -> str | None:
     return f"{crc:08x}"
 
 
-def check_same_beginning(began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Compares what a run began with to what it is resumed with.
-
-    Raises:
-        ValueError: lists each key that differs, with both values.
-    """
-    different = list(differences(began, now))
-    if different:
-        more = f" and {len(different) - 8} more" if len(different) > 8 else ""
-        raise ValueError(
-            f"a run must be resumed as it began, found {'; '.join(different[:8])}{more}; give what "
-            "it began with, or start anew in another folder"
-        )
-
-
-def differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
-    """``key: began with X, now Y`` for each key whose value differs, in nested mappings.
-
-    Rows without a fingerprint on one side are passed over.
-
-    >>> list(differences({"data": {"rows": 3, "seed": 1}}, {"data": {"rows": 4, "seed": 1}}))
-    ['data.rows: began with 3, now 4']
-    """
-    if not (isinstance(began, Mapping) and isinstance(now, Mapping)):
-        if json.dumps(began) != json.dumps(now):  # which has NaN equal itself
-            yield f"{key}: began with {began!r}, now {now!r}"
-        return
-    for name in sorted({*began, *now}, key=str):
-        if not key.endswith("fingerprint") or (name in began and name in now):
-            inner = f"{key}.{name}" if key else str(name)
-            yield from differences(began.get(name), now.get(name), inner)
-
-
 def _is_plain(name: str, value: Any) -> bool:
-    """Whether a hyperparameter is the user's own, and can be written as JSON."""
+    """Tell whether a hyperparameter is the user's own and can be written as JSON."""
     try:
         json.dumps(value)
     except (TypeError, ValueError):

@@ -1,0 +1,92 @@
+"""What a run is asked to do: each option of the loop, in this one place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+FUNCTION = "a function"
+"""Stands in a journal for an oracle that is one."""
+
+
+def _option(default: Any, *, free: bool = False, of_strategy: bool = False) -> Any:
+    return field(default=default, metadata={"free": free, "of_strategy": of_strategy})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Holds the options of a run and checks them.
+
+    An option that is added here is an argument of the loop and of the command line, stands in the
+    journal, and must be the same on resume and in all runs of a comparison. Its field says where it
+    is ``free``, so it may change when a run goes on, or ``of_strategy``, so each strategy of a
+    comparison may have its own.
+
+    Args:
+        strategy: A name in ``STRATEGIES``, a ``Strategy``, or a function
+            ``select(pool, num, generator) -> positions``.
+        acquisition_size: Rows to ask for in a cycle; a smaller rest of the pool is asked whole.
+        num_cycles: Fits in all; after the last nothing is asked.
+        seed: Each cycle's randomness derives from it; ``data.seed`` when not given.
+        warm_start: Keeps the weights from cycle to cycle.
+        candidate_size: Scores a random subset of that size instead of the whole pool.
+        strategy_args: The strategy's own arguments, by name: ``{"beta": 4.0}`` for ``power_bald``.
+        mc_samples: Predicts the pool with that many samples of MC dropout, for any model with
+            dropout layers; see :class:`~al_lightning.prediction.mc_dropout.MCDropout`.
+        embedding_layer: Name of a layer of the model, the input of which is the embedding; for a
+            model whose ``predict_step`` returns none.
+        target: A metric's name and value; the run ends once the metric reaches it from below.
+        oracle: Who labels in ``run``: ``"dataset"`` reveals the data set's own labels; ``"files"``
+            are people, who fill in files of the run folder or label on a page, and the run stops
+            until they have; or a function, see :data:`~al_lightning.label.oracle.Oracle`.
+        accept_unasked: Takes answers of files and functions to rows that were not asked, too.
+
+    Raises:
+        ValueError: for a size below 1, or fewer candidates than rows to ask for.
+    """
+
+    strategy: Any = _option("least_confidence", of_strategy=True)
+    acquisition_size: int = _option(500)
+    num_cycles: int = _option(5)
+    seed: int | None = _option(None)
+    warm_start: bool = _option(False, of_strategy=True)
+    candidate_size: int | None = _option(None, of_strategy=True)
+    strategy_args: dict[str, Any] | None = _option(None, of_strategy=True)
+    mc_samples: int | None = _option(None, of_strategy=True)
+    embedding_layer: str | None = _option(None, of_strategy=True)
+    target: tuple[str, float] | None = _option(None)
+    oracle: str | Callable[..., Any] = _option("dataset", free=True)
+    accept_unasked: bool = _option(False, free=True)
+
+    def __post_init__(self) -> None:
+        for name in ("acquisition_size", "num_cycles", "candidate_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.candidate_size is not None and self.candidate_size < self.acquisition_size:
+            raise ValueError(
+                f"candidate_size must be at least acquisition_size={self.acquisition_size}, got "
+                f"{self.candidate_size}"
+            )
+
+    @classmethod
+    def names(cls, kind: str) -> tuple[str, ...]:
+        """Return the names of the options that are ``"free"`` or ``"of_strategy"``.
+
+        >>> Settings.names("free")
+        ('oracle', 'accept_unasked')
+        """
+        return tuple(option.name for option in fields(cls) if option.metadata[kind])
+
+    def plain(self, *, free: bool) -> dict[str, Any]:
+        """Return the options that are free, or those that are not, as a journal holds them.
+
+        A function that labels is written as :data:`FUNCTION`; the strategy is left as it is.
+        """
+        options = {
+            option.name: getattr(self, option.name)
+            for option in fields(self)
+            if option.metadata["free"] == free
+        }
+        if callable(options.get("oracle")):
+            options["oracle"] = FUNCTION
+        return options
