@@ -8,7 +8,8 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -24,29 +25,13 @@ from al_lightning.loop import ActiveLearningLoop
 from al_lightning.run.folder import CONFIG, JOURNAL, next_version, write_whole
 from al_lightning.run.journal import Record, read_records
 from al_lightning.run.records import CycleResult
-from al_lightning.stopping import stopping
-from al_lightning.training.provenance import check_same_beginning
+from al_lightning.settings import Settings
+from al_lightning.stopping import is_refusal, stopping
+from al_lightning.training.provenance import Provenance
 from al_lightning.training.trainers import PassingProgressBar, quiet
 
 RUN_DIR = "AL_LIGHTNING_RUN_DIR"
 """Environment variable that tells the processes of a run its folder."""
-
-FREE_ON_RESUME = {
-    "active": ("run_dir", "oracle", "accept_unasked"),
-    "data": ("data_dir", "folder", "labels", "test_folder", "eval_batch_size", "num_workers"),
-    "trainer": (
-        "accelerator",
-        "devices",
-        "num_nodes",
-        "strategy",
-        "plugins",
-        "profiler",
-        "enable_progress_bar",
-        "enable_model_summary",
-        "log_every_n_steps",
-    ),
-}
-"""Where and how a run is computed, by group: the run need not have begun with the same."""
 
 
 class ActiveCLI(LightningCLI):
@@ -82,6 +67,7 @@ class ActiveCLI(LightningCLI):
         config_file: str | Path | None = None,
         args: ArgsType = None,
     ) -> None:
+        self.datamodule_factory = datamodule_class
         self.runs_dir = Path(runs_dir)
         self.results: list[CycleResult] = []
         self._began: dict[str, Any] | None = None  # the configuration of a run to resume
@@ -98,7 +84,7 @@ class ActiveCLI(LightningCLI):
         self.work()
 
     def work(self) -> None:
-        """What the program does once the command line is understood: the run."""
+        """Do what the program is for, once the command line is understood: the run."""
         folder = self._choose_folder()
         os.environ[RUN_DIR] = str(folder)
         try:
@@ -109,12 +95,10 @@ class ActiveCLI(LightningCLI):
             del os.environ[RUN_DIR]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the group ``active``, and ties every seed to ``--active.seed``."""
-        parser.add_class_arguments(
-            ActiveLearningLoop,
-            "active",
-            instantiate=False,
-            skip={"model", "data", "trainer", "monitors"},
+        """Add the group ``active``, and tie every seed to ``--active.seed``."""
+        parser.add_class_arguments(Settings, "active", instantiate=False)
+        parser.add_argument(
+            "--active.run_dir", type=str | None, default=None, help="Folder of the run."
         )
         parser.set_defaults({"active.seed": 42})
         parser.add_argument(
@@ -125,11 +109,11 @@ class ActiveCLI(LightningCLI):
             "'auto', begin it if there is none.",
         )
         parser.link_arguments("active.seed", "seed_everything")
-        if "seed" in inspect.signature(self._datamodule_class).parameters:
+        if "seed" in inspect.signature(self.datamodule_factory).parameters:
             parser.link_arguments("active.seed", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses; for a run to resume, over the configuration that it began with."""
+        """Parse; for a run to resume, over the configuration that it began with."""
         given = sys.argv[1:] if args is None else args
         resume, run_dir = _resumed(given) if isinstance(given, list) else (None, None)
         if resume is None or run_dir is None:
@@ -152,30 +136,27 @@ class ActiveCLI(LightningCLI):
                 warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
                 as_it_began = f"--config={json.dumps(self._began)}"
                 super().parse_arguments(parser, [as_it_began])
-                began = fixed_settings(self._settings())
+                began = Provenance.of_command_line(self._settings())
                 without = _without_added_to(self._began, given)
                 super().parse_arguments(parser, [f"--config={json.dumps(without)}", *given])
-            check_same_beginning(began, fixed_settings(self._settings()))
+            began.check_same(Provenance.of_command_line(self._settings()))
         except (ValueError, OSError) as error:
             self._exit(error)
 
     def _settings(self) -> dict[str, Any]:
-        """The configuration that the run can be repeated with, in plain values."""
+        """Return the configuration that repeats the run, in plain values."""
         dumped = self.parser.dump(self.config, skip_none=False, format="yaml")
         settings: dict[str, Any] = yaml.safe_load(dumped)
         del settings["active"]["resume"]
         return settings
 
     def instantiate_classes(self) -> None:
-        """Makes model and data, and one Trainer to see that its arguments work."""
-        try:
-            with quiet():
-                super().instantiate_classes()
-        except (ValueError, TypeError) as error:
-            self._exit(error)
+        """Make model and data, and one Trainer to see that its arguments work."""
+        with self._one_line(), quiet():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **defaults: Any) -> L.Trainer:
-        """A Trainer with new callbacks; ``defaults`` fill what the configuration leaves open."""
+        """Make a Trainer with new callbacks; ``defaults`` fill what the configuration leaves open."""
         configured = self.config_init["trainer"]
         arguments = {n: value for n, value in defaults.items() if configured.get(n) is None}
         # LightningCLI makes the callbacks once, and a Trainer adds its own to the list it is given.
@@ -189,7 +170,7 @@ class ActiveCLI(LightningCLI):
         return super().instantiate_trainer(**arguments, callbacks=callbacks)
 
     def _choose_folder(self) -> Path:
-        """The run folder; processes that Lightning starts have that of the one that starts them."""
+        """Name the run folder; processes that Lightning starts share that of their starter."""
         run_dir = self.config["active"]["run_dir"]
         if run_dir is None:
             run_dir = None if is_first_rank() else os.environ.get(RUN_DIR)
@@ -205,16 +186,14 @@ class ActiveCLI(LightningCLI):
             "data": self.datamodule,
             "trainer": self.instantiate_trainer,
         }
-        try:
+        settings = self._began or self._settings()
+        with self._one_line():
             if self._began:
-                asking = {name: active[name] for name in ("oracle", "accept_unasked")}
-                loop = ActiveLearningLoop.resume(folder, **parts, **asking)
+                free = {name: active[name] for name in Settings.names("free")}
+                loop = ActiveLearningLoop.resume(folder, **parts, **free)
             else:
                 loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
-            settings = self._began or self._settings()
             loop.prepare(settings)
-        except (ValueError, TypeError, RuntimeError, OSError) as error:
-            self._exit(error)
         if is_first_rank():
             write_whole(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
         return loop
@@ -228,22 +207,23 @@ class ActiveCLI(LightningCLI):
             print(f"  then go on with: {_go_on(loop.run_dir)}", flush=True)
         return results
 
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """End with one sentence what this package refuses; let errors of other code through."""
+        try:
+            yield
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
+            if not is_refusal(error):
+                raise
+            self._exit(error)
+
     def _exit(self, error: Exception) -> NoReturn:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
-def fixed_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By group, what of a configuration must stay as it was when a run is resumed."""
-    return {
-        group: {n: v for n, v in values.items() if n not in FREE_ON_RESUME.get(group, ())}
-        for group, values in settings.items()
-        if isinstance(values, dict)
-    }
-
-
 def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:
-    """The configuration that a run began with.
+    """Return the configuration that a run began with.
 
     Raises:
         ValueError: when there is no run, or a program of another kind began it.
@@ -260,7 +240,7 @@ def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:
 
 
 def _without_added_to(settings: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
-    """Without the lists that the command line adds to: ``--trainer.callbacks+=ModelCheckpoint``.
+    """Leave out lists that the command line adds to: ``--trainer.callbacks+=ModelCheckpoint``.
 
     They hold what the same command line added when the run began.
     """
@@ -274,7 +254,7 @@ def _without_added_to(settings: dict[str, Any], given: Sequence[str]) -> dict[st
 
 
 def _resumed(given: Sequence[str]) -> tuple[str | None, str | None]:
-    """What ``--active.resume`` and ``--active.run_dir`` say, where they are flags."""
+    """Return what ``--active.resume`` and ``--active.run_dir`` say, where they are flags."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     parser.add_argument("--active.resume", dest="resume")
     parser.add_argument("--active.run_dir", dest="run_dir")

@@ -1,33 +1,34 @@
-"""What several processes of one run must agree on."""
+"""What several processes of one run must agree on, and what the first of them does for all."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 T = TypeVar("T")
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes."""
+    """Tell whether this process is the one that writes."""
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
 def processes_have_met() -> bool:
-    """Whether a Trainer has brought processes together by now."""
+    """Tell whether a Trainer has brought processes together by now."""
     return bool(torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
 def have_met(trainer: L.Trainer) -> bool:
-    """Whether there are several processes that can talk to each other by now."""
+    """Tell whether there are several processes that can talk to each other by now."""
     return trainer.world_size > 1 and processes_have_met()
 
 
 def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
-    """Compares ``value`` between all processes that have met; each of them must call this.
+    """Compare ``value`` between all processes that have met; each of them must call this.
 
     Args:
         trainer: Knows the processes.
@@ -51,7 +52,7 @@ def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
 
 
 def from_first_rank(make: Callable[[], T]) -> T:
-    """What ``make`` gives or raises on the first rank, for all of them.
+    """Return or raise, in all processes, what ``make`` returns or raises on the first rank.
 
     Before the processes have met, each calls it by itself.
     """
@@ -67,3 +68,36 @@ def from_first_rank(make: Callable[[], T]) -> T:
     if made[1] is not None:
         raise made[1]
     return made[0]  # type: ignore[no-any-return]
+
+
+def gathered_on_first_rank(columns: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Join each column's rows of all ranks, in the order of ranks, on the first rank.
+
+    All processes must have met, and each must call this.
+
+    Args:
+        columns: Tensors (rows of this rank, ...) by name; empty on a rank without rows.
+        device: Where processes exchange tensors.
+
+    Returns:
+        The joined columns on the first rank; nothing on the others, which keep no copy.
+    """
+    forms = {name: (column.dtype, column.shape) for name, column in columns.items()}
+    of_ranks: list[dict[str, Any]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(of_ranks, forms)
+    if not is_first_rank():
+        for column in columns.values():
+            torch.distributed.send(_as_bytes(column.to(device)), dst=0)
+        return {}
+    parts: dict[str, list[Tensor]] = {name: [column.to(device)] for name, column in columns.items()}
+    for rank, forms in enumerate(of_ranks[1:], start=1):
+        for name, (dtype, shape) in forms.items():
+            received = torch.empty(shape, dtype=dtype, device=device)
+            torch.distributed.recv(_as_bytes(received), src=rank)
+            parts.setdefault(name, []).append(received)
+    return {name: torch.cat(pieces) for name, pieces in parts.items()}
+
+
+def _as_bytes(column: Tensor) -> Tensor:
+    """View a column as bytes, since not every backend sends every type."""
+    return column.contiguous().flatten().view(torch.uint8)

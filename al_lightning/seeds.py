@@ -1,7 +1,6 @@
 """Randomness is derived, not carried: a repeated cycle is the same cycle."""
 
 import hashlib
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed in ``[0, 2**32)`` for one purpose, the same on every machine and Python version.
+    """Return a seed in ``[0, 2**32)`` for one purpose, the same on every machine and Python version.
 
     >>> derive_seed(42, "fit", 1) == derive_seed(42, "fit", 1)
     True
@@ -24,12 +23,12 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator seeded for one purpose."""
+    """Return a CPU generator seeded for one purpose."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 
 def seed_all(seed: int) -> None:
-    """Seeds the global generators of Python, numpy and torch, on every device."""
+    """Seed the global generators of Python, numpy and torch, on every device."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -37,20 +36,11 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Seeds Python, numpy and torch inside the block and puts their states back after it.
+    """Seed Python, numpy and torch inside the block and put their states back after it.
 
     Dropout, augmentation and a user's own code draw from the global generators; this is how they
     become reproducible without the caller's generators noticing.
     """
-    value = derive_seed(seed, *purpose)
-    # After seed_everything a DDP Trainer seeds anew from this variable as its processes meet.
-    everything = os.environ.get("PL_GLOBAL_SEED")
     with isolate_rng():
-        seed_all(value)
-        if everything is not None:
-            os.environ["PL_GLOBAL_SEED"] = str(value)
-        try:
-            yield
-        finally:
-            if everything is not None:
-                os.environ["PL_GLOBAL_SEED"] = everything
+        seed_all(derive_seed(seed, *purpose))
+        yield

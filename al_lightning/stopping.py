@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dis import opmap
 from types import FrameType
 from typing import NoReturn
 
@@ -47,6 +48,22 @@ def stopping(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether a ``raise`` statement of this package made the error.
+
+    Its message is then a sentence for the user. An error that comes from anywhere else, such as a
+    slip in a user's module, needs its traceback.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    frame = trace.tb_frame
+    is_ours = frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]
+    return is_ours and frame.f_code.co_code[trace.tb_lasti] == opmap["RAISE_VARARGS"]
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

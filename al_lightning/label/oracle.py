@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.data.views import plain
-from al_lightning.distributed import from_first_rank
+from al_lightning.distributed import from_first_rank, processes_have_met
 from al_lightning.label.answers import Answer, AnswersError, OpenQuery, from_plain
 from al_lightning.label.label_studio import read_export
 from al_lightning.label.tables import GivenAnswer, QueryRows, check_classes, read_answers
@@ -23,7 +23,7 @@ means later."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class AnswersTogether:
     """Answers that came together."""
 
     answers: dict[int, Answer]
@@ -53,21 +53,33 @@ def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[s
 
 
 def collected(
-    oracle: str | Oracle, query: Query, waiting: OpenQuery, folder: Path | None
-) -> list[Batch]:
-    """What the oracle answers by now and has not before; the first process asks it for all.
+    oracle: str | Oracle,
+    query: Query,
+    waiting: OpenQuery,
+    folder: Path | None,
+    num_processes: int,
+) -> list[AnswersTogether]:
+    """Return the answers that are new; the first process asks the oracle for all.
 
     Args:
         oracle: ``"files"`` or a function.
         query: What it is asked.
         waiting: The same in the journal.
         folder: Of the query; its files are read.
+        num_processes: Of the run, whether they have met or not.
 
     Raises:
         AnswersError: when something answered cannot be an answer.
+        ValueError: when several processes that have not met yet would each call a function.
     """
+    if callable(oracle) and num_processes > 1 and not processes_have_met():
+        raise ValueError(
+            f"{num_processes} processes cannot share the answers of a function before they "
+            'have trained or predicted together; give oracle="files", or answer this query '
+            "in one process"
+        )
 
-    def answered() -> list[Batch]:
+    def answered() -> list[AnswersTogether]:
         if callable(oracle):
             return from_function(query, oracle(query))
         assert folder is not None
@@ -76,7 +88,7 @@ def collected(
     return from_first_rank(answered)
 
 
-def from_function(query: Query, given: Any) -> list[Batch]:
+def from_function(query: Query, given: Any) -> list[AnswersTogether]:
     """What a function gave as answers.
 
     Raises:
@@ -93,7 +105,7 @@ def from_function(query: Query, given: Any) -> list[Batch]:
             )
         given = dict(zip(query.indices, values, strict=True))
     answers = {operator.index(i): plain(a) for i, a in given.items() if a is not None}
-    return [Batch(answers, by=None, how="oracle")] if answers else []
+    return [AnswersTogether(answers, by=None, how="oracle")] if answers else []
 
 
 def answer_files(folder: Path) -> list[Path]:
@@ -102,7 +114,7 @@ def answer_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def from_files(folder: Path, query: OpenQuery) -> list[Batch]:
+def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
     """What is new in the files of a query's folder, in the order of their names.
 
     A line counts when it is new or says something else than it did at the last reading, so what was
@@ -127,7 +139,7 @@ def from_files(folder: Path, query: OpenQuery) -> list[Batch]:
         new = {g.index: g.answer for g in read if before.get(g.index) != g.answer}
         how = "label studio" if is_export(path) else "files"
         if new:
-            batches.append(Batch(new, by, how, source=path.name))
+            batches.append(AnswersTogether(new, by, how, source=path.name))
     return batches
 
 

@@ -5,9 +5,20 @@ uninterrupted one does.
 """
 
 from al_lightning.monitor.console import Console
+from al_lightning.monitor.defaults import default_monitors, watching
 from al_lightning.monitor.exchange import Exchange
+from al_lightning.monitor.monitor import Monitor
 from al_lightning.monitor.pictures import Pictures
 from al_lightning.monitor.tables import Tables
 from al_lightning.monitor.tensorboard import TensorBoard
 
-__all__ = ["Console", "Exchange", "Pictures", "Tables", "TensorBoard"]
+__all__ = [
+    "Console",
+    "Exchange",
+    "Monitor",
+    "Pictures",
+    "Tables",
+    "TensorBoard",
+    "default_monitors",
+    "watching",
+]

@@ -1,7 +1,7 @@
 """One line a cycle on the terminal, and what to do when labels are awaited."""
 
 from al_lightning.label.answers import agreements
-from al_lightning.loop import ActiveLearningLoop, Monitor
+from al_lightning.monitor.monitor import Monitor, Watched
 from al_lightning.monitor.exchange import TO_LABEL
 from al_lightning.monitor.tables import answers_of
 from al_lightning.run.folder import query_folder
@@ -11,16 +11,16 @@ from al_lightning.run.records import CycleResult, Query
 class Console(Monitor):
     """Prints cycle, labels, train loss, test accuracy and seconds."""
 
-    def on_start(self, loop: ActiveLearningLoop) -> None:
+    def on_start(self, loop: Watched) -> None:
         if loop.run_dir is not None:
             print(f"run folder {loop.run_dir}", flush=True)
         for result in loop.results:
             self.on_cycle(loop, result)
 
-    def on_cycle(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
-        print(cycle_line(result, loop.num_cycles), flush=True)
+    def on_cycle(self, loop: Watched, result: CycleResult) -> None:
+        print(cycle_line(result, loop.settings.num_cycles), flush=True)
 
-    def on_wait(self, loop: ActiveLearningLoop, query: Query) -> None:
+    def on_wait(self, loop: Watched, query: Query) -> None:
         waiting = answers_of(loop, query.cycle)
         held = sum(i in waiting and waiting[i].answer is not None for i in query.indices)
         differing = sum(row.in_conflict for row in waiting.values())
@@ -33,7 +33,7 @@ class Console(Monitor):
             print(f"  label on a page: python -m al_lightning.label {loop.run_dir}")
             print(f"  or in a file:    {folder / TO_LABEL}", flush=True)
 
-    def on_labels(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+    def on_labels(self, loop: Watched, result: CycleResult) -> None:
         for pair in agreements(r for r in loop.records if r.get("cycle") == result.cycle):
             print(
                 f"cycle {result.cycle}: {pair.first} and {pair.second} agree on {pair.num_equal} "
@@ -41,7 +41,7 @@ class Console(Monitor):
                 flush=True,
             )
 
-    def on_end(self, loop: ActiveLearningLoop) -> None:
+    def on_end(self, loop: Watched) -> None:
         if loop.run_dir is not None:
             print(f"curves: tensorboard --logdir {loop.run_dir}", flush=True)
 

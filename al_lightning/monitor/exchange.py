@@ -11,7 +11,7 @@ from al_lightning.label.answers import OpenQuery
 from al_lightning.label.label_studio import write_tasks
 from al_lightning.label.oracle import query_rows
 from al_lightning.label.tables import LabelRow, write_to_label
-from al_lightning.loop import ActiveLearningLoop, Monitor
+from al_lightning.monitor.monitor import Monitor, Watched
 from al_lightning.monitor.pictures import as_image, inputs_of
 from al_lightning.monitor.tables import class_name
 from al_lightning.run.folder import query_folder, write_whole
@@ -26,7 +26,7 @@ LONGEST_SIDE = 1024
 class Exchange(Monitor):
     """Writes the folder ``queries/cycle_N`` once; what people fill in is theirs."""
 
-    def on_wait(self, loop: ActiveLearningLoop, query: Query) -> None:
+    def on_wait(self, loop: Watched, query: Query) -> None:
         if loop.run_dir is None or loop.data.classes is None:
             return
         folder = query_folder(loop.run_dir, query.cycle)
@@ -47,7 +47,7 @@ class Exchange(Monitor):
         write_to_label(folder / TO_LABEL, rows)  # last: with it the folder is complete
 
 
-def label_rows(loop: ActiveLearningLoop, query: Query) -> list[LabelRow]:
+def label_rows(loop: Watched, query: Query) -> list[LabelRow]:
     """The rows of a query as a person sees them."""
     nothing: list[Any] = [None] * len(query.indices)
     columns = zip(
@@ -68,7 +68,7 @@ def label_rows(loop: ActiveLearningLoop, query: Query) -> list[LabelRow]:
     ]
 
 
-def picture_of(loop: ActiveLearningLoop, index: int) -> bytes | None:
+def picture_of(loop: Watched, index: int) -> bytes | None:
     """A row as PNG, or JPEG where that is much smaller.
 
     None when it is not an image, or cannot be read any more: a person can still call it invalid.

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from al_lightning.data.views import UnreadableRowError
-from al_lightning.loop import ActiveLearningLoop, Monitor
+from al_lightning.monitor.monitor import Monitor, Watched
 from al_lightning.monitor.tables import class_name, known_labels
 from al_lightning.run.folder import write_whole
 from al_lightning.run.records import CycleResult
@@ -25,22 +25,22 @@ NUM_IMAGES = 10
 class Pictures(Monitor):
     """Saves both pictures in the run folder."""
 
-    def on_start(self, loop: ActiveLearningLoop) -> None:
+    def on_start(self, loop: Watched) -> None:
         for result in loop.results:
             self.on_labels(loop, result)
         if loop.results:
             self._save_progress(loop)
 
-    def on_cycle(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+    def on_cycle(self, loop: Watched, result: CycleResult) -> None:
         self.on_labels(loop, result)
         self._save_progress(loop)
 
-    def on_labels(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+    def on_labels(self, loop: Watched, result: CycleResult) -> None:
         figure = query_figure(loop, result)
         if loop.run_dir is not None and figure is not None:
             save(figure, loop.run_dir / "queries" / f"cycle_{result.cycle}.png")
 
-    def _save_progress(self, loop: ActiveLearningLoop) -> None:
+    def _save_progress(self, loop: Watched) -> None:
         if loop.run_dir is not None:
             save(progress_figure(loop.results), loop.run_dir / "progress.png")
 
@@ -79,7 +79,7 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
     return figure
 
 
-def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None:
+def query_figure(loop: Watched, result: CycleResult) -> Figure | None:
     """The first queried rows with given and predicted label and score.
 
     None when nothing was asked, or when the data set's items are not images. A row that cannot be
@@ -118,7 +118,7 @@ def query_figure(loop: ActiveLearningLoop, result: CycleResult) -> Figure | None
     return figure
 
 
-def _item(loop: ActiveLearningLoop, index: int) -> Any:
+def _item(loop: Watched, index: int) -> Any:
     """A row of the pool, or None when it broke since the run began: pictures must not end a run."""
     try:
         return loop.data.sets.pool[index]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.label.answers import RowAnswers, fold
-from al_lightning.loop import ActiveLearningLoop, Monitor
+from al_lightning.monitor.monitor import Monitor, Watched
 from al_lightning.run.folder import write_whole
 from al_lightning.run.records import CycleResult
 
@@ -19,14 +19,14 @@ LABELS = ["index", "path", "label", "labelers", "cycle", "how", "at"]
 class Tables(Monitor):
     """Writes the tables anew at each change, so they never disagree with the journal."""
 
-    def on_start(self, loop: ActiveLearningLoop) -> None:
+    def on_start(self, loop: Watched) -> None:
         for result in loop.results:
             self.on_labels(loop, result)
 
-    def on_cycle(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+    def on_cycle(self, loop: Watched, result: CycleResult) -> None:
         self.on_labels(loop, result)
 
-    def on_labels(self, loop: ActiveLearningLoop, result: CycleResult) -> None:
+    def on_labels(self, loop: Watched, result: CycleResult) -> None:
         if loop.run_dir is None:
             return
         write_table(loop.run_dir / "metrics.csv", *metrics_table(loop.results))
@@ -54,7 +54,7 @@ def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[
     return header, rows
 
 
-def query_table(loop: ActiveLearningLoop, result: CycleResult) -> tuple[list[str], list[list[Any]]]:
+def query_table(loop: Watched, result: CycleResult) -> tuple[list[str], list[list[Any]]]:
     """Header and rows: index, score, predicted class and label; unknown ones are empty cells.
 
     Where people with names answered, also these, first answers first.
@@ -77,12 +77,12 @@ def query_table(loop: ActiveLearningLoop, result: CycleResult) -> tuple[list[str
     return header, [list(row) for row in zip(*columns, strict=True)]
 
 
-def answers_of(loop: ActiveLearningLoop, cycle: int) -> dict[int, RowAnswers]:
+def answers_of(loop: Watched, cycle: int) -> dict[int, RowAnswers]:
     """What people answered in a cycle, by data-set index."""
     return fold(record for record in loop.records if record.get("cycle") == cycle)
 
 
-def label_rows(loop: ActiveLearningLoop) -> list[list[Any]]:
+def label_rows(loop: Watched) -> list[list[Any]]:
     """What people said of each row, the latest cycle's word, in order of rows.
 
     With its paths and labels another run can begin, as its ``labels.csv``.
@@ -109,7 +109,7 @@ def label_rows(loop: ActiveLearningLoop) -> list[list[Any]]:
     ]
 
 
-def known_labels(loop: ActiveLearningLoop, indices: Sequence[int]) -> list[Any]:
+def known_labels(loop: Watched, indices: Sequence[int]) -> list[Any]:
     """What is known of each row by now: its label, ``skip``, ``invalid``, or empty text."""
     pool = loop.data.pool
     known = [index for index in indices if pool.labeled_N[index]]
@@ -125,7 +125,7 @@ def known_labels(loop: ActiveLearningLoop, indices: Sequence[int]) -> list[Any]:
     return [named.get(index, "") for index in indices]
 
 
-def class_name(loop: ActiveLearningLoop, label: Any) -> Any:
+def class_name(loop: Watched, label: Any) -> Any:
     """The name of a class by its position; the label itself where there are no names."""
     classes = loop.data.classes
     is_position = isinstance(label, int) and classes is not None and 0 <= label < len(classes)

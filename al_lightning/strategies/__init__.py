@@ -1,27 +1,16 @@
 """Query strategies: from what the model says of the pool to the rows worth a label."""
 
+from al_lightning.strategies.compose import by_score, diverse, power, softmax, softrank
 from al_lightning.strategies.registry import STRATEGIES, find_strategy, strategy_name
-from al_lightning.strategies.strategy import (
-    Need,
-    PoolOutputs,
-    Select,
-    Strategy,
-    by_score,
-    checked_positions,
-    diverse,
-    power,
-    softmax,
-    softrank,
-)
+from al_lightning.strategies.strategy import Column, PoolOutputs, Select, Strategy
 
 __all__ = [
     "STRATEGIES",
-    "Need",
+    "Column",
     "PoolOutputs",
     "Select",
     "Strategy",
     "by_score",
-    "checked_positions",
     "diverse",
     "find_strategy",
     "power",

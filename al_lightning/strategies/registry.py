@@ -1,4 +1,4 @@
-"""Every strategy by its name, with its own arguments, and how one is found.
+"""Every strategy by its name, and how one is found.
 
 A function here unpacks the pool's outputs for one selector of ``acquisition``; its keyword-only
 parameters are the arguments that a configuration may set.
@@ -33,15 +33,8 @@ from al_lightning.acquisition import (
     variation_ratio,
     vote_entropy,
 )
-from al_lightning.strategies.strategy import (
-    Need,
-    PoolOutputs,
-    Select,
-    Strategy,
-    by_score,
-    given,
-    power,
-)
+from al_lightning.strategies.compose import by_score, name_of, power
+from al_lightning.strategies.strategy import Column, PoolOutputs, Select, Strategy
 
 
 def _random(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
@@ -51,7 +44,7 @@ def _random(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
 def _epig(pool: PoolOutputs, num: int, generator: Generator, *, num_targets: int = 100) -> Tensor:
     if num_targets < 1:
         raise ValueError(f"num_targets must be at least 1, got {num_targets}")
-    probs_NKC = given(pool.probs)
+    probs_NKC = pool.probs
     # The pool stands for where the model will be used (arXiv:2304.08151).
     targets = torch.randperm(len(pool), generator=generator)[:num_targets]
     return top_k(epig(probs_NKC, probs_NKC[targets]), num)
@@ -60,27 +53,27 @@ def _epig(pool: PoolOutputs, num: int, generator: Generator, *, num_targets: int
 def _batchbald(
     pool: PoolOutputs, num: int, generator: Generator, *, max_configurations: int = 10_000
 ) -> Tensor:
-    return batchbald(given(pool.probs), num, generator, max_configurations=max_configurations)
+    return batchbald(pool.probs, num, generator, max_configurations=max_configurations)
 
 
 def _core_set(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
-    return core_set(given(pool.embeddings), given(pool.labeled_embeddings), num)
+    return core_set(pool.embeddings, pool.labeled_embeddings, num)
 
 
 def _badge(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
-    return badge(given(pool.probs), given(pool.embeddings), num, generator)
+    return badge(pool.probs, pool.embeddings, num, generator)
 
 
 def _kmeans(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
-    embeddings_ND = given(pool.embeddings)
+    embeddings_ND = pool.embeddings
     return kmeans(embeddings_ND, embeddings_ND[:0], num, generator)  # labeled rows play no part
 
 
 def _typiclust(
     pool: PoolOutputs, num: int, generator: Generator, *, max_clusters: int = 500
 ) -> Tensor:
-    labeled = given(pool.labeled_embeddings)
-    return typiclust(given(pool.embeddings), labeled, num, generator, max_clusters=max_clusters)
+    labeled = pool.labeled_embeddings
+    return typiclust(pool.embeddings, labeled, num, generator, max_clusters=max_clusters)
 
 
 def _probcover(
@@ -92,8 +85,8 @@ def _probcover(
     num_classes: int = 10,
 ) -> Tensor:
     return probcover(
-        given(pool.embeddings),
-        given(pool.labeled_embeddings),
+        pool.embeddings,
+        pool.labeled_embeddings,
         num,
         generator,
         delta=delta,
@@ -104,14 +97,16 @@ def _probcover(
 def _cluster_margin(
     pool: PoolOutputs, num: int, generator: Generator, *, candidate_factor: float = 10.0
 ) -> Tensor:
-    probs, embeddings = given(pool.probs), given(pool.embeddings)
+    probs, embeddings = pool.probs, pool.embeddings
     return cluster_margin(probs, embeddings, num, generator, candidate_factor=candidate_factor)
 
 
-COVERING: frozenset[Need] = frozenset({"embeddings", "labeled_embeddings"})
+EMBEDDINGS: dict[str, Column] = {"embeddings": "embedding"}
+GRADIENTS: dict[str, Column] = {"probs": "probs", "embeddings": "embedding"}
+SAMPLES: dict[str, Column] = {"probs": "probs"}
 
 STRATEGIES: dict[str, Strategy | Select] = {
-    "random": Strategy(_random, needs=frozenset()),
+    "random": Strategy(_random, {}),
     "least_confidence": by_score(least_confidence),
     "margin": by_score(margin),
     "entropy": by_score(entropy),
@@ -120,15 +115,15 @@ STRATEGIES: dict[str, Strategy | Select] = {
     "mean_std": by_score(mean_std),
     "vote_entropy": by_score(vote_entropy),
     "consensus_kl": by_score(consensus_kl),
-    "epig": Strategy(_epig, needs=frozenset({"samples"})),
+    "epig": Strategy(_epig, SAMPLES, min_samples=2),
     "power_bald": power(bald),
-    "batchbald": Strategy(_batchbald, needs=frozenset({"samples"})),
-    "core_set": Strategy(_core_set, needs=COVERING),
-    "badge": Strategy(_badge, needs=frozenset({"probs", "embeddings"})),
-    "kmeans": Strategy(_kmeans, needs=frozenset({"embeddings"})),
-    "typiclust": Strategy(_typiclust, needs=COVERING),
-    "probcover": Strategy(_probcover, needs=COVERING),
-    "cluster_margin": Strategy(_cluster_margin, needs=frozenset({"probs", "embeddings"})),
+    "batchbald": Strategy(_batchbald, SAMPLES, min_samples=2),
+    "core_set": Strategy(_core_set, EMBEDDINGS, labeled=("embeddings",)),
+    "badge": Strategy(_badge, GRADIENTS),
+    "kmeans": Strategy(_kmeans, EMBEDDINGS),
+    "typiclust": Strategy(_typiclust, EMBEDDINGS, labeled=("embeddings",)),
+    "probcover": Strategy(_probcover, EMBEDDINGS, labeled=("embeddings",)),
+    "cluster_margin": Strategy(_cluster_margin, GRADIENTS),
 }
 """Name to strategy. Add your own: ``STRATEGIES["mine"] = select``."""
 
@@ -136,7 +131,7 @@ STRATEGIES: dict[str, Strategy | Select] = {
 def find_strategy(
     strategy: str | Strategy | Select, arguments: Mapping[str, Any] | None = None
 ) -> Strategy:
-    """The strategy of that name; a plain ``select`` function gets the probabilities whole.
+    """Find the strategy of that name; a plain ``select`` function gets the probabilities whole.
 
     Args:
         strategy: A name in :data:`STRATEGIES`, a :class:`Strategy` or a function.
@@ -146,7 +141,7 @@ def find_strategy(
         ValueError: for an unknown name (tells the nearest), or an argument it does not take.
         TypeError: for anything but a name, a Strategy or a function.
 
-    >>> find_strategy("power_bald", {"beta": 4.0}).score is bald
+    >>> find_strategy("power_bald", {"beta": 4.0}).keep["scores"] is bald
     True
     """
     name = strategy if isinstance(strategy, str) else ""
@@ -176,7 +171,7 @@ def find_strategy(
 
 
 def strategy_name(strategy: str | Strategy | Select) -> str:
-    """What a journal calls the strategy: its name in :data:`STRATEGIES`, or the function's own."""
+    """Return the strategy's name in :data:`STRATEGIES`, or its own, for a journal."""
     if isinstance(strategy, str):
         return strategy
     names = [name for name, known in STRATEGIES.items() if known is strategy]
@@ -184,11 +179,10 @@ def strategy_name(strategy: str | Strategy | Select) -> str:
         return names[0]
     if isinstance(strategy, Strategy) and strategy.name:
         return strategy.name
-    chooses = (strategy.score or strategy.select) if isinstance(strategy, Strategy) else strategy
-    return getattr(chooses, "__qualname__", type(chooses).__name__)
+    return name_of(strategy.select if isinstance(strategy, Strategy) else strategy)
 
 
 def arguments_of(select: Select) -> list[str]:
-    """Names of the keyword-only parameters, which are the strategy's own."""
+    """Return the names of the keyword-only parameters, which are the strategy's own."""
     parameters = inspect.signature(select).parameters.values()
     return sorted(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

@@ -1,49 +1,52 @@
-"""What a query strategy is, and how one is made of scores and selectors.
+"""What a query strategy is: what it keeps of the model's outputs, and how it chooses from that.
 
 Shape suffixes: N candidates, M labeled rows, K posterior samples, C classes, D embedding
 dimensions.
 """
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from al_lightning.acquisition import (
-    bald,
-    consensus_kl,
-    mean_std,
-    stochastic,
-    top_k,
-    variation_ratio,
-    vote_entropy,
-)
-from al_lightning.acquisition.checks import checked_embeddings
 
-
-@dataclass(frozen=True)
 class PoolOutputs:
-    """What is known of the candidate rows, all in ascending order of data-set index."""
+    """Holds what is known of the candidate rows, in ascending order of data-set index.
 
-    indices: Tensor
-    """Data-set indices (N,), int64."""
-    predicted: Tensor | None = None
-    """Likeliest class (N,), int64, when the pool was read."""
-    scores: Tensor | None = None
-    """(N,), higher = label sooner, for strategies with a score."""
-    probs: Tensor | None = None
-    """(N, C) or (N, K, C), for strategies that need them whole."""
-    embeddings: Tensor | None = None
-    """(N, D), for strategies that need them."""
-    labeled_embeddings: Tensor | None = None
-    """(M, D) of the rows labeled already, for strategies that need them."""
+    Each column that the strategy keeps is an attribute: ``pool.probs``, ``pool.scores``,
+    ``pool.embeddings``. Those of the labeled rows are called ``labeled_...``. All are on the device
+    that predicted.
+
+    Args:
+        indices: Data-set indices (N,), int64.
+        columns: Tensors (N, ...), or (M, ...) of the labeled rows, by name. ``predicted``, the
+            likeliest class (N,), is there whenever the pool was read.
+
+    Raises:
+        AttributeError: when a column is asked for that is not kept; says how to keep it.
+
+    >>> pool = PoolOutputs(torch.arange(2), scores=torch.tensor([0.5, 0.25]))
+    >>> len(pool), pool.scores
+    (2, tensor([0.5000, 0.2500]))
+    """
+
+    def __init__(self, indices: Tensor, **columns: Tensor) -> None:
+        self.indices = indices
+        self.columns = columns
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __getattr__(self, name: str) -> Tensor:
+        columns: dict[str, Tensor] = vars(self).get("columns", {})
+        if name in columns:
+            return columns[name]
+        raise AttributeError(
+            f"a strategy finds the columns that it keeps, found no {name!r} among "
+            f"{sorted(columns)}; name it in Strategy(select, keep={{...}}), or in labeled=(...)"
+        )
 
 
 Select = Callable[..., Tensor]
@@ -55,33 +58,38 @@ Keyword-only parameters after these three are the strategy's own arguments.
 Score = Callable[[Tensor], Tensor]
 """``score(probs) -> scores_N``: row-wise, higher = label sooner."""
 
-Need = Literal["probs", "samples", "embeddings", "labeled_embeddings"]
-
-NEED_SAMPLES: set[Score] = {bald, consensus_kl, mean_std, variation_ratio, vote_entropy}
-"""Scores that say nothing of one prediction; with one sample they would rank at random."""
+Column = Score | Literal["probs", "embedding"]
+"""A function of the probabilities (B, C) or (B, K, C), or the name of what is kept whole."""
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """How rows are chosen, and what must be kept of the model's outputs to choose them.
+    """Says how rows are chosen, and what must be kept of the model's outputs to choose them.
 
     Args:
         select: Chooses the positions; see :data:`Select`.
-        needs: What the model must give: ``"probs"``; ``"samples"``, which is probabilities
-            (N, K, C) with K above 1; ``"embeddings"``; ``"labeled_embeddings"``, which has the
-            labeled rows read too. With nothing needed the pool is not read at all.
-        score: When given, each batch of probabilities is reduced to scores as the pool is read, and
-            ``select`` finds ``pool.scores`` instead of ``pool.probs``: 4 bytes a row, not 4 C.
-        name: What a journal calls it; the name of the function when not given.
+        keep: Columns of the pool by name, made on the device as each batch is predicted: a
+            function of its probabilities, such as ``{"scores": margin}``, which keeps 4 bytes a
+            row; or ``"probs"`` or ``"embedding"``, which keeps these whole. With nothing to keep
+            the pool is not read at all.
+        labeled: Names of columns that are made of the labeled rows too.
+        min_samples: Posterior samples or ensemble members that a row must have at least.
+        name: What a journal calls it; the name of ``select`` when not given.
     """
 
     select: Select
-    needs: frozenset[Need] = frozenset({"probs"})
-    score: Score | None = None
+    keep: Mapping[str, Column] = field(default_factory=lambda: {"probs": "probs"})
+    labeled: tuple[str, ...] = ()
+    min_samples: int = 1
     name: str = ""
 
+    @property
+    def reads_probs(self) -> bool:
+        """Tell whether any column is made of probabilities."""
+        return any(column != "embedding" for column in self.keep.values())
+
     def choose(self, pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
-        """``select``, held to its word: ``min(num, N)`` distinct int64 positions, best first.
+        """Call ``select`` and hold it to its word: ``min(num, N)`` distinct positions, best first.
 
         An empty pool gives none.
 
@@ -93,8 +101,8 @@ class Strategy:
         return checked_positions(self.select(pool, num, generator), num, len(pool))
 
 
-def checked_positions(positions: Tensor, num: int, pool_size: int) -> Tensor:
-    """Returns what a strategy chose, when it kept its word.
+def checked_positions(positions: Any, num: int, pool_size: int) -> Tensor:
+    """Return what a strategy chose, when it kept its word.
 
     Raises:
         ValueError: unless it is ``min(num, pool_size)`` distinct int64 positions in the pool.
@@ -113,118 +121,3 @@ def checked_positions(positions: Tensor, num: int, pool_size: int) -> Tensor:
             "data-set indices"
         )
     return positions
-
-
-# ---- compositions --------------------------------------------------------------------------------
-
-
-def by_score(score: Score) -> Strategy:
-    """A strategy that takes the rows with the highest ``score(probs) -> scores_N``.
-
-    >>> import torch
-    >>> strategy = by_score(lambda probs_NC: 1 - probs_NC.amax(-1))
-    >>> pool = PoolOutputs(torch.arange(3), scores=strategy.score(torch.eye(3) * 0.5 + 0.2))
-    >>> strategy.choose(pool, 1, torch.Generator())
-    tensor([0])
-    """
-    return Strategy(_highest_scores, _needs(score), score, _name(score))
-
-
-def power(score: Score, *, beta: float = 1.0) -> Strategy:
-    """A strategy that draws rows in proportion to ``score ** beta``.
-
-    Batches lose the copies that a cut at the top collects, at the same cost: Kirsch et al. 2023,
-    arXiv:2106.12059.
-
-    >>> from al_lightning.acquisition import bald
-    >>> power(bald, beta=8.0).name
-    'power(bald)'
-    """
-    select = partial(_drawn, "power", beta=beta)
-    return Strategy(select, _needs(score), score, f"power({_name(score)})")
-
-
-def softmax(score: Score, *, beta: float = 1.0) -> Strategy:
-    """A strategy that draws rows in proportion to ``exp(beta * score)``; see :func:`power`."""
-    select = partial(_drawn, "softmax", beta=beta)
-    return Strategy(select, _needs(score), score, f"softmax({_name(score)})")
-
-
-def softrank(score: Score, *, beta: float = 1.0) -> Strategy:
-    """A strategy that draws rows in proportion to ``rank ** -beta``; see :func:`power`."""
-    select = partial(_drawn, "softrank", beta=beta)
-    return Strategy(select, _needs(score), score, f"softrank({_name(score)})")
-
-
-def diverse(score: Score, *, by: Callable[..., Tensor], factor: float = 10.0) -> Strategy:
-    """A strategy that takes the ``factor * num`` highest scores, and of these a diverse ``num``.
-
-    Args:
-        score: Row-wise, higher = label sooner.
-        by: A selector of embeddings, ``by(embeddings, labeled, num)``, with ``generator`` if it
-            takes one: ``core_set``, ``kmeans``, ``typiclust``, ``probcover``.
-        factor: How many candidates for each row to choose; at least 1.
-
-    Raises:
-        ValueError: when ``factor`` is below 1.
-
-    References:
-        Filter by uncertainty, then cluster: Zhdanov 2019, arXiv:1901.05954, section 3.1, with
-        ``factor`` its beta.
-
-    >>> from al_lightning.acquisition import core_set, margin
-    >>> diverse(margin, by=core_set).name
-    'diverse(margin, by=core_set)'
-    """
-    if not factor >= 1:
-        raise ValueError(f"factor must be at least 1, got {factor}; it multiplies the batch")
-    select = partial(_diverse, by=by, factor=factor)
-    embeddings: frozenset[Need] = frozenset({"embeddings", "labeled_embeddings"})
-    name = f"diverse({_name(score)}, by={_name(by)})"
-    return Strategy(select, _needs(score) | embeddings, score, name)
-
-
-def _highest_scores(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
-    return top_k(given(pool.scores), num)
-
-
-def _drawn(
-    kind: Literal["power", "softmax", "softrank"],
-    pool: PoolOutputs,
-    num: int,
-    generator: Generator,
-    *,
-    beta: float,
-) -> Tensor:
-    return stochastic(given(pool.scores), num, kind, beta, generator=generator)
-
-
-def _diverse(
-    pool: PoolOutputs,
-    num: int,
-    generator: Generator,
-    *,
-    by: Callable[..., Tensor],
-    factor: float,
-) -> Tensor:
-    best = top_k(given(pool.scores), int(factor * num))
-    draws: dict[str, Any] = {}
-    if "generator" in inspect.signature(by).parameters:
-        draws["generator"] = generator
-    embeddings_ND = checked_embeddings(given(pool.embeddings))  # also where no candidate is
-    chosen = by(embeddings_ND[best], given(pool.labeled_embeddings), num, **draws)
-    return best[chosen]
-
-
-def given(column: Tensor | None) -> Tensor:
-    """A column of the pool that the strategy's needs ask for, so it is there."""
-    assert column is not None
-    return column
-
-
-def _needs(score: Score) -> frozenset[Need]:
-    return frozenset({"samples"} if score in NEED_SAMPLES else {"probs"})
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)

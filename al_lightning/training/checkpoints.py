@@ -1,4 +1,4 @@
-"""A fit that was interrupted goes on from Lightning's last checkpoint, and ends as it would have.
+"""Weights of a cycle, and fits that go on from Lightning's last checkpoint to the same end.
 
 What Lightning's checkpoint does not carry is added to it or made needless: the random state, since
 every epoch is seeded anew; that an early stop was due; and the metrics of the last epoch, for a fit
@@ -18,14 +18,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.distributed import check_same
+from al_lightning.distributed import check_same, is_first_rank
+from al_lightning.prediction.lightning_internals import PREEMPTED
+from al_lightning.run.folder import WEIGHTS, sync
+from al_lightning.run.weights import checksum, save_state
 from al_lightning.seeds import derive_seed, seed_all
 
 ENTRY = "al_lightning"
 """Our part of Lightning's checkpoint."""
-PREEMPTED = "hpc_ckpt_*.ckpt"
-"""What Lightning saves when SLURM takes the machine away."""
 LAST = ("last*.ckpt", PREEMPTED)
+HYPER_PARAMETERS = (
+    L.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
+    L.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
+)
 
 
 class CycleFit(Callback):
@@ -52,10 +57,11 @@ class CycleFit(Callback):
         self._goes_on = goes_on
         self._seed = seed
         self._purpose = purpose
+        self._is_inside_epoch = False
         self._earlier_metrics: dict[str, float] = {}
 
     def metrics(self, trainer: L.Trainer) -> dict[str, float]:
-        """What the fit has logged so far, with what it had logged before it was interrupted."""
+        """Return what the fit has logged so far, also before it was interrupted."""
         return {**self._earlier_metrics, **numbers(trainer.callback_metrics)}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -66,24 +72,23 @@ class CycleFit(Callback):
             check_same(trainer, "checkpoint to go on from", str(self._goes_on))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._is_inside_epoch = True
         seed_all(derive_seed(self._seed, *self._purpose, trainer.current_epoch))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning calls the hooks of all callbacks that save checkpoints after this one.
+        self._is_inside_epoch = False
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        epoch: Any = trainer.fit_loop.epoch_progress.current
         checkpoint[ENTRY] = {
             "history": self._history,
             "metrics": self.metrics(trainer),
             "should_stop": trainer.should_stop,
-            "is_after_epoch": epoch.processed == epoch.ready,
+            "is_after_epoch": not self._is_inside_epoch,
         }
-        for key in (
-            pl_module.CHECKPOINT_HYPER_PARAMS_KEY,
-            self._data.CHECKPOINT_HYPER_PARAMS_KEY,
-        ):
-            if key in checkpoint:
-                checkpoint[key] = {n: v for n, v in checkpoint[key].items() if is_loadable(v)}
+        _keep_loadable(checkpoint)
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -92,8 +97,28 @@ class CycleFit(Callback):
         trainer.should_stop = checkpoint[ENTRY]["should_stop"]
 
 
+def save_weights(trainer: L.Trainer, folder: Path) -> str | None:
+    """Save the weights of the module that was fitted, in a file that no code must run to read.
+
+    Returns:
+        The checksum of the file, on the rank that wrote it.
+    """
+    path = folder / WEIGHTS
+    trainer.save_checkpoint(path, weights_only=True)
+    if not is_first_rank():
+        return None
+    hparams = [trainer.lightning_module.hparams, trainer.datamodule.hparams]  # type: ignore[attr-defined]
+    if not all(is_loadable(value) for group in hparams for value in group.values()):
+        # We have just written it, so it may be unpickled; without what others could not read.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        _keep_loadable(checkpoint)
+        save_state(checkpoint, path)
+    sync(path)
+    return checksum(path)
+
+
 def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | None:
-    """The checkpoint from which an interrupted fit goes on; None when it must begin anew.
+    """Find the checkpoint from which an interrupted fit goes on; None when it must begin anew.
 
     It is the furthest one after an epoch, from where the fit ends as it would have. Inside an epoch
     Lightning would serve its first rows again, so such a checkpoint is taken only where SLURM took
@@ -150,7 +175,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def check_root(trainer: L.Trainer, folder: Path) -> None:
-    """Looks that SLURM's checkpoints, which Lightning loads by itself, can only be the cycle's own.
+    """Make sure that Lightning can find no checkpoint of SLURM's but the cycle's own.
 
     Raises:
         ValueError: when there is one where the user has fixed ``default_root_dir``.
@@ -164,7 +189,7 @@ def check_root(trainer: L.Trainer, folder: Path) -> None:
 
 
 def forget_preemption(folder: Path) -> None:
-    """Takes away what Lightning saved in a cycle for SLURM, once the fit is done.
+    """Delete what Lightning saved in a cycle for SLURM, once the fit is done.
 
     Lightning would load it into whatever is tested or predicts next.
     """
@@ -172,8 +197,15 @@ def forget_preemption(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _keep_loadable(checkpoint: dict[str, Any]) -> None:
+    """Drop hyperparameters that would have to be unpickled."""
+    for key in HYPER_PARAMETERS:
+        if key in checkpoint:
+            checkpoint[key] = {n: v for n, v in checkpoint[key].items() if is_loadable(v)}
+
+
 def is_loadable(value: Any) -> bool:
-    """Whether a value in a checkpoint comes back under ``weights_only``; a class does not."""
+    """Tell whether a value in a checkpoint comes back under ``weights_only``; a class does not."""
     content = io.BytesIO()
     try:
         torch.save(value, content)
@@ -185,7 +217,7 @@ def is_loadable(value: Any) -> bool:
 
 
 def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Plain numbers, without the ``_step`` and ``_epoch`` twins that Lightning adds to a name."""
+    """Return plain numbers, without the ``_step`` and ``_epoch`` twins that Lightning adds."""
     return {
         name: float(value)
         for name, value in metrics.items()

@@ -1,46 +1,70 @@
-"""The steps of one cycle: fit on the labeled rows, test, predict the pool and choose.
+"""One cycle: fit on the labeled rows, test, predict the pool and choose.
 
-Each gives the fields of a record, plain values for the journal.
+Each step gives the fields of a record, plain values for the journal, and is done once: a step that
+the journal holds is not done again.
 """
 
 import copy
-import difflib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.distributed import check_same, is_first_rank
+from al_lightning.distributed import from_first_rank, is_first_rank
+from al_lightning.prediction.ensemble import mean_of, networks_of
+from al_lightning.prediction.features import find_layer
 from al_lightning.prediction.mc_dropout import MCDropout
 from al_lightning.prediction.read_pool import read_pool
-from al_lightning.run.folder import WEIGHTS, checksum, load_state, sync
 from al_lightning.run.journal import Record
-from al_lightning.seeds import generator, seeded
-from al_lightning.strategies import PoolOutputs, Strategy
-from al_lightning.training.checkpoints import CycleFit, is_loadable, last_checkpoint, numbers
-from al_lightning.training.trainers import choosing_bar
+from al_lightning.run.run import Run
+from al_lightning.seeds import derive_seed, generator, seed_all, seeded
+from al_lightning.settings import Settings
+from al_lightning.strategies import Strategy
+from al_lightning.training.checkpoints import (
+    CycleFit,
+    check_root,
+    forget_preemption,
+    last_checkpoint,
+    numbers,
+    save_weights,
+)
+from al_lightning.training.trainers import (
+    TrainerFactory,
+    choosing_bar,
+    cycle_trainer,
+    trial_trainer,
+)
 
 
-class Steps:
-    """What the cycles of a run do; the loop says when.
+
+@dataclass(frozen=True)
+class Part:
+    """Holds a network that a fit of its own trains: the model, or a member of an ensemble."""
+
+    network: L.LightningModule
+    trainer: L.Trainer
+    folder: Path | None
+    """Where its weights are kept."""
+
+
+class Cycles:
+    """Carries out the cycles of a run; the loop says when.
 
     Args:
         model: Trained by each fit, from ``start_weights``.
         data: Serves the rows.
+        trainer: Makes a new Trainer for each cycle.
         strategy: Chooses.
-        seed: Each step's randomness derives from it and the cycle.
-        acquisition_size: Rows to choose.
-        warm_start: Keeps the weights from cycle to cycle.
-        candidate_size: Chooses from a random subset of that size.
-        mc_samples: Predicts with that many samples of MC dropout.
-        embedding_layer: Name of the layer whose input is the embedding.
+        settings: What the run is asked to do, with a seed.
 
     Attributes:
         start_weights: Where the next fit begins.
@@ -53,204 +77,264 @@ class Steps:
         self,
         model: L.LightningModule,
         data: ActiveDataModule,
+        trainer: TrainerFactory,
         strategy: Strategy,
-        *,
-        seed: int,
-        acquisition_size: int,
-        warm_start: bool,
-        candidate_size: int | None,
-        mc_samples: int | None,
-        embedding_layer: str | None,
+        settings: Settings,
     ) -> None:
         self.model = model
         self.data = data
+        self.trainer = trainer
         self.strategy = strategy
-        self.seed = seed
-        self.acquisition_size = acquisition_size
-        self.warm_start = warm_start
-        self.candidate_size = candidate_size
-        self.predictor = model if mc_samples is None else MCDropout(model, mc_samples)
-        self.layer = None if embedding_layer is None else _find_layer(model, embedding_layer)
+        self.settings = settings
+        assert settings.seed is not None
+        self.seed = settings.seed
+        self.predictor = model
+        if settings.mc_samples is not None:
+            sampled = MCDropout(model, settings.mc_samples)
+            # A strategy of embeddings alone needs one pass, and no samples.
+            self.predictor = sampled if strategy.reads_probs else model
+        name = settings.embedding_layer
+        self.layer = None if name is None else find_layer(model, name)
         self.start_weights = _copied(model.state_dict())
 
-    def try_asking(self, trainer: L.Trainer, asked: Sequence[int]) -> None:
-        """Reads a batch of the pool and chooses from it.
+    def try_asking(self, run: Run) -> None:
+        """Read a batch of the pool and choose from it.
 
         A module that the strategy cannot read must say so before an hour of training. So must a
         strategy whose arguments do not work, or whose function fails.
-
-        Args:
-            trainer: A new one.
-            asked: Rows that wait for an answer, which may be that they cannot be read.
         """
-        askable, few = self.data.pool.askable_rows(), self.data.eval_batch_size
-        first = askable.at(range(min(few + len(asked), len(askable))))
-        rows = [row for row in first if row not in set(asked)][:few]
-        if not rows:
+        # Rows that wait for an answer may be such that cannot be read.
+        asked = {index for record in run.journal.of("query")[-1:] for index in record["indices"]}
+        few = self.data.eval_batch_size
+        first = self.data.pool.askable_indices[: few + len(asked)].tolist()
+        rows = torch.tensor([row for row in first if row not in asked][:few])
+        if not (self.strategy.keep and len(rows)) or run.finished:
             return
-        labeled = self.data.labeled_indices[:few].tolist()
+        labeled = self.data.labeled_indices[:few]
         with seeded(self.seed, "try"):
-            pool = self._read_pool(trainer, rows, labeled or rows)
-        num = min(2, self.acquisition_size)
-        self.strategy.choose(pool, num, generator(self.seed, "try"))
+            pool = read_pool(
+                trial_trainer(self.trainer, run.folder),
+                self.predictor,
+                self.data,
+                self.strategy,
+                rows=rows,
+                labeled_rows=labeled if len(labeled) else rows,
+                embedding_layer=self.layer,
+            )
+        num = min(2, self.settings.acquisition_size)
+        from_first_rank(lambda: self.strategy.choose(pool, num, generator(self.seed, "try")))
+
+    def carry_out(self, run: Run, cycle: int) -> None:
+        """Do what the journal does not hold yet of a cycle, up to its query or the run's end."""
+        run.set_query_aside(cycle)
+        if cycle == 0:
+            run.once("query", cycle, self._first_rows)
+            return
+        folder, history = run.cycle_folder(cycle), run.journal.history
+        parts = [
+            Part(network, self._new_trainer(place), place)
+            for network, place in self._places(folder)
+        ]
+        is_joint = parts[0].network is not self.model
+        whole = self._new_trainer(folder) if is_joint else parts[0].trainer
+
+        def once(event: str, do: Callable[[], Record]) -> Record:
+            return run.once(event, cycle, lambda: whole.strategy.broadcast(do()))
+
+        fit = once("fit", lambda: self.fit(parts, cycle, history))
+        for part in parts:
+            if part.folder is not None:
+                forget_preemption(part.folder)
+        test = once("test", lambda: self.test(parts, whole, cycle))
+        reason = self._why_end(cycle, {**fit["metrics"], **test["metrics"]})
+        if reason is None:
+            once("query", lambda: self.query(whole, cycle))
+        else:
+            run.end(cycle, reason)
+
+    def _places(self, folder: Path | None) -> list[tuple[L.LightningModule, Path | None]]:
+        """Return each network that is trained, with the folder of its weights."""
+        networks = networks_of(self.model)
+        if networks == [self.model]:
+            return [(self.model, folder)]
+        return [(one, folder and folder / f"member_{m}") for m, one in enumerate(networks)]
+
+    def _new_trainer(self, folder: Path | None) -> L.Trainer:
+        trainer = cycle_trainer(self.trainer, self.data, folder)
+        if folder is not None:
+            check_root(trainer, folder)
+        return trainer
+
+    def _first_rows(self) -> Record:
+        rows = [i for i in self.data.first_indices if i not in self.data.pool.invalid]
+        nothing: Record = {"scores": None, "predicted": None, "seconds": {}}
+        return {"indices": rows, "names": self.data.names_of(rows), **nothing}
+
+    def _why_end(self, cycle: int, metrics: Mapping[str, float]) -> str | None:
+        if self.settings.target is not None:
+            name, value = self.settings.target
+            if name not in metrics:
+                raise ValueError(
+                    f"target must name a metric that the module logs, got {name!r}; it logs "
+                    f"{sorted(metrics)}"
+                )
+            if metrics[name] >= value:
+                return "target"
+        if cycle >= self.settings.num_cycles:
+            return "num_cycles"
+        return "pool is empty" if self.data.pool.num_askable == 0 else None
 
     # ---- fit -------------------------------------------------------------------------------------
 
-    def fit(self, trainer: L.Trainer, cycle: int, history: str, folder: Path | None) -> Record:
-        """Trains from the start weights, or on from where this fit was interrupted.
+    def fit(self, parts: Sequence[Part], cycle: int, history: str) -> Record:
+        """Train from the start weights, or on from where this fit was interrupted.
 
         Args:
-            trainer: A new one.
+            parts: The networks, each trained by a fit of its own, one after the other.
             cycle: From 1.
             history: Checksum of all that was decided before.
-            folder: Of the cycle; keeps the weights.
         """
         self.model.load_state_dict(self.start_weights)
+        begin = time.perf_counter()
+        metrics, weights = [], []
+        for m, part in enumerate(parts):
+            purpose = ("fit", cycle) if m == 0 else ("fit", cycle, m)
+            metrics.append(self._fit_alone(part, history, *purpose))
+            weights.append(part.folder and save_weights(part.trainer, part.folder))
+        seconds = time.perf_counter() - begin
+        self._start_from_here()
+        return {
+            "num_labeled": self.data.num_labeled,
+            "metrics": mean_of(metrics),
+            "seconds": {"fit": seconds},
+            "weights": weights if len(weights) > 1 else weights[0],
+        }
+
+    def _fit_alone(self, part: Part, history: str, *purpose: str | int) -> dict[str, float]:
+        """Fit one network; return what it logged."""
+        trainer, folder = part.trainer, part.folder
         goes_on = folder and last_checkpoint(trainer, history, folder)
         if folder and goes_on is None and is_first_rank():
             # Curves and checkpoints of an attempt that was interrupted.
             shutil.rmtree(folder, ignore_errors=True)
-        cycle_fit = CycleFit(self.data, history, goes_on, self.seed, "fit", cycle)
+        cycle_fit = CycleFit(self.data, history, goes_on, self.seed, *purpose)
         trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
-        begin = time.perf_counter()
-        with seeded(self.seed, "fit", cycle):
-            trainer.fit(self.model, datamodule=self.data, ckpt_path=goes_on)
-        seconds = time.perf_counter() - begin
-        if self.warm_start:
-            self.start_weights = _copied(self.model.state_dict())
-        return {
-            "num_labeled": self.data.num_labeled,
-            "metrics": cycle_fit.metrics(trainer),
-            "seconds": {"fit": seconds},
-            "weights": folder and self._save_weights(trainer, folder),
-        }
-
-    def _save_weights(self, trainer: L.Trainer, folder: Path) -> str | None:
-        """The checksum of the file, on the rank that wrote it."""
-        with _plain_hparams(self.model), _plain_hparams(self.data):
-            trainer.save_checkpoint(folder / WEIGHTS, weights_only=True)
-        if not is_first_rank():
-            return None
-        sync(folder / WEIGHTS)
-        return checksum(folder / WEIGHTS)
+        with _seeded_step(trainer, self.seed, *purpose):
+            trainer.fit(part.network, datamodule=self.data, ckpt_path=goes_on)
+        return cycle_fit.metrics(trainer)
 
     def begin_from(self, weights: dict[str, Any]) -> None:
-        """Takes over the initial weights of a run.
-
-        Raises:
-            ValueError: when the model is another one.
-        """
-        self._load(weights)
+        """Take over the initial weights of a run; ValueError when the model is another one."""
+        _load(self.model, weights)
         self.start_weights = weights
 
-    def take_fit(self, record: Record, folder: Path) -> None:
-        """Takes over the weights of a fit that was done before.
+    def take_fit(self, run: Run, record: Record) -> None:
+        """Take over the weights of a fit that was done before; ValueError when damaged."""
+        crcs = record["weights"] if isinstance(record["weights"], list) else [record["weights"]]
+        places = self._places(run.cycle_folder(record["cycle"]))
+        for (network, folder), crc in zip(places, crcs, strict=True):
+            assert folder is not None
+            _load(network, run.weights(folder, crc))
+        self._start_from_here()
 
-        Raises:
-            ValueError: when they are damaged.
-        """
-        self._load(load_state(folder / WEIGHTS, record["weights"])["state_dict"])
-        if self.warm_start:
+    def _start_from_here(self) -> None:
+        if self.settings.warm_start:
             self.start_weights = _copied(self.model.state_dict())
-
-    def _load(self, weights: dict[str, Any]) -> None:
-        try:
-            self.model.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"model must be as the run began with: {reason}") from error
 
     # ---- test ------------------------------------------------------------------------------------
 
-    def test(self, trainer: L.Trainer, cycle: int) -> Record:
-        """Tests; without a test set there is nothing to say."""
+    def test(self, parts: Sequence[Part], whole: L.Trainer, cycle: int) -> Record:
+        """Test the model; of an ensemble also each member. Without a test set nothing is said.
+
+        Args:
+            parts: The networks that were trained.
+            whole: Tests the model.
+            cycle: From 1.
+        """
         if self.data.sets.test is None:
             return {"metrics": {}, "seconds": {}}
         begin = time.perf_counter()
-        with seeded(self.seed, "test", cycle):
-            trainer.test(self.model, datamodule=self.data, verbose=False)
-        metrics = numbers(trainer.callback_metrics)
+        members = [part for part in parts if part.network is not self.model]
+        alone = mean_of([self._tested(part.trainer, part.network, cycle) for part in members])
+        metrics = {f"member_{name}": value for name, value in alone.items()}
+        metrics |= self._tested(whole, self.model, cycle)
         return {"metrics": metrics, "seconds": {"test": time.perf_counter() - begin}}
+
+    def _tested(
+        self, trainer: L.Trainer, network: L.LightningModule, cycle: int
+    ) -> dict[str, float]:
+        with _seeded_step(trainer, self.seed, "test", cycle):
+            trainer.test(network, datamodule=self.data, verbose=False)
+        return numbers(trainer.callback_metrics)
 
     # ---- query -----------------------------------------------------------------------------------
 
     def query(self, trainer: L.Trainer, cycle: int) -> Record:
-        """Predicts the pool, or its candidates, and chooses."""
+        """Predict the pool, or its candidates, on all ranks, and choose on the first."""
         begin = time.perf_counter()
-        pool = self._pool_outputs(trainer, cycle)
+        with _seeded_step(trainer, self.seed, "predict", cycle):
+            pool = read_pool(
+                trainer,
+                self.predictor,
+                self.data,
+                self.strategy,
+                rows=self._candidates(cycle),
+                embedding_layer=self.layer,
+            )
         predicted = time.perf_counter()
-        draw = generator(self.seed, "select", cycle)
-        with choosing_bar(trainer):
-            positions = self.strategy.choose(pool, self.acquisition_size, draw)
-        indices: list[int] = pool.indices[positions].tolist()
-        check_same(trainer, "query", indices)
 
-        def chosen(column: Tensor | None) -> list[Any] | None:
-            return None if column is None else column[positions].tolist()
+        def choose() -> Record:
+            draw = generator(self.seed, "select", cycle)
+            with choosing_bar(trainer):
+                positions = self.strategy.choose(pool, self.settings.acquisition_size, draw)
+            indices = pool.indices[positions.cpu()].tolist()
+            columns = {
+                name: pool.columns[name][positions].tolist() if name in pool.columns else None
+                for name in ("scores", "predicted")
+            }
+            seconds = {"predict": predicted - begin, "query": time.perf_counter() - predicted}
+            names = self.data.names_of(indices)
+            return {"indices": indices, "names": names, "seconds": seconds, **columns}
 
-        return {
-            "indices": indices,
-            "scores": chosen(pool.scores),
-            "predicted": chosen(pool.predicted),
-            "names": self.data.names_of(indices),
-            "seconds": {"predict": predicted - begin, "query": time.perf_counter() - predicted},
-        }
+        return from_first_rank(choose)
 
-    def _pool_outputs(self, trainer: L.Trainer, cycle: int) -> PoolOutputs:
-        candidates = self._candidates(cycle)
-        if not self.strategy.needs:
-            everything = self.data.pool.askable_indices if candidates is None else candidates
-            return PoolOutputs(torch.as_tensor(everything))
-        with seeded(self.seed, "predict", cycle):
-            return self._read_pool(trainer, candidates)
-
-    def _candidates(self, cycle: int) -> list[int] | None:
-        """Data-set indices to choose from, ascending; None for the whole pool."""
-        pool = self.data.pool
-        if self.candidate_size is None or self.candidate_size >= pool.num_askable:
+    def _candidates(self, cycle: int) -> Tensor | None:
+        """Draw data-set indices to choose from, ascending; None for the whole pool."""
+        size, askable = self.settings.candidate_size, self.data.pool.askable_indices
+        if size is None or size >= len(askable):
             return None
         draw = generator(self.seed, "candidates", cycle)
-        drawn = torch.randperm(pool.num_askable, generator=draw)[: self.candidate_size]
-        return pool.askable_rows().at(drawn.msort().tolist())
+        return askable[torch.randperm(len(askable), generator=draw)[:size].msort()]
 
-    def _read_pool(
-        self,
-        trainer: L.Trainer,
-        candidates: Sequence[int] | None,
-        labeled: Sequence[int] | None = None,
-    ) -> PoolOutputs:
-        return read_pool(
-            trainer,
-            self.predictor,
-            self.data,
-            self.strategy,
-            candidates=candidates,
-            labeled=labeled,
-            embedding_layer=self.layer,
-        )
+
+class _Reseed(Callback):
+    """Seeds again once processes have met, as DDP seeds them anew after ``seed_everything``."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        seed_all(self._seed)
 
 
 @contextmanager
-def _plain_hparams(module: L.LightningModule | L.LightningDataModule) -> Iterator[None]:
-    """Inside the block ``module`` has no hyperparameters that would have to be unpickled."""
-    others = {name: v for name, v in module.hparams.items() if not is_loadable(v)}
-    for name in others:
-        del module.hparams[name]
+def _seeded_step(trainer: L.Trainer, seed: int, *purpose: str | int) -> Iterator[None]:
+    """Seed one fit, test or prediction of ``trainer``, on every rank."""
+    again = _Reseed(derive_seed(seed, *purpose))
+    trainer.callbacks.insert(0, again)  # type: ignore[attr-defined]
     try:
-        yield
+        with seeded(seed, *purpose):
+            yield
     finally:
-        module.hparams.update(others)
+        trainer.callbacks.remove(again)  # type: ignore[attr-defined]
 
 
-def _find_layer(model: L.LightningModule, name: str) -> nn.Module:
-    layers: dict[str, nn.Module] = dict(model.named_modules())
-    if name not in layers or not name:
-        near = difflib.get_close_matches(name, layers, n=1, cutoff=0.0)
-        raise ValueError(
-            f"embedding_layer must name a layer of the model, got {name!r}; did you mean "
-            f"{near[0]!r}? its layers are {[layer for layer in layers if layer]}"
-        )
-    return layers[name]
+def _load(network: L.LightningModule, weights: dict[str, Any]) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model must be as the run began with: {reason}") from error
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

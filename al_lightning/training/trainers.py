@@ -7,17 +7,20 @@ has seen a fit keeps its best score. So both are made anew.
 import copy
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.acquisition.progress import listening
+from al_lightning.data.datamodule import ActiveDataModule
 
 TrainerFactory = Callable[..., L.Trainer]
 """Makes a new Trainer at each call: ``partial(L.Trainer, max_epochs=10)``, or a function."""
@@ -34,9 +37,15 @@ NO_VALIDATION_WARNINGS = (
     ".*You passed in a `val_dataloader` but have no `validation_step`.*",
 )
 
+IDLE_MESSAGES = re.compile(
+    r"(GPU|TPU|HPU) available|💡|LOCAL_RANK: |`Trainer.*` (stopped|was configured so)|Using .*bit"
+    r"|Restor(ing|ed) |Loaded model weights|-+\ndistributed_backend=|\nDetected KeyboardInterrupt"
+)
+"""Beginnings of what Lightning logs at every fit, test and prediction, devices say."""
+
 
 def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
-    """A Trainer from ``factory``, with ``defaults`` for what it leaves open.
+    """Make a Trainer by ``factory``, with ``defaults`` for what it leaves open.
 
     What the factory fixes stays as it is, and arguments that it does not take are not passed.
     Callbacks in a ``partial`` are copied, so that each Trainer gets them as they were given.
@@ -46,7 +55,7 @@ def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
     arguments = {
         name: value
-        for name, value in defaults.items()
+        for name, value in {"enable_model_summary": False, **defaults}.items()
         if name not in fixed and (takes_any or name in taken)
     }
     if fixed.get("callbacks") is not None:
@@ -54,8 +63,32 @@ def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
     return factory(**arguments)
 
 
+def cycle_trainer(
+    factory: TrainerFactory, data: ActiveDataModule, folder: Path | None
+) -> L.Trainer:
+    """Make the Trainer of a cycle, whose curves and checkpoints go into ``folder``."""
+    # With few labels an epoch has fewer batches than the 50 Lightning waits before it logs.
+    batches = len(data.train_dataloader())
+    arguments: dict[str, Any] = {"log_every_n_steps": max(1, min(50, batches // 4))}
+    if folder is not None:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        arguments["default_root_dir"] = folder
+        arguments["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name)
+    return new_trainer(factory, **arguments)
+
+
+def trial_trainer(factory: TrainerFactory, run_dir: Path | None) -> L.Trainer:
+    """Make a Trainer that leaves no trace, to try a module on a batch."""
+    arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
+    if run_dir is not None:
+        # In the present folder SLURM may have left a checkpoint of something else.
+        arguments["default_root_dir"] = run_dir / "trial"
+    return new_trainer(factory, **arguments)
+
+
 def check_factory(factory: TrainerFactory) -> L.Trainer:
-    """Makes two Trainers, looks that they are new ones, and returns one of them.
+    """Make two Trainers, see that they are new ones, and return one of them.
 
     Raises:
         TypeError: when ``factory`` is not a function that returns a Trainer.
@@ -90,32 +123,33 @@ def check_factory(factory: TrainerFactory) -> L.Trainer:
     return made[0]
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or not IDLE_MESSAGES.match(record.getMessage())
+
+
 @contextmanager
 def quiet(*, validates: bool = True) -> Iterator[None]:
-    """Holds back what Lightning says at the start of every fit, test and predict.
+    """Hold back what Lightning says at the start of every fit, test and predict.
 
-    With ``validates=False`` also its wonder that there is nothing to validate on.
-
-    Device lists and the stop at ``max_epochs`` are logged at level INFO by one logger; the rest are
+    With ``validates=False`` also that there is nothing to validate on. These are messages and
     warnings that repeat at each fit and that nobody here can act on. All others come through.
     """
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(max(level, logging.WARNING))
+    logger.addFilter(_is_news)
     try:
         with warnings.catch_warnings():
             for message in (*IDLE_WARNINGS, *(() if validates else NO_VALIDATION_WARNINGS)):
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(_is_news)
 
 
 @contextmanager
 def choosing_bar(trainer: L.Trainer) -> Iterator[None]:
-    """A progress bar for a choice that takes over two seconds, where ``trainer`` shows bars."""
+    """Show a progress bar for a choice that takes over two seconds, where ``trainer`` has bars."""
     shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
-    with Tqdm(desc="Choosing", delay=2, leave=False, disable=not shown) as bar:
+    with tqdm(desc="Choosing", delay=2, leave=False, disable=not shown) as bar:
 
         def show(done: int, total: int) -> None:
             if total != bar.total or done < bar.n:
@@ -127,18 +161,18 @@ def choosing_bar(trainer: L.Trainer) -> Iterator[None]:
 
 
 class PassingProgressBar(TQDMProgressBar):
-    """Lightning's progress bar, gone when its fit or test is over, so one line a cycle remains."""
+    """Shows Lightning's progress bar until its fit or test is over, so one line a cycle remains."""
 
     def init_train_tqdm(self) -> Any:
-        """The bar of an epoch."""
+        """Make the bar of an epoch."""
         return _passing(super().init_train_tqdm())
 
     def init_test_tqdm(self) -> Any:
-        """The bar of a test."""
+        """Make the bar of a test."""
         return _passing(super().init_test_tqdm())
 
     def init_predict_tqdm(self) -> Any:
-        """The bar of a prediction."""
+        """Make the bar of a prediction."""
         return _passing(super().init_predict_tqdm())
 
 

@@ -1,0 +1,111 @@
+"""Takes in what an oracle or a caller answers: checks it, keeps it, and closes the query.
+
+Whatever closes a query gives the journal's ``labels`` record, from which the data module is brought
+up to date.
+"""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from al_lightning.label.answers import Answer, AnswersError, OpenQuery
+from al_lightning.label.oracle import AnswersTogether
+from al_lightning.run.journal import Record
+from al_lightning.run.records import Mark, plain
+
+
+class LabelSource(Protocol):
+    """Knows the rows and what labels they can hold: a data module."""
+
+    def check_rows(self, indices: Sequence[int]) -> None:
+        """Raise ValueError unless each row is in the pool and named once."""
+
+    def check_labels(
+        self, indices: Sequence[int], labels: Sequence[Any] | Tensor | None = None
+    ) -> tuple[list[int], list[Any] | None]:
+        """Return rows and labels in plain values; ValueError when rows cannot hold them."""
+
+    def check_values(self, labels: Sequence[Any]) -> None:
+        """Raise ValueError when rows cannot hold such labels."""
+
+    def labels_of(self, indices: Sequence[int]) -> list[Any]:
+        """Return the labels of these rows."""
+
+
+def tell(
+    query: OpenQuery,
+    data: LabelSource,
+    rows: Sequence[int],
+    labels: Sequence[Any] | Tensor | None,
+    by: str | None,
+) -> Record:
+    """Close the query with these labels; see :meth:`~al_lightning.ActiveLearningLoop.tell`."""
+    strangers = sorted(set(rows).difference(query.indices))
+    if strangers or not rows:
+        raise ValueError(
+            "tell takes data-set indices of the open query, got "
+            + (f"{strangers[:5]} that were not asked for" if strangers else "none")
+        )
+    marks: dict[int, Answer] = {}
+    if labels is not None and len(labels) == len(rows):
+        pairs = list(zip(rows, labels, strict=True))
+        marks = {row: label for row, label in pairs if isinstance(label, Mark)}
+        labels = [label for _, label in pairs if not isinstance(label, Mark)]
+    data.check_rows(rows)
+    rows, values = data.check_labels([row for row in rows if row not in marks], labels)
+    if values is None and not query.rows:
+        return query.close({"indices": rows, "labels": None}, by=by, how="tell")
+    answers = data.labels_of(rows) if values is None else values
+    return query.finish({**dict(zip(rows, answers, strict=True)), **marks}, by=by, how="tell")
+
+
+def answer(
+    query: OpenQuery, data: LabelSource, answers: Mapping[int, Answer], **how: Any
+) -> None:
+    """Keep some answers; see :meth:`~al_lightning.ActiveLearningLoop.answer`."""
+    given = {operator.index(index): plain(answer) for index, answer in answers.items()}
+    if None in given.values():
+        raise ValueError("an answer must be a label, SKIP or INVALID, got None; leave it out")
+    _check_values(data, given)
+    query.answer(given, how="api", **how)
+
+
+def reveal(query: OpenQuery, data: LabelSource) -> Record:
+    """Close the query with the data set's own labels."""
+    if query.open_indices:
+        return tell(query, data, query.open_indices, None, by="data set")
+    return query.finish(by="data set", how="api")
+
+
+def take_in(
+    query: OpenQuery,
+    data: LabelSource,
+    batches: Sequence[AnswersTogether],
+    *,
+    accept_unasked: bool,
+) -> Record | None:
+    """Keep what an oracle answered, all of it or on an error none.
+
+    Returns:
+        The closing record once every row has an answer; None while some are open.
+
+    Raises:
+        AnswersError: when something answered cannot be taken.
+    """
+    try:
+        for batch in batches:
+            query.check(batch.answers, accept_unasked=accept_unasked)
+            _check_values(data, batch.answers)
+        for batch in batches:
+            given = asdict(batch)
+            query.answer(given.pop("answers"), **given, accept_unasked=accept_unasked)
+        return None if query.open_indices else query.finish(how="run")
+    except ValueError as error:
+        raise AnswersError(str(error)) from error
+
+
+def _check_values(data: LabelSource, answers: Mapping[int, Answer]) -> None:
+    data.check_values([a for a in answers.values() if not isinstance(a, Mark)])

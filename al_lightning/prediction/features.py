@@ -1,0 +1,63 @@
+"""Embeddings of a model that returns none: what goes into a layer of it."""
+
+import difflib
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class LayerInput:
+    """Takes what goes into a layer while the block lasts; of several calls a batch the first.
+
+    Args:
+        layer: Of the model that predicts.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+        self._seen: Tensor | None = None
+
+    def __enter__(self) -> "LayerInput":
+        self._hook = self._layer.register_forward_pre_hook(self._see, with_kwargs=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._hook.remove()
+
+    def _see(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._seen is None:
+            first: Tensor = args[0] if args else next(iter(kwargs.values()))
+            self._seen = first.flatten(1).clone()  # the layer may work in place
+
+    def take(self, num_rows: int) -> Tensor:
+        """Return the embedding (B, D) of the batch that was predicted last.
+
+        Raises:
+            ValueError: when the layer did not see the ``num_rows`` of it.
+        """
+        seen, self._seen = self._seen, None
+        if seen is None or len(seen) != num_rows:
+            came = "it was not called" if seen is None else f"it saw {len(seen)} rows"
+            raise ValueError(
+                f"embedding_layer must see each batch once in prediction, {num_rows} rows here, "
+                f"but {came}; name a layer that the prediction passes through"
+            )
+        return seen
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """Return the layer of that name; ValueError names the nearest when there is none."""
+    layers: dict[str, nn.Module] = dict(model.named_modules())
+    if name not in layers or not name:
+        near = difflib.get_close_matches(name, layers, n=1, cutoff=0.0)
+        raise ValueError(
+            f"embedding_layer must name a layer of the model, got {name!r}; did you mean "
+            f"{near[0]!r}? its layers are {[layer for layer in layers if layer]}"
+        )
+    return layers[name]

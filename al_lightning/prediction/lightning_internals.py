@@ -1,0 +1,20 @@
+"""Names of Lightning that are not in its documentation, all in this place, each with a test."""
+
+from typing import Any
+
+import lightning as L
+
+PREEMPTED = "hpc_ckpt_*.ckpt"
+"""Files that Lightning saves in ``default_root_dir`` when SLURM takes the machine away, and loads
+before any fit, test or prediction with that folder."""
+
+
+def forget_positions(trainer: L.Trainer, batch_idx: int) -> None:
+    """Drop the positions of a batch's rows once they were read.
+
+    Lightning keeps those of every batch, as Python numbers of forty bytes a row.
+    """
+    loader: Any = trainer.predict_dataloaders
+    seen = getattr(loader.batch_sampler, "seen_batch_indices", None)
+    if seen is not None:
+        seen[batch_idx] = []

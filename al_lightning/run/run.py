@@ -1,0 +1,193 @@
+"""One run: its journal, its folder and its lock, on the first rank; a copy in memory elsewhere.
+
+Nobody else needs to know whether a run has a folder, or which process it is that writes.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from al_lightning.distributed import is_first_rank
+from al_lightning.run.folder import (
+    INITIAL_WEIGHTS,
+    JOURNAL,
+    WEIGHTS,
+    check_vacant,
+    query_folder,
+    set_aside,
+    sync,
+)
+from al_lightning.run.journal import Journal, Record, read_records
+from al_lightning.run.lock import lock, unlock
+from al_lightning.run.records import CycleResult, result_of, results_of
+from al_lightning.run.weights import checksum, load_state, save_state
+
+
+class Run:
+    """Holds what was decided in a run, and writes it down where there is a folder.
+
+    Args:
+        folder: Of the run; nothing is written without one.
+
+    Attributes:
+        folder: As given.
+        journal: The record of decisions.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.journal = Journal()
+        self._is_free = False  # others may write to the folder at present
+
+    @classmethod
+    def new(cls, folder: str | Path | None) -> "Run":
+        """Return a run that has yet to begin; ValueError when its folder cannot be used."""
+        run = cls(None if folder is None else Path(folder))
+        if run._writes is not None:
+            check_vacant(run._writes)
+        return run
+
+    @classmethod
+    def existing(cls, folder: str | Path) -> "Run":
+        """Read a run that is there, without its lock; :meth:`open` makes this process its writer.
+
+        Raises:
+            ValueError: when there is none, or its journal is damaged.
+        """
+        run = cls(Path(folder))
+        records = read_records(Path(folder) / JOURNAL)
+        if not records:
+            raise ValueError(f"{folder} holds no run to resume: {JOURNAL} is missing or empty")
+        run.journal = Journal.in_memory(records)
+        return run
+
+    @property
+    def _writes(self) -> Path | None:
+        """The folder, on the rank that writes to it."""
+        return self.folder if is_first_rank() else None
+
+    # ---- what was decided ------------------------------------------------------------------------
+
+    @property
+    def begun(self) -> bool:
+        """Tell whether the journal has its first record."""
+        return bool(self.journal.records)
+
+    @property
+    def start(self) -> Record:
+        """The first record: what the run began with."""
+        return self.journal.records[0]
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether no further cycle follows."""
+        return bool(self.journal.of("end"))
+
+    @property
+    def results(self) -> list[CycleResult]:
+        """One record for each cycle that was fitted, tested and, but for the last, asked."""
+        return results_of(self.journal.records)
+
+    def result(self, cycle: int) -> CycleResult:
+        """Return what a cycle did, as far as it has come."""
+        return result_of(self.journal.records, cycle)
+
+    @property
+    def cycle(self) -> int:
+        """The cycle in hand, from 1, until its labels came; 0 with nothing labeled yet."""
+        last = self.journal.records[-1]
+        if last["event"] == "start":
+            return 1 if last["split"]["labeled_indices"] else 0
+        cycle: int = last["cycle"] + (last["event"] == "labels")
+        return cycle
+
+    def once(self, event: str, cycle: int, do: Callable[[], Record]) -> Record:
+        """Return the record of ``event`` in ``cycle``; ``do`` it only when there is none yet."""
+        done = self.journal.find(event, cycle)
+        return done or self.journal.append(event, cycle=cycle, **do())
+
+    def end(self, cycle: int, reason: str) -> None:
+        """Write that no cycle follows, and let others have the folder."""
+        self.journal.append("end", cycle=cycle, reason=reason)
+        self.release()
+
+    # ---- the folder ------------------------------------------------------------------------------
+
+    def begin(self, weights: Mapping[str, Any], **start: Any) -> None:
+        """Write the first record; it comes last, so a folder with a journal is complete.
+
+        Args:
+            weights: Where cold starts begin.
+            start: Fields of the record, in plain values.
+        """
+        written = None
+        if self._writes is not None:
+            self.open()
+            check_vacant(self._writes)  # once more, now that nobody else can fill it
+            path = self._writes / INITIAL_WEIGHTS
+            save_state(weights, path)
+            sync(path)
+            written = checksum(path)
+        run = secrets.token_hex(8)  # tells two runs of one configuration apart
+        self.journal.append("start", run=run, weights=written, **start)
+
+    def open(self) -> None:
+        """Make this process the writer of the folder, and read the journal anew.
+
+        Raises:
+            ValueError: when another process is at work on it, or it cannot be written.
+        """
+        if self.folder is None:
+            return
+        path = self.folder / JOURNAL
+        if self._writes is None:
+            self.journal = Journal.in_memory(read_records(path))
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock(self.folder)
+            self.journal = Journal(path)
+        except OSError as error:
+            raise ValueError(
+                f"run_dir must be a folder that can be written, got {self.folder} "
+                f"({error.strerror}); name another folder"
+            ) from error
+
+    def release(self) -> None:
+        """Let others write to the folder, until :meth:`catch_up`."""
+        if self.folder is not None:
+            self._is_free = not self.finished
+            unlock(self.folder)
+
+    def catch_up(self) -> list[Record]:
+        """Take the folder back where it was released, and return what others wrote meanwhile."""
+        if not self._is_free:
+            return []
+        known = len(self.journal.records)
+        self.open()
+        self._is_free = False
+        return self.journal.records[known:]
+
+    def cycle_folder(self, cycle: int) -> Path | None:
+        """Return where a cycle has its curves and weights."""
+        return None if self.folder is None else self.folder / f"cycle_{cycle}"
+
+    def query_folder(self, cycle: int) -> Path | None:
+        """Return where a query that waits has its pictures and files to fill in."""
+        return None if self.folder is None else query_folder(self.folder, cycle)
+
+    def set_query_aside(self, cycle: int) -> None:
+        """Rename files of another query of this cycle, from before the journal was cut."""
+        if self._writes is not None:
+            set_aside(query_folder(self._writes, cycle))
+
+    def initial_weights(self) -> dict[str, Any]:
+        """Read where cold starts begin; ValueError when the file is damaged."""
+        assert self.folder is not None
+        return load_state(self.folder / INITIAL_WEIGHTS, self.start["weights"])
+
+    def weights(self, path: Path, crc: str) -> dict[str, Any]:
+        """Read the weights in a cycle's folder; ValueError when the file is damaged."""
+        state: dict[str, Any] = load_state(path / WEIGHTS, crc)["state_dict"]
+        return state
