@@ -263,11 +263,10 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path, name):
 
 def test_a_large_jpeg_is_read_small_and_looks_the_same(tmp_path):
     draw_shape(tmp_path / "a.jpg", seed=1, side=800)
-    full = ImagePool(tmp_path).picture(0).resize((32, 32), Image.Resampling.BILINEAR)
-    item = ImagePool(tmp_path, image_size=32)[0]
-    assert (item - to_tensor(full)).abs().max() < 0.05
-    read = []
-    ImagePool(tmp_path, image_size=32, transform=lambda picture: read.append(picture))[0]
+    for side in (32, 200):
+        full = ImagePool(tmp_path).picture(0).resize((side, side), Image.Resampling.BILINEAR)
+        item = ImagePool(tmp_path, image_size=side)[0]
+        assert (item - to_tensor(full)).abs().max() < 0.05
     assert pictures.read_picture(tmp_path / "a.jpg", at_least=64).size == (100, 100)
     assert pictures.read_picture(tmp_path / "a.jpg", at_least=900).size == (800, 800)
 
