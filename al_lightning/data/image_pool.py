@@ -167,7 +167,7 @@ def _find_images(folder: Path) -> list[str]:
 
 
 def _files_below(folder: Path, parent: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    """Yield all that is not hidden and no folder, by its path; do not follow links."""
+    """Yield each file and link that is not hidden, with its path; do not follow links."""
     with os.scandir(folder / parent) as entries:
         for entry in entries:
             name = parent + entry.name
