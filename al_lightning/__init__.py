@@ -2,7 +2,8 @@
 
 from al_lightning.cli import ActiveCLI
 from al_lightning.data.datamodule import ActiveDataModule, DataSets
-from al_lightning.data.images import ActiveImageDataModule, ImagePool
+from al_lightning.data.image_pool import ImagePool
+from al_lightning.data.images import ActiveImageDataModule
 from al_lightning.label.answers import INVALID, SKIP
 from al_lightning.loop import DEFAULT_MONITORS, ActiveLearningLoop, Monitor
 from al_lightning.mnist import ActiveMNISTDataModule

@@ -1,4 +1,4 @@
-"""The mathematics of choosing: pure functions on tensors, on any device, importing torch alone."""
+"""The mathematics of choosing: pure functions on tensors, on any device, with torch alone."""
 
 from al_lightning.acquisition.badge import badge
 from al_lightning.acquisition.batchbald import batchbald

@@ -1,8 +1,9 @@
 """BADGE: rows whose gradients are large and differ, drawn by k-means++ seeding.
 
-A row's gradient embedding is that of the last layer's weights, were its own prediction its label:
-the outer product g of a = p - onehot(argmax p) and the embedding h. It is never formed, since
-|g_i - g_j|^2 = |a_i|^2 |h_i|^2 + |a_j|^2 |h_j|^2 - 2 (a_i.a_j) (h_i.h_j).
+A row's gradient embedding is the gradient of the last layer's weights if the row's own prediction
+were its label: the outer product g of a = p - onehot(argmax p) and the embedding h. It is never
+formed, since
+    |g_i - g_j|^2 = |a_i|^2 |h_i|^2 + |a_j|^2 |h_j|^2 - 2 (a_i.a_j) (h_i.h_j).
 
 Shape suffixes: N pool rows, K posterior samples, C classes, D embedding dimensions, B rows of a
 chunk, P centres, R proposed rows.
@@ -23,16 +24,17 @@ NUM_PROPOSALS = 256
 
 
 def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> Tensor:
-    """Draws each row by the squared distance of its gradient to the nearest one taken before it.
+    """Draw each row by the squared distance of its gradient to the nearest one taken before it.
 
-    The first is the row with the largest gradient, as in the authors' code; the paper only says
+    The first is the row with the largest gradient, as in the authors' code. The paper only says
     k-means++, whose first draw is uniform. Copies of rows taken have distance 0 and come last, in
-    random order; rows without a gradient (one-hot predictions) are all copies of one another.
+    random order. Rows without a gradient (one-hot predictions) are all copies of one another.
 
-    The draws are exact, but not by one pass over the pool a row. Distances only fall as rows are
-    taken, so 256 rows are proposed at once by the distances at hand, and each in turn is kept with
-    the chance by which its own has fallen since; then the pool meets all kept ones in one matrix
-    product. Time is linear in N, memory beside the inputs is a few numbers a row.
+    The draws are exact, without a pass over the pool for each row. Distances only fall as rows are
+    taken. So 256 rows are proposed at once by the present distances, and each in turn is kept with
+    a chance: its distance now, divided by the distance by which it was proposed. Then one matrix
+    product gives the distances of the pool to all rows that were kept. Time is linear in N. Memory
+    beside the inputs is a few numbers a row.
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
@@ -79,7 +81,7 @@ def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> 
 
 
 def _meet(distances_N: Tensor, probs_NC: Tensor, embeddings_ND: Tensor, picks: Tensor) -> None:
-    """Lowers the distances to those from the new picks too, in place."""
+    """Lower each distance, in place, to the distance of a new pick where that is nearer."""
     torch.minimum(distances_N, squared_to_nearest(probs_NC, embeddings_ND, picks), out=distances_N)
     distances_N[picks] = 0  # also where rounding found another pick nearest
 
@@ -92,7 +94,7 @@ def _drawn(
     *,
     generator: Generator,
 ) -> Tensor:
-    """The next picks, at least one and at most ``num``, out of one lot of proposals."""
+    """Return the next picks out of one set of proposals: at least one and at most ``num``."""
     cpu = torch.device("cpu")
     # On the CPU: elsewhere cumsum may differ from run to run, and strict determinism forbids it.
     mass_N = distances_N.to(cpu, torch.float64).cumsum(0)
@@ -124,7 +126,7 @@ def _shuffled(rows: Tensor, *, generator: Generator) -> Tensor:
 
 
 def squared_norms(probs_NC: Tensor, embeddings_ND: Tensor) -> Tensor:
-    """Squared length of each row's gradient embedding, float32 or wider."""
+    """Return the squared length of each row's gradient embedding, float32 or wider."""
     norms = []
     for rows in chunks(embeddings_ND):
         a_BC, h_BD = factors(probs_NC, embeddings_ND, rows)
@@ -133,10 +135,10 @@ def squared_norms(probs_NC: Tensor, embeddings_ND: Tensor) -> Tensor:
 
 
 def squared_to_nearest(probs_NC: Tensor, embeddings_ND: Tensor, centers: Tensor) -> Tensor:
-    """Squared distance between each row's gradient embedding and the nearest of the centres'.
+    """Return the squared distance of each row's gradient embedding to the nearest centre's.
 
-    The nearest is found by matrix products, where squares of large numbers cancel; its distance is
-    then taken by differences, so that a copy of its nearest centre is at exactly 0.
+    Matrix products find the nearest centre, but lose digits where squares of large numbers cancel.
+    So differences give its distance, and a row equal to its nearest centre is at exactly 0.
 
     Args:
         probs_NC: (N, C) predictions.
@@ -160,7 +162,7 @@ def squared_to_nearest(probs_NC: Tensor, embeddings_ND: Tensor, centers: Tensor)
 
 
 def _squared_difference(a_BC: Tensor, h_BD: Tensor, b_BC: Tensor, k_BD: Tensor) -> Tensor:
-    """``|a (x) h - b (x) k|^2``, which is ``|(a-b) (x) (h+k) + (a+b) (x) (h-k)|^2 / 4``."""
+    """Return ``|a (x) h - b (x) k|^2 = |(a-b) (x) (h+k) + (a+b) (x) (h-k)|^2 / 4``."""
     da_BC, sa_BC, dh_BD, sh_BD = a_BC - b_BC, a_BC + b_BC, h_BD - k_BD, h_BD + k_BD
     squared_B = (
         _dot(da_BC, da_BC) * _dot(sh_BD, sh_BD)
@@ -171,7 +173,7 @@ def _squared_difference(a_BC: Tensor, h_BD: Tensor, b_BC: Tensor, k_BD: Tensor) 
 
 
 def factors(probs_NC: Tensor, embeddings_ND: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
-    """The two factors of the gradient embeddings at ``rows``: a_BC and h_BD, float32 or wider."""
+    """Return the two factors of the gradient embeddings at ``rows``, float32 or wider."""
     dtype = torch.promote_types(wide(probs_NC), embeddings_ND.dtype)
     probs_BC, h_BD = probs_NC[rows].to(dtype), embeddings_ND[rows].to(dtype)
     return probs_BC - one_hot(probs_BC.argmax(-1), probs_BC.shape[1]), h_BD

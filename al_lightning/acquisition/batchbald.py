@@ -30,20 +30,21 @@ FEW = 32
 def batchbald(
     probs: Tensor, num: int, generator: Generator, *, max_configurations: int = 10_000
 ) -> Tensor:
-    """Rows chosen one by one for the highest joint information ``I(y_1..y_b; w)``.
+    """Choose rows one by one for the highest joint information ``I(y_1..y_b; w)``.
 
     Unlike the best ``num`` by BALD they are not each other's copies: a row adds to the batch only
     what the rows before it do not already tell, ``H(y_n | y_1..y_b) - E_k H(y_n | w_k)``. That gain
-    can only fall as the batch grows, so most rows are passed over by an earlier bound on it, with
-    the same answer as if all had been computed.
+    can only fall as the batch grows, so an earlier gain is a bound on it. Rows whose bound is too
+    low are passed over, and the answer is the same as if all gains had been computed.
 
     Args:
         probs: (N, K, C), p(y | w_k) with the same K posterior samples for each row (for MC
             dropout: the same masks).
         num: How many to choose; beyond N it takes all.
-        generator: Drawn from once C^b, of the b rows chosen, is beyond ``max_configurations``.
+        generator: Drawn from when the b rows chosen have more than ``max_configurations`` outcomes,
+            C^b.
         max_configurations: How many joint outcomes of the chosen rows are kept: all while they fit,
-            an unbiased sample beyond. Memory beside ``probs`` is bounded by about
+            after that an unbiased sample. Memory beside ``probs`` is bounded by about
             ``80 * max_configurations * K * C`` bytes, and time is proportional at worst.
 
     Returns:
@@ -86,9 +87,9 @@ def batchbald(
 def tighten(
     bounds_N: Tensor, probs_NKC: Tensor, noise_N: Tensor, configurations: Configurations
 ) -> None:
-    """Lowers, in place, bounds on the gains, until those that can be the highest are exact.
+    """Lower bounds on the gains, in place, until those that can be the highest are exact.
 
-    Coarse groups of configurations give bounds cheaply, and leave few rows for the finer ones.
+    Coarse groups of configurations give cheap bounds, which leave few rows for the finer groups.
     """
     best = -math.inf
     for groups in coarse_to_fine(configurations):
@@ -99,7 +100,7 @@ def tighten(
 
 
 def coarse_to_fine(configurations: Configurations) -> list[Configurations]:
-    """Ever larger numbers of groups, and at last the configurations themselves."""
+    """Return the configurations in few groups, in more and more, and at last ungrouped."""
     ladder = [configurations]
     while len(ladder[-1].weights) >= GROUP_SIZE * FEW:
         ladder.append(grouped(ladder[-1], len(ladder[-1].weights) // GROUP_SIZE))
@@ -109,5 +110,5 @@ def coarse_to_fine(configurations: Configurations) -> list[Configurations]:
 def gains(
     rows_R: Tensor, probs_NKC: Tensor, noise_N: Tensor, configurations: Configurations
 ) -> Tensor:
-    """What each row adds to the joint information: (R,), ``H(y | configuration) - H(y | w)``."""
+    """Return what each row adds to the joint information, ``H(y | configuration) - H(y | w)``."""
     return conditional_entropy(probs_NKC, rows_R, configurations) - noise_N[rows_R]

@@ -1,4 +1,4 @@
-"""What every function here asks of its input before it computes anything."""
+"""Checks of the input, before anything is computed."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ SUM_TOLERANCE = 1e-2
 
 
 def checked_probs(probs: Tensor) -> Tensor:
-    """Returns ``probs`` unchanged when each row is a distribution over two or more classes.
+    """Return ``probs`` unchanged when each row is a distribution over two or more classes.
 
     Args:
         probs: (N, C), or (N, K, C) with K posterior samples.
 
     Raises:
-        ValueError: on another rank, fewer than two classes, negative or non-finite values, or rows
-            that do not sum to one.
+        ValueError: for another number of axes, fewer than two classes, negative or non-finite
+            values, or rows that do not sum to one.
     """
     if probs.ndim not in (2, 3) or probs.shape[-1] < 2:
         raise ValueError(
@@ -34,10 +34,10 @@ def checked_probs(probs: Tensor) -> Tensor:
 
 
 def checked_samples(probs_NKC: Tensor) -> Tensor:
-    """Returns ``probs_NKC`` unchanged when it holds distributions of posterior samples or members.
+    """Return ``probs_NKC`` unchanged when it holds distributions of posterior samples or members.
 
     Raises:
-        ValueError: when it is not (N, K, C), or as :func:`checked_probs`.
+        ValueError: when it is not (N, K, C), or when :func:`checked_probs` raises it.
     """
     if probs_NKC.ndim != 3:
         raise ValueError(
@@ -50,15 +50,15 @@ def checked_samples(probs_NKC: Tensor) -> Tensor:
 def checked_embeddings(
     embeddings_ND: Tensor, name: str = "embeddings", like_ND: Tensor | None = None
 ) -> Tensor:
-    """Returns ``embeddings_ND`` unchanged when it is one finite vector a row.
+    """Return ``embeddings_ND`` unchanged when it is one finite vector a row.
 
     Args:
         embeddings_ND: (N, D), floating point.
-        name: What the caller's argument is called.
-        like_ND: When given, its D, dtype and device are asked for too.
+        name: The name of the caller's argument.
+        like_ND: When given, the embeddings must have its D, dtype and device.
 
     Raises:
-        ValueError: for anything else; names the first rows that are not finite.
+        ValueError: for any other input; names the first rows that are not finite.
     """
     if embeddings_ND.ndim != 2 or embeddings_ND.shape[1] < 1:
         raise ValueError(f"{name} must be (N, D), got {tuple(embeddings_ND.shape)}; flatten it")
@@ -85,14 +85,14 @@ def checked_embeddings(
 
 
 def checked_lengths(**lengths: int) -> None:
-    """Raises ValueError unless all arguments have as many rows."""
+    """Raise ValueError unless all arguments have the same number of rows."""
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ValueError(f"each row of the pool needs one of each, got lengths {found}")
 
 
 def checked_scores(scores_N: Tensor) -> Tensor:
-    """Returns ``scores_N`` unchanged when it is one finite number a row.
+    """Return ``scores_N`` unchanged when it is one finite number a row.
 
     Raises:
         ValueError: when it is not one-dimensional, or holds NaN or infinity; names the positions.
@@ -109,7 +109,7 @@ def checked_scores(scores_N: Tensor) -> Tensor:
 
 
 def checked_num(num: int, pool_size: int) -> int:
-    """Returns how many rows to take: ``num``, or the whole pool where that is smaller.
+    """Return how many rows to take: ``num``, or the whole pool where that is smaller.
 
     Raises:
         ValueError: when ``num`` is below 1, or the pool is empty.

@@ -23,15 +23,16 @@ def cluster_margin(
     *,
     candidate_factor: float = 10.0,
 ) -> Tensor:
-    """Of the ``candidate_factor * num`` rows of least margin, ``num`` that spread over clusters.
+    """Take ``num`` of the ``candidate_factor * num`` rows of least margin, spread over clusters.
 
-    The clusters take turns from the one with the fewest candidates to the one with the most, each
-    giving its candidate of least margin, until ``num`` are taken.
+    The clusters take turns, from the one with the fewest candidates to the one with the most. Each
+    gives its candidate of least margin, until ``num`` are taken.
 
-    Ours to settle: the paper cuts the pool into clusters by average-linkage agglomeration, which
-    asks for all N^2 / 2 distances. Here k-means with ``num`` centres stands in, fitted to a sample
-    of the pool, so that time is linear in N; only candidates are assigned to centres, since no
-    other row counts. The paper draws a cluster's candidate at random, we take the least certain.
+    Two things differ from the paper. It cuts the pool into clusters by average-linkage
+    agglomeration, which needs all N^2 / 2 distances. Here k-means with ``num`` centres, fitted to
+    a sample of the pool, takes its place, so that time is linear in N; only candidates are assigned
+    to centres, since no other row counts. The paper draws a cluster's candidate at random; here it
+    is the least certain.
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.

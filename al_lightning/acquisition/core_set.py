@@ -10,23 +10,23 @@ from al_lightning.acquisition.checks import checked_embeddings, checked_num
 from al_lightning.acquisition.distances import checked_distances, mean_row, nearest_squared
 from al_lightning.acquisition.progress import report
 
-# Measured: more candidates a round save few rounds, and each costs as it is compared with picks.
+# Measured: more candidates a round save few rounds, and each must be compared with the picks.
 NUM_CANDIDATES = 512
 # Below every distance: a row that is chosen already.
 CHOSEN = -1.0
 
 
 def core_set(embeddings: Tensor, labeled: Tensor, num: int) -> Tensor:
-    """Takes, again and again, the row farthest from its nearest labeled or taken row (k-center).
+    """Take, again and again, the row farthest from its nearest labeled or taken row (k-center).
 
-    With no labeled rows the first is the row farthest from the mean of the pool: the choice is then
-    a function of the pool alone, and an extreme row is what the method asks for first anyway.
-    Copies of labeled or taken rows come last, in the order they stand in.
+    With no labeled rows the first is the row farthest from the mean of the pool. So the choice is
+    a function of the pool alone; the method begins with an extreme row in any case. Copies of
+    labeled or taken rows come last, in their order in the pool.
 
-    Exact, but not by one pass over the pool a pick. Distances only fall as rows are taken, so a
-    pick among the 512 farthest rows is the pick of the whole pool while it is farther than the
-    513th was before; then the pool meets all of these picks in one matrix product. Time is linear
-    in N, memory beside the embeddings is a few numbers a row.
+    The picks are exact, without a pass over the pool for each. Distances only fall as rows are
+    taken. So a pick among the 512 farthest rows is the pick of the whole pool while it is farther
+    than the 513th was before. Then one matrix product gives the distances of the pool to all these
+    picks. Time is linear in N. Memory beside the embeddings is a few numbers a row.
 
     Args:
         embeddings: (N, D) finite embeddings of the pool.
@@ -68,14 +68,14 @@ def core_set(embeddings: Tensor, labeled: Tensor, num: int) -> Tensor:
 
 
 def _meet(distances_N: Tensor, embeddings_ND: Tensor, picks: Tensor) -> None:
-    """Lowers the distances to those from the new picks too, in place."""
+    """Lower each distance, in place, to the distance of a new pick where that is nearer."""
     nearest_N, _ = nearest_squared(embeddings_ND, embeddings_ND[picks])
     torch.minimum(distances_N, nearest_N, out=distances_N)
     distances_N[picks] = CHOSEN
 
 
 def _farthest(distances_N: Tensor, embeddings_ND: Tensor, num: int) -> Tensor:
-    """The next picks, at least one and at most ``num``, as far as the farthest rows settle them."""
+    """Return the next picks that the farthest rows decide: at least one and at most ``num``."""
     farthest = distances_N.topk(min(NUM_CANDIDATES + 1, len(distances_N))).values
     # All rows, or all but those that are no farther than this.
     cut = farthest[-1] if len(farthest) > NUM_CANDIDATES else distances_N.new_tensor(0)

@@ -11,10 +11,10 @@ from al_lightning.acquisition.checks import checked_samples
 
 
 def bald(probs: Tensor) -> Tensor:
-    """Mutual information of label and weights, ``H[mean_k p_k] - mean_k H[p_k]``.
+    """Return the mutual information of label and weights, ``H[mean_k p_k] - mean_k H[p_k]``.
 
     Args:
-        probs: (N, K, C), K posterior samples each.
+        probs: (N, K, C), K posterior samples for each row.
 
     Returns:
         scores_N in nats, ``[0, log(min(K, C))]``, in the dtype of ``probs``; all zero when K
@@ -39,13 +39,13 @@ def bald(probs: Tensor) -> Tensor:
 
 
 def consensus_kl(probs: Tensor) -> Tensor:
-    """Mean divergence of the members from their consensus, ``mean_m KL(p_m || mean_m p_m)``.
+    """Return the members' mean divergence from their consensus, ``mean_m KL(p_m || mean_m p_m)``.
 
-    Written out, the sum is ``H[mean p] - mean H[p]``: the same number as :func:`bald`, under the
-    name by which committees know it.
+    Written out, this is ``H[mean p] - mean H[p]``: the same number as :func:`bald`, under the name
+    that is used for committees.
 
     Args:
-        probs: (N, M, C), M committee members each.
+        probs: (N, M, C), M committee members for each row.
 
     Returns:
         scores_N in nats, ``[0, log(min(M, C))]``, in the dtype of ``probs``.
@@ -64,13 +64,13 @@ def consensus_kl(probs: Tensor) -> Tensor:
 
 
 def variation_ratio(probs: Tensor) -> Tensor:
-    """Share of the samples that do not vote for the commonest class, ``1 - f_mode / K``.
+    """Return the share of samples that do not vote for the commonest class, ``1 - f_mode / K``.
 
     A sample votes for its likeliest class, the first of equals. (One minus the largest *mean*
     probability, which some call by this name, is ``least_confidence``.)
 
     Args:
-        probs: (N, K, C), K posterior samples each.
+        probs: (N, K, C), K posterior samples for each row.
 
     Returns:
         scores_N in ``[0, 1 - 1/min(K, C)]``, in the dtype of ``probs``; many rows tie.
@@ -89,7 +89,7 @@ def variation_ratio(probs: Tensor) -> Tensor:
 
 
 def vote_entropy(probs: Tensor) -> Tensor:
-    """Entropy of the committee's votes, ``-sum_c v_c log v_c`` with ``v_c`` the share for class c.
+    """Return the entropy of the votes, ``-sum_c v_c log v_c`` with ``v_c`` the share for class c.
 
     Args:
         probs: (N, M, C), M committee members; each votes for its likeliest class.
@@ -113,10 +113,10 @@ def vote_entropy(probs: Tensor) -> Tensor:
 
 
 def mean_std(probs: Tensor) -> Tensor:
-    """Standard deviation over the samples, averaged over classes: ``mean_c sqrt(var_k p_kc)``.
+    """Return the samples' standard deviation, averaged over classes, ``mean_c sqrt(var_k p_kc)``.
 
     Args:
-        probs: (N, K, C), K posterior samples each.
+        probs: (N, K, C), K posterior samples for each row.
 
     Returns:
         scores_N in ``[0, 1/2]``, in the dtype of ``probs``.
@@ -137,7 +137,7 @@ def mean_std(probs: Tensor) -> Tensor:
 
 
 def _vote_shares(probs: Tensor) -> Tensor:
-    """Share of the samples that hold each class for the likeliest, (N, C)."""
+    """Return the share of the samples for which each class is the likeliest, (N, C)."""
     probs_NKC = checked_samples(probs)
     N, K, C = probs_NKC.shape
     votes_NC = probs_NKC.new_zeros(N, C)

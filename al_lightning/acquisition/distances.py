@@ -11,10 +11,10 @@ CHUNK_CENTERS = 2**10
 
 
 def nearest_squared(x_ND: Tensor, centers_MD: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance of each row to its nearest centre, and which one that is.
+    """Return the squared distance of each row to its nearest centre, and that centre.
 
-    The nearest is found by matrix products, where squares of large numbers cancel; its distance is
-    then taken by differences, so that a row equal to its nearest centre is at exactly 0.
+    Matrix products find the nearest centre, but lose digits where squares of large numbers cancel.
+    So differences give its distance, and a row equal to its nearest centre is at exactly 0.
 
     Args:
         x_ND: (N, D) rows.
@@ -52,9 +52,9 @@ def _nearest(offsets_BD: Tensor, centers_MD: Tensor, middle_D: Tensor) -> Tensor
 
 
 def distances_to_row(x_ND: Tensor, row_D: Tensor) -> Tensor:
-    """Euclidean distances_N to one row, float32 or wider: exactly 0 for an equal row.
+    """Return the Euclidean distances_N to one row, float32 or wider: exactly 0 for an equal row.
 
-    With nothing to choose from, differences alone take half the time of :func:`nearest_squared`.
+    With one centre, differences alone take half the time of :func:`nearest_squared`.
     """
     row_1D = widened(row_D)[None]
     distances = [
@@ -65,7 +65,7 @@ def distances_to_row(x_ND: Tensor, row_D: Tensor) -> Tensor:
 
 
 def mean_row(x_ND: Tensor) -> Tensor:
-    """The mean_D of all rows, float32 or wider, without a widened copy of them."""
+    """Return the mean_D of all rows, float32 or wider, without a widened copy of them."""
     total_D = x_ND.new_zeros(x_ND.shape[1], dtype=wide(x_ND))
     for rows in chunks(x_ND):
         total_D += x_ND[rows].sum(0, dtype=total_D.dtype)
@@ -73,7 +73,7 @@ def mean_row(x_ND: Tensor) -> Tensor:
 
 
 def checked_distances(distances_N: Tensor) -> Tensor:
-    """Returns ``distances_N`` unchanged when none has overflowed.
+    """Return ``distances_N`` unchanged when none has overflowed.
 
     Raises:
         ValueError: when one is not finite, though the embeddings were.
@@ -87,16 +87,17 @@ def checked_distances(distances_N: Tensor) -> Tensor:
 
 
 def chunks(x_ND: Tensor) -> list[slice]:
-    """Slices that cut the rows into chunks: what a CPU's cache holds, what a GPU works on."""
+    """Return slices that cut the rows into chunks of a size that suits the device."""
+    # What fits a CPU's cache, or what keeps a GPU busy.
     size = 2**10 if x_ND.device.type == "cpu" else 2**14
     return [slice(start, start + size) for start in range(0, len(x_ND), size)]
 
 
 def widened(x: Tensor) -> Tensor:
-    """The same numbers in float32 at least."""
+    """Return the same numbers in float32 or wider."""
     return x.to(wide(x))
 
 
 def wide(x: Tensor) -> torch.dtype:
-    """The dtype to measure in: float32 at least, since half precision cannot hold a sum."""
+    """Return float32 or a wider dtype of ``x``: half precision is too narrow for a sum."""
     return torch.promote_types(x.dtype, torch.float32)

@@ -5,9 +5,9 @@ from torch import Generator, Tensor
 
 
 def uniform(num: int, *, generator: Generator, device: torch.device) -> Tensor:
-    """``num`` numbers in ``[0, 1)``, float64, on ``device``.
+    """Draw ``num`` numbers in ``[0, 1)``, float64, and return them on ``device``.
 
-    They are drawn where the generator lives, so a CPU generator gives every device the same.
+    They are drawn on the generator's device, so a CPU generator gives every device the same.
     """
     drawn = torch.rand(num, generator=generator, device=generator.device, dtype=torch.float64)
     return drawn.to(device)

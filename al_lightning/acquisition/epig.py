@@ -1,4 +1,4 @@
-"""EPIG: what a label would tell about the predictions that matter.
+"""EPIG: how much a label would tell about the predictions that matter.
 
 Shape suffixes: N rows, T target rows, K posterior samples, C classes; lower case: one chunk.
 """
@@ -10,19 +10,19 @@ from torch.special import entr
 from al_lightning.acquisition.checks import checked_samples
 
 MAX_ELEMENTS = 4_000_000
-"""Of the joint table of one chunk; 16 MB in float32 stays near the processor."""
+"""Numbers in the joint table of one chunk: 16 MB in float32 stays near the processor."""
 
 
 def epig(probs: Tensor, target_probs: Tensor) -> Tensor:
-    """Expected predictive information gain, ``mean_t I(y; y*_t)`` over target rows t.
+    """Return the expected predictive information gain, ``mean_t I(y; y*_t)`` over target rows t.
 
-    BALD asks what a label tells about the weights, EPIG what it tells about predictions elsewhere:
-    rows that are merely odd score low.
+    BALD measures what a label tells about the weights. EPIG measures what it tells about the
+    predictions for the target rows, so rows that are only unusual score low.
 
     Args:
-        probs: (N, K, C), K posterior samples each.
-        target_probs: (T, K, C), the same K samples at rows drawn from where the model will be
-            used.
+        probs: (N, K, C), K posterior samples for each row.
+        target_probs: (T, K, C), the same K samples at rows like those that the model will be used
+            for.
 
     Returns:
         scores_N in nats, ``[0, log C]``, in the dtype of ``probs``.
@@ -58,7 +58,7 @@ def epig(probs: Tensor, target_probs: Tensor) -> Tensor:
 
 
 def _joint_entropy(probs_nKC: Tensor, targets_KTC: Tensor, num_targets: int) -> Tensor:
-    """Entropy of ``(y, y*_t)``, averaged over the targets, (n,)."""
+    """Return the entropy of ``(y, y*_t)``, averaged over the targets, (n,)."""
     n, K, C = probs_nKC.shape
     joint = probs_nKC.transpose(1, 2).reshape(n * C, K) @ targets_KTC  # (n C, T C)
     entropy_n: Tensor = entr(joint).view(n, C * joint.shape[1]).sum(-1) / num_targets

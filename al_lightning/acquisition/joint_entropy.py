@@ -1,16 +1,16 @@
 """Entropy of several rows' labels together, by a tree of their joint outcomes.
 
-A configuration is one label for each row seen so far. All that later rows need to know of it is how
-probable it is and how plausible it leaves each posterior sample, so this pair is what is kept:
+A configuration is one label for each row seen so far. Later rows need only two things of it: its
+probability, and how plausible it makes each posterior sample. This pair is kept:
 
     ``H(y_1..y_b) = sum_i H(y_i | y_1..y_i-1)``,
     ``H(y_i | y_1..y_i-1) = sum_s p(s) H(sum_k p(k | s) p(y_i | w_k))`` over configurations ``s``.
 
-While C^b configurations fit, this is exact. Beyond, the tree is thinned: probable configurations
-stay as they are and the others are sampled so that each keeps its probability in expectation, which
-leaves the entropy unbiased. The sum over the newest row's labels is always exact, so all that is
-random is which conditional entropies are averaged; ``-log p(y_1..y_b)`` of sampled labels, which
-the paper averages, varies far more.
+While C^b configurations fit, this is exact. After that, the tree is thinned: probable
+configurations stay as they are, and the others are sampled so that each keeps its probability in
+expectation. The entropy stays unbiased. The sum over the newest row's labels is always exact; only
+the choice of the conditional entropies that are averaged is random. The paper averages
+``-log p(y_1..y_b)`` of sampled labels, which varies far more.
 
 Shape suffixes: N rows, R some of them, B rows taken jointly, K posterior samples, C classes,
 M = R * C, S configurations, G groups of them. Everything is computed in float64.
@@ -24,14 +24,14 @@ from torch import Generator, Tensor
 from al_lightning.acquisition.checks import checked_samples
 from al_lightning.acquisition.draws import uniform
 
-# Numbers in the largest table of a chunk of rows: 2 MiB of float64, about what a core caches.
+# Numbers in the largest table of a chunk of rows: 2 MiB of float64, about a core's cache.
 CHUNK_NUMBERS = 2**18
 BLOCK = 1024
 LLOYD_STEPS = 2
 
 
 class Configurations(NamedTuple):
-    """Joint outcomes of the rows seen so far.
+    """Holds the joint outcomes of the rows seen so far.
 
     Attributes:
         weights: (S,) their probabilities, or unbiased estimates of them; positive.
@@ -45,13 +45,13 @@ class Configurations(NamedTuple):
 def joint_entropy(
     probs_BKC: Tensor, *, generator: Generator, max_configurations: int = 10_000
 ) -> Tensor:
-    """Entropy of the rows' labels together, ``H(y_1..y_B)``, where only the weights tie them.
+    """Return the joint entropy of the rows' labels, ``H(y_1..y_B)``; only the weights tie them.
 
     Args:
         probs_BKC: (B, K, C), p(y | w_k), the same K posterior samples for each row.
         generator: Drawn from only when C^(B - 1) configurations are more than
             ``max_configurations``; otherwise the answer is exact.
-        max_configurations: How many configurations are kept; time and memory grow with it, the
+        max_configurations: How many configurations are kept. Time and memory grow with it, and the
             variance falls faster than its inverse.
 
     Returns:
@@ -79,14 +79,14 @@ def joint_entropy(
 
 
 def no_rows_seen(probs_NKC: Tensor) -> Configurations:
-    """The one configuration of no rows, after which all posterior samples are equally plausible."""
+    """Return the one configuration of no rows: all posterior samples are equally plausible."""
     K = probs_NKC.shape[1]
     weights_S = torch.ones(1, dtype=torch.float64, device=probs_NKC.device)
     return Configurations(weights_S, weights_S.new_full((1, K), 1 / K))
 
 
 def with_row(configurations: Configurations, probs_KC: Tensor) -> Configurations:
-    """Each configuration continued by each label of one more row; impossible ones drop out."""
+    """Continue each configuration by each label of one more row; drop impossible ones."""
     weights_S, posterior_SK = configurations
     likelihood_CK = normalised(probs_KC).T
     joint_SK = ((weights_S[:, None] * posterior_SK)[:, None] * likelihood_CK).flatten(0, 1)
@@ -97,7 +97,7 @@ def with_row(configurations: Configurations, probs_KC: Tensor) -> Configurations
 
 
 def weights_known(probs_NKC: Tensor) -> Configurations:
-    """What the posterior would be if the weights themselves were seen: one sample each time."""
+    """Return the configurations if the weights themselves were seen: one sample in each."""
     K = probs_NKC.shape[1]
     posterior_SK = torch.eye(K, dtype=torch.float64, device=probs_NKC.device)
     return Configurations(posterior_SK.mean(0), posterior_SK)
@@ -106,7 +106,7 @@ def weights_known(probs_NKC: Tensor) -> Configurations:
 def conditional_entropy(
     probs_NKC: Tensor, rows_R: Tensor, configurations: Configurations
 ) -> Tensor:
-    """``H(y | configuration)`` of some rows, averaged over the configurations: (R,), in nats."""
+    """Return ``H(y | configuration)`` of some rows, averaged over configurations: (R,), nats."""
     _, K, C = probs_NKC.shape
     tallest = max(K, min(len(configurations.weights), BLOCK))
     chunks = torch.split(rows_R, max(1, CHUNK_NUMBERS // (C * tallest)))
@@ -114,7 +114,7 @@ def conditional_entropy(
 
 
 def entropy_of_chunk(probs_RKC: Tensor, configurations: Configurations) -> Tensor:
-    """As :func:`conditional_entropy`, by tables of each row's classes in some configurations."""
+    """Return the :func:`conditional_entropy` of a chunk, over blocks of the configurations."""
     R, K, C = probs_RKC.shape
     columns_KM = normalised(probs_RKC).transpose(0, 1).reshape(K, R * C)
     negative_M = columns_KM.new_zeros(R * C)
@@ -129,11 +129,11 @@ def entropy_of_chunk(probs_RKC: Tensor, configurations: Configurations) -> Tenso
 
 
 def thinned(configurations: Configurations, num: int, generator: Generator) -> Configurations:
-    """At most ``num`` configurations, each with its own weight in expectation.
+    """Return at most ``num`` configurations; each keeps its own weight in expectation.
 
-    Those heavier than some ``c`` stay; the others stay with probability ``weight / c`` and then
+    Those heavier than some ``c`` stay. The others stay with probability ``weight / c`` and then
     weigh ``c``. The draw is stratified along an order in which neighbours find the same posterior
-    sample most plausible, and are about as sure of it.
+    sample most plausible, and are about equally sure of it.
     """
     if num < 1:
         raise ValueError(f"max_configurations must be at least 1, got {num}")
@@ -160,10 +160,10 @@ def thinned(configurations: Configurations, num: int, generator: Generator) -> C
 
 
 def grouped(configurations: Configurations, num: int) -> Configurations:
-    """At most ``num`` averages of configurations with similar posteriors, found by k-means.
+    """Average configurations with similar posteriors in at most ``num`` groups, by k-means.
 
-    Entropy is concave, so whatever the groups, no row's conditional entropy is lower than before;
-    the closer the posteriors in a group, the less it is raised.
+    Entropy is concave, so with any groups, no row's conditional entropy is lower than before. The
+    closer the posteriors in a group are, the less the entropy is raised.
     """
     weights_S, posterior_SK = configurations
     spread = torch.arange(num, device=weights_S.device) * len(weights_S) // num
@@ -180,19 +180,19 @@ def grouped(configurations: Configurations, num: int) -> Configurations:
 
 
 def nearest(points_SK: Tensor, centres_GK: Tensor) -> Tensor:
-    """Which centre each point is closest to: (S,)."""
+    """Return the position of the centre that is closest to each point, (S,)."""
     half_norms_G = centres_GK.square().sum(-1) / 2
     chunks = torch.split(points_SK, max(1, CHUNK_NUMBERS // len(centres_GK)))
     return torch.cat([(half_norms_G - chunk_SK @ centres_GK.T).argmin(-1) for chunk_SK in chunks])
 
 
 def by_posterior(posterior_SK: Tensor) -> Tensor:
-    """The order by most plausible posterior sample, and within it from the surest down."""
+    """Return the order by most plausible posterior sample, the surest of each sample first."""
     plausibility_S, sample_S = posterior_SK.max(-1)
     return (sample_S + (1 - plausibility_S)).argsort(stable=True)
 
 
 def normalised(probs: Tensor) -> Tensor:
-    """In float64, with sums of one: what float32 leaves over would pass for information."""
+    """Return the distributions in float64 with sums of one; an error would pass for information."""
     probs = probs.double()
     return probs / probs.sum(-1, keepdim=True)

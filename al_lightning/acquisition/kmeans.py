@@ -11,16 +11,16 @@ from al_lightning.acquisition.distances import nearest_squared
 
 
 def kmeans(embeddings: Tensor, labeled: Tensor, num: int, generator: Generator) -> Tensor:
-    """The row nearest to each of ``num`` k-means centres of the pool, largest cluster first.
+    """Take the row nearest to each of ``num`` k-means centres of the pool, largest cluster first.
 
-    Where clusters are fewer than ``num`` (few distinct rows, or a centre without rows) the round
-    begins again: the second nearest row of the largest cluster, and so on. Centres are fitted to a
-    sample of 32,768 rows, see :mod:`al_lightning.acquisition.clustering`; time is linear in N.
+    When there are fewer clusters than ``num`` (few distinct rows, or a centre without rows) the
+    round begins again: the second nearest row of the largest cluster, and so on. Centres are fitted
+    to a sample of 32,768 rows, see :mod:`al_lightning.acquisition.clustering`. Time is linear in N.
 
     Args:
         embeddings: (N, D) finite embeddings of the pool.
-        labeled: (M, D). Checked but not used: the paper clusters what has no label, and the
-            argument is here so that selectors on embeddings are called alike.
+        labeled: (M, D), checked but not used. The paper clusters only rows without a label; the
+            argument is here so that all selectors on embeddings are called alike.
         num: How many to take; beyond N it takes all.
         generator: Source of the sample and of the first centres.
 

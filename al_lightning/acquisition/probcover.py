@@ -17,11 +17,11 @@ from al_lightning.acquisition.draws import uniform
 from al_lightning.acquisition.progress import report
 
 MIN_PURITY = 0.95
-# Balls whose purity decides on the radius: a share of 5 % then has a standard error of 0.7 %.
+# The purity of so many balls decides on the radius: a share of 5 % has a standard error of 0.7 %.
 NUM_BALLS = 1024
 # Rows on each side of a block of distances: 4 MiB in float32, half the time of 64 MiB.
 BLOCK_ROWS = 2**10
-# A degree that no row can have: of one that was taken.
+# The degree of a row that was taken: no other row can have it.
 NEVER = -(2**62)
 
 
@@ -34,15 +34,16 @@ def probcover(
     delta: float | None = None,
     num_classes: int = 10,
 ) -> Tensor:
-    """Takes, again and again, the row with the most uncovered rows nearer to it than ``delta``.
+    """Take, again and again, the row with the most uncovered rows nearer to it than ``delta``.
 
-    A row is covered when it is nearer than ``delta`` to a labeled row or to one taken before. Of
-    equal degrees the earlier row wins. Once every row is covered no choice is better than another,
-    and the rest is drawn at random from ``generator``; a smaller ``delta`` would use the labels.
+    This number is the row's degree. A row is covered when it is nearer than ``delta`` to a labeled
+    row or to one taken before. Of equal degrees the earlier row wins. Once every row is covered, no
+    choice is better than another, and the rest is drawn at random from ``generator``. A smaller
+    ``delta`` would make better use of the labels.
 
-    Only the degrees are kept, never the graph: distances are computed block by block, for all pairs
-    at first and again for the rows that become covered, which lowers the degrees of their
-    neighbours. That is at most 2 N^2 distances, in O(N) memory.
+    Only the degrees are kept, never the graph. Distances are computed block by block: for all pairs
+    at first, and again for the rows that become covered, to lower the degrees of their neighbours.
+    That is at most 2 N^2 distances, in O(N) memory.
 
     Args:
         embeddings: (N, D) finite embeddings of the pool.
@@ -83,7 +84,7 @@ def probcover(
 
 
 def _cover(embeddings_ND: Tensor, uncovered_N: Tensor, num: int, delta: float) -> Tensor:
-    """Greedy maximum coverage: at most ``num`` positions, fewer once all is covered."""
+    """Return at most ``num`` positions by greedy maximum coverage; stop once all is covered."""
     uncovered_N = uncovered_N.clone()
     degrees_N = torch.zeros_like(uncovered_N, dtype=torch.int64)
     chunks = torch.split(uncovered_N.nonzero()[:, 0], BLOCK_ROWS)
@@ -104,7 +105,7 @@ def _cover(embeddings_ND: Tensor, uncovered_N: Tensor, num: int, delta: float) -
 
 
 def count_within(embeddings_ND: Tensor, others_MD: Tensor, delta: float) -> Tensor:
-    """How many of ``others`` are nearer than ``delta`` to each row, (N,), int64."""
+    """Count the ``others`` that are nearer than ``delta`` to each row, (N,), int64."""
     counts_N = torch.zeros(len(embeddings_ND), dtype=torch.int64, device=embeddings_ND.device)
     for others_BD in torch.split(widened(others_MD), BLOCK_ROWS):
         counts = [
@@ -117,7 +118,7 @@ def count_within(embeddings_ND: Tensor, others_MD: Tensor, delta: float) -> Tens
 
 
 def squared_distance_blocks(embeddings_ND: Tensor, others_BD: Tensor) -> Iterator[Tensor]:
-    """Squared distances_AB of each chunk of rows in turn to the same few others."""
+    """Yield, for each chunk of rows in turn, its squared distances_AB to the same few others."""
     # About the middle of the others the squares are hardly larger than the distances sought, so
     # that their difference keeps its digits.
     middle_D = others_BD.mean(0)
@@ -130,12 +131,12 @@ def squared_distance_blocks(embeddings_ND: Tensor, others_BD: Tensor) -> Iterato
 
 
 def pure_radius(tables: Sequence[Tensor], num_classes: int, *, generator: Generator) -> float:
-    """The largest radius at which 95 % of the balls around rows hold rows of one class only.
+    """Return the largest radius at which 95 % of the balls around rows hold rows of one class only.
 
-    Classes are stood in for by k-means clusters. A ball is pure up to the distance of the nearest
-    row of another cluster, so the radius sought is a quantile of that distance, exactly, without
-    trying a grid of radii. It is taken over the balls around 1,024 rows drawn at random, each
-    looked at among all rows, in O(N).
+    K-means clusters take the place of the classes. A ball is pure up to the distance of the nearest
+    row of another cluster. So the radius is exactly a quantile of that distance, and no grid of
+    radii is tried. The quantile is taken over the balls around 1,024 rows drawn at random, each
+    compared with all rows, in O(N).
 
     Args:
         tables: Each (N, D): pool and labeled rows.

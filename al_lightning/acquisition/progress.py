@@ -1,18 +1,18 @@
-"""Tells how far a long choice has come, to whoever listens; a selector itself prints nothing."""
+"""Progress of a long choice, told to a listener; a selector itself prints nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 Listener = Callable[[int, int], None]
-"""``listener(done, total)``; a choice of several parts begins again at each."""
+"""Called as ``listener(done, total)``; a choice of several parts counts anew in each part."""
 
 _listener: ContextVar[Listener | None] = ContextVar("_listener", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Inside the block, in this thread, ``listener`` hears of what is reported.
+    """Call ``listener`` for each report inside the block, in this thread.
 
     >>> with listening(lambda done, total: print(done, "of", total)):
     ...     report(3, 10)
@@ -26,6 +26,6 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def report(done: int, total: int) -> None:
-    """Tells the listener, if there is one, that ``done`` of ``total`` steps are over."""
+    """Tell the listener, if there is one, that ``done`` of ``total`` steps are over."""
     if (listener := _listener.get()) is not None:
         listener(done, total)

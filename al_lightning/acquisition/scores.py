@@ -10,7 +10,7 @@ from al_lightning.acquisition.checks import checked_probs
 
 
 def least_confidence(probs: Tensor) -> Tensor:
-    """One minus the probability of the likeliest class, ``1 - p1``.
+    """Return one minus the probability of the likeliest class, ``1 - p1``.
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
@@ -32,7 +32,7 @@ def least_confidence(probs: Tensor) -> Tensor:
 
 
 def margin(probs: Tensor) -> Tensor:
-    """One minus the lead of the likeliest class over the second, ``1 - (p1 - p2)``.
+    """Return one minus the lead of the likeliest class over the second, ``1 - (p1 - p2)``.
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
@@ -55,7 +55,7 @@ def margin(probs: Tensor) -> Tensor:
 
 
 def entropy(probs: Tensor) -> Tensor:
-    """Shannon entropy of the prediction, ``-sum_c p_c log p_c``, with ``0 log 0 = 0``.
+    """Return the Shannon entropy of the prediction, ``-sum_c p_c log p_c``, with ``0 log 0 = 0``.
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
@@ -78,7 +78,7 @@ def entropy(probs: Tensor) -> Tensor:
 
 
 def mean_probs(probs: Tensor) -> Tensor:
-    """The predictive distribution: (N, C) as it is, (N, K, C) averaged over K.
+    """Return the predictive distribution: (N, C) as it is, (N, K, C) averaged over K.
 
     Raises:
         ValueError: unless every row is a distribution.

@@ -15,18 +15,18 @@ Kind = Literal["power", "softmax", "softrank"]
 def stochastic(
     scores: Tensor, num: int, kind: Kind = "power", beta: float = 1.0, *, generator: Generator
 ) -> Tensor:
-    """Draws ``num`` rows without replacement, likelier where the score is higher.
+    """Draw ``num`` rows without replacement, likelier where the score is higher.
 
     The chance of a row to be next is proportional to ``score^beta`` (power), ``exp(beta score)``
-    (softmax) or ``rank^-beta`` (softrank, the highest score having rank 1). Adding Gumbel noise to
-    the logarithm of that weight and taking the top is such a draw, in O(N).
+    (softmax) or ``rank^-beta`` (softrank, where the highest score has rank 1). Adding Gumbel noise
+    to the logarithm of that weight and taking the top is such a draw, in O(N).
 
     Args:
         scores: (N,) finite scores, higher = label sooner; non-negative for ``"power"``, where
             rows of score 0 come only after all others.
         num: How many to take; beyond N it takes all.
-        kind: How a score becomes a weight.
-        beta: Coldness: 0 is uniform, large values approach top-k.
+        kind: The formula that turns a score into a weight.
+        beta: How strictly high scores come first: 0 is uniform, large values approach top-k.
         generator: Source of the noise.
 
     Returns:

@@ -7,10 +7,10 @@ from al_lightning.acquisition.checks import checked_num, checked_scores
 
 
 def top_k(scores: Tensor, num: int) -> Tensor:
-    """Positions of the ``num`` highest scores, best first; of equal scores the earlier row wins.
+    """Return positions of the ``num`` highest scores, best first; of equals the earlier row wins.
 
-    ``torch.topk`` leaves the order of equal scores open, so two devices may ask for different rows;
-    here a tie at the cut is settled by position, in O(N + num log num).
+    ``torch.topk`` does not define the order of equal scores, so two devices may ask for different
+    rows. Here the position decides, in O(N + num log num).
 
     Args:
         scores: (N,) finite scores, higher = label sooner.

@@ -19,8 +19,8 @@ from al_lightning.acquisition.progress import report
 
 NUM_NEIGHBOURS = 20
 MIN_CLUSTER_SIZE = 5
-# Neighbours are looked for among so many rows of a cluster at least, and among more while a pool is
-# small enough that this makes no more than so many distances.
+# Neighbours are searched among at least so many rows of a cluster, and among more where the pool is
+# so small that this needs no more than so many distances.
 MIN_REFERENCES = 2**10
 NUM_DISTANCES = 2**29
 
@@ -33,18 +33,19 @@ def typiclust(
     *,
     max_clusters: int = 500,
 ) -> Tensor:
-    """Takes, again and again, the most typical row of the largest cluster with the fewest labels.
+    """Take, again and again, the most typical row of the largest cluster with the fewest labels.
 
     Pool and labeled rows together are cut into ``min(M + num, max_clusters)`` clusters. A cluster's
-    labels are its labeled rows and the rows taken already, its size is that of both kinds. Typical
-    is the row with the least mean distance to its 20 nearest neighbours within the cluster (all of
-    them, in a smaller one), labeled neighbours included; the paper's typicality is the inverse.
+    labels are its labeled rows and the rows taken already; its size counts pool and labeled rows.
+    The most typical row has the least mean distance to its 20 nearest neighbours within the cluster
+    (to all rows of a smaller one), labeled neighbours included. The paper's typicality is the
+    inverse of that distance.
 
-    Ours to settle: clusters under 5 rows are outliers, which the authors' code drops; here they
-    wait until all others are used up, so a pool of any size can be taken whole. Typicality is
-    computed once a cluster, not anew after each row. In a cluster of more than 1,024 rows, or more
-    than 2^29 / N where that is larger (8,947 in a pool of 60,000), neighbours are looked for in a
-    seeded sample of so many. Centres are fitted to a sample too, see
+    The paper leaves some choices open. Clusters under 5 rows are outliers, which the authors' code
+    drops; here they wait until all others are used up, so a pool of any size can be taken whole.
+    Typicality is computed once for each cluster, not anew after each row. In a cluster of more than
+    1,024 rows, or more than 2^29 / N where that is larger (8,947 in a pool of 60,000), neighbours
+    are searched in a seeded sample of so many. Centres are fitted to a sample too, see
     :mod:`al_lightning.acquisition.clustering`. Time is linear in N, memory a few chunks.
 
     Args:
@@ -103,7 +104,7 @@ def typiclust(
 def _clusters_to_visit(
     clusters_N: Tensor, clusters_M: Tensor, num_clusters: int, num: int
 ) -> Tensor:
-    """The cluster of each of the ``num`` rows to take: fewest labels first, then largest first."""
+    """Return the cluster of each row to take: fewest labels first, then largest first."""
     labels_G = clusters_M.bincount(minlength=num_clusters)
     sizes_G = clusters_N.bincount(minlength=num_clusters) + labels_G
     after_all_others = len(clusters_N) + len(clusters_M)
@@ -128,15 +129,15 @@ def mean_neighbour_distance(
     max_references: int,
     generator: Generator,
 ) -> Tensor:
-    """Mean distance of a cluster's pool rows to their nearest neighbours in it: 1 / typicality.
+    """Return the mean distance of a cluster's pool rows to the nearest in it: 1 / typicality.
 
     Args:
         embeddings_ND: (N, D) the pool.
         labeled_MD: (M, D) the labeled rows.
         members_P: Positions of the cluster's rows in the pool, at least one.
         labeled_members_L: Positions of its labeled rows.
-        max_references: How many of the cluster's rows may serve as neighbours; a sample of so many
-            does where there are more.
+        max_references: How many of the cluster's rows may serve as neighbours; where there are
+            more, a sample of so many serves.
         generator: Source of that sample.
 
     Returns:

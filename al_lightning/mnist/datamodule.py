@@ -1,4 +1,4 @@
-"""``ActiveMNISTDataModule``: the 60,000 training digits as the pool, the 10,000 others as test.
+"""MNIST as an active data module: 60,000 training digits are the pool, 10,000 others the test.
 
 Shape suffixes: N images, B batch rows, H W height and width.
 """
@@ -16,13 +16,13 @@ from al_lightning.mnist.files import FILES, ensure_mnist, read_idx
 
 
 class DigitImages(Dataset[tuple[Tensor, int]]):
-    """Images held as one uint8 tensor; a whole batch is cut from it in two operations.
+    """Holds all images as one uint8 tensor and takes a whole batch from it in two operations.
 
-    Items are what torchvision's MNIST gives under ``ToTensor``: an image (1, 28, 28), float32 in
+    An item is what torchvision's MNIST gives under ``ToTensor``: an image (1, 28, 28), float32 in
     [0, 1], and its digit.
 
     Args:
-        images_NHW: uint8 pixels.
+        images_NHW: Pixels, uint8.
         targets: Digits (N,), uint8 or int64.
     """
 
@@ -39,7 +39,7 @@ class DigitImages(Dataset[tuple[Tensor, int]]):
         return _pixels_to_float(self.images_NHW[index][None]), int(self.targets[index])
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A collated batch: images (B, 1, 28, 28) and digits (B,), int64."""
+        """Return a collated batch: images (B, 1, 28, 28) and digits (B,), int64."""
         rows = torch.tensor(indices)
         return _pixels_to_float(self.images_NHW[rows][:, None]), self.targets[rows]
 
@@ -49,19 +49,19 @@ def _pixels_to_float(pixels: Tensor) -> Tensor:
 
 
 class ActiveMNISTDataModule(ActiveDataModule):
-    """MNIST with a labeled part that grows; downloads itself at the first use.
+    """Serves MNIST with a labeled part that grows; downloads the files at the first use.
 
     Args:
-        data_dir: Where the four files are, or come to be.
-        initial_labeled_size: Rows labeled from the start.
+        data_dir: Where the four files are, or where they are put.
+        initial_labeled_size: Number of rows that are labeled from the start.
         initial_sampling: ``"random"``, the tutorial's shuffle, or ``"balanced"`` over the digits.
-        val_size: Training rows held out of the pool for validation.
-        batch_size: Rows a training batch.
-        epoch_size: Rows of a training epoch, drawn with replacement; each labeled one once when not
-            given.
-        eval_batch_size: Rows a batch in validation, test and prediction. When not given,
-            128 on a CPU, whose caches hold no more, and 4096 on an accelerator.
-        num_workers: Loader processes; the images are in memory, so 0 is fastest.
+        val_size: Number of training rows held out of the pool for validation.
+        batch_size: Rows in a training batch.
+        epoch_size: Rows in a training epoch, drawn with replacement. When not given, each labeled
+            row comes once.
+        eval_batch_size: Rows in a batch of validation, test and prediction. When not given, 128 on
+            a CPU, whose caches hold no more, and 4096 on an accelerator.
+        num_workers: Loader processes. The images are in memory, so 0 is fastest.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
     """
 
@@ -92,19 +92,19 @@ class ActiveMNISTDataModule(ActiveDataModule):
         self._folder: Path | None = None
 
     def prepare_data(self) -> None:
-        """Fetches and verifies the files, once an instance (Lightning calls it before each fit)."""
+        """Fetch and verify the files once; Lightning calls this before each fit."""
         if self._folder is None:
             self._folder = ensure_mnist(self.data_dir)
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the files once and sizes evaluation batches to the Trainer's device."""
+        """Read the files once; choose the size of evaluation batches by the Trainer's device."""
         super().setup(stage)
         if self._auto_batch and self.trainer is not None:
             on_cpu = self.trainer.strategy.root_device.type == "cpu"
             self.eval_batch_size = 128 if on_cpu else 4096
 
     def load_sets(self) -> DataSets:
-        """Reads the four IDX files; they must be in ``data_dir``."""
+        """Read the four IDX files; fetch them first if this process has not prepared the data."""
         folder = self._folder or ensure_mnist(self.data_dir)
         train_images, train_labels, test_images, test_labels = (
             read_idx(folder / name) for name in FILES

