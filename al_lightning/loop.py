@@ -25,22 +25,21 @@ from torch import Tensor
 from al_lightning.data.datamodule import ActiveDataModule, as_indices
 from al_lightning.data.views import plain
 from al_lightning.distributed import is_first_rank, processes_have_met
-from al_lightning.label.answers import Answer, AnswersError, Mark, OpenQuery
+from al_lightning.label.answers import Answer, AnswersError, OpenQuery
 from al_lightning.label.oracle import Oracle, check_oracle, collected
 from al_lightning.run.folder import (
     INITIAL_WEIGHTS,
     JOURNAL,
     check_vacant,
     checksum,
-    load_state,
     query_folder,
-    save_state,
     set_aside,
     sync,
 )
 from al_lightning.run.journal import Journal, Record, read_records
 from al_lightning.run.lock import lock, unlock
-from al_lightning.run.records import CycleResult, Query, result_of, results_of
+from al_lightning.run.records import CycleResult, Mark, Query, result_of, results_of
+from al_lightning.run.weights import load_state, save_state
 from al_lightning.strategies import Select, Strategy, find_strategy, strategy_name
 from al_lightning.training.checkpoints import check_root, forget_preemption
 from al_lightning.training.cycle import Steps

@@ -22,7 +22,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.views import UnreadableRowError
-from al_lightning.label.tables import check_classes, read_labels
+from al_lightning.run.tables import check_classes, read_labels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Content decides, not the suffix; but nothing else that Pillow knows is opened, such as EPS, for

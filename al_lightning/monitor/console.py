@@ -1,6 +1,6 @@
 """One line a cycle on the terminal, and what to do when labels are awaited."""
 
-from al_lightning.label.answers import agreements
+from al_lightning.label.agreement import agreements
 from al_lightning.loop import ActiveLearningLoop, Monitor
 from al_lightning.monitor.exchange import TO_LABEL
 from al_lightning.monitor.tables import answers_of

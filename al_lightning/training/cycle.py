@@ -20,8 +20,9 @@ from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import check_same, is_first_rank
 from al_lightning.prediction.mc_dropout import MCDropout
 from al_lightning.prediction.read_pool import read_pool
-from al_lightning.run.folder import WEIGHTS, checksum, load_state, sync
+from al_lightning.run.folder import WEIGHTS, checksum, sync
 from al_lightning.run.journal import Record
+from al_lightning.run.weights import load_state
 from al_lightning.seeds import generator, seeded
 from al_lightning.strategies import PoolOutputs, Strategy
 from al_lightning.training.checkpoints import CycleFit, is_loadable, last_checkpoint, numbers
