@@ -70,7 +70,9 @@ def from_first_rank(make: Callable[[], T]) -> T:
     return made[0]  # type: ignore[no-any-return]
 
 
-def gathered_on_first_rank(columns: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def gathered_on_first_rank(
+    columns: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
     """Join each column's rows of all ranks, in the order of ranks, on the first rank.
 
     All processes must have met, and each must call this.

@@ -332,7 +332,9 @@ class ActiveLearningLoop:
         if oracle == "dataset":
             return intake.reveal(waiting, self.data)
         num_processes = self._example.world_size
-        answers = collected(oracle, query, waiting, self._run.query_folder(query.cycle), num_processes)
+        answers = collected(
+            oracle, query, waiting, self._run.query_folder(query.cycle), num_processes
+        )
         accepted = self.settings.accept_unasked
         return intake.take_in(waiting, self.data, answers, accept_unasked=accepted)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a full disk end a program cleanly, with a word on how to go on."""
+"""Ctrl-C, SIGTERM and a full disk end a program cleanly, and it says how to go on."""
 
 import errno
 import signal
@@ -19,16 +19,14 @@ class Terminated(SystemExit):
 
 @contextmanager
 def stopping(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Exits with 128 + the signal's number once the block was interrupted by one.
+    """Exit with 128 + the signal's number when a signal stops the block; with 1 on a full disk.
 
-    With 1 when the disk is full.
-
-    Lightning calls the handler that it finds, after its own, so SIGTERM ends a fit, a test or a
-    prediction at once, and whatever runs between them. A journal and files that are whole or absent
-    make that safe.
+    Lightning calls the handler that it finds after its own. So SIGTERM ends a fit, a test or a
+    prediction at once, and also the code between them. This is safe, because the journal and all
+    files are either complete or absent.
 
     Args:
-        how_to_go_on: Gives a sentence for the user, printed by the first rank.
+        how_to_go_on: Returns a sentence for the user; the first rank prints it.
     """
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if in_main else None

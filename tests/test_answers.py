@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from al_lightning import INVALID, SKIP
-from al_lightning.label.answers import OpenQuery, agreements, cohens_kappa, fold
+from al_lightning.label.agreement import agreements, cohens_kappa
+from al_lightning.label.answers import OpenQuery, fold
 from al_lightning.run.journal import Journal, read_records
 
 CLASSES = ["cat", "dog", "eel"]

@@ -6,16 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from al_lightning.label.answers import INVALID, SKIP
-from al_lightning.label.tables import (
+from al_lightning.label.query_file import (
     GivenAnswer,
     LabelRow,
     QueryRows,
-    check_classes,
     read_answers,
-    read_labels,
     write_to_label,
 )
+from al_lightning.run.records import INVALID, SKIP
+from al_lightning.run.tables import check_classes, read_labels
 
 NAMES = ["a/1.png", "b, c/2.png", 'say "é".png', "4.png"]
 CLASSES = ["cat", "dog", "guinea pig; or hamster"]

@@ -14,7 +14,8 @@ from label_run import answers, write_run
 from playwright.sync_api import Error, expect, sync_playwright
 
 from al_lightning.label.answers import OpenQuery
-from al_lightning.label.page.server import Desk, make_app
+from al_lightning.label.page.desk import Desk
+from al_lightning.label.page.server import make_app
 from al_lightning.run.journal import Journal, read_records
 
 FOUND = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]

@@ -13,9 +13,11 @@ from label_run import answers, write_run
 from starlette.testclient import TestClient
 
 from al_lightning.label.__main__ import main, summary
-from al_lightning.label.answers import SKIP, OpenQuery
-from al_lightning.label.page.server import MAX_BODY, Desk, make_app
+from al_lightning.label.answers import OpenQuery
+from al_lightning.label.page.desk import Desk
+from al_lightning.label.page.server import MAX_BODY, make_app
 from al_lightning.run.journal import Journal, read_records
+from al_lightning.run.records import SKIP
 
 TOKEN = "the-token"
 HERE = "http://127.0.0.1:8765"

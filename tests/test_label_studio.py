@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_label_files import class_names, mutated, outcome
 
-from al_lightning.label.answers import INVALID, SKIP
 from al_lightning.label.label_studio import read_export, write_tasks
-from al_lightning.label.tables import GivenAnswer, LabelRow, QueryRows
+from al_lightning.label.query_file import GivenAnswer, LabelRow, QueryRows
+from al_lightning.run.records import INVALID, SKIP
 
 CLASSES = ["cat", 'dog & "co" <b>', "naïve; é, 日本", "$5", "two words"]
 NAMES = ["a/1.png", "b, 2.jpg", "é.png", "4.png", "5.png"]

@@ -18,9 +18,10 @@ from torch.utils.data import TensorDataset
 from toys import TRAINER, Plain, asked, events, loop_of, points, points_data, weights
 
 from al_lightning import ActiveDataModule, ActiveLearningLoop
-from al_lightning.run.folder import checksum, load_state
+from al_lightning.run.folder import checksum
 from al_lightning.run.journal import read_records
 from al_lightning.run.lock import lock, unlock
+from al_lightning.run.weights import load_state
 from al_lightning.training.checkpoints import last_checkpoint
 
 
@@ -480,7 +481,6 @@ def test_damaged_weights_are_named(tmp_path, name, damage):
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from al_lightning.run.folder import checksum, load_state
 from al_lightning.run.lock import lock
 lock(Path(sys.argv[1]))
 if os.fork() == 0:  # as a loader worker, which may outlive the loop

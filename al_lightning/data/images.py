@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.image_pool import ImagePool, LabeledImages
 from al_lightning.data.pictures import to_tensor
-from al_lightning.label.tables import check_classes, read_labels
+from al_lightning.run.tables import check_classes, read_labels
 
 LABELS = "labels.csv"
 FIRST_ROWS = 20

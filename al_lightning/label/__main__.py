@@ -1,4 +1,7 @@
-"""``python -m al_lightning.label RUN_DIR`` serves the page; ``--summary`` prints a table."""
+"""``python -m al_lightning.label RUN_DIR`` serves the page; ``--summary`` prints a table.
+
+The help and the summary import neither torch nor Lightning, so they appear at once.
+"""
 
 import argparse
 import secrets
@@ -8,19 +11,30 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from al_lightning.label.answers import INVALID, SKIP, OpenQuery, RowAnswers, agreements, fold
+from al_lightning.label.agreement import agreements
+from al_lightning.label.answers import OpenQuery, fold
 from al_lightning.run.folder import JOURNAL
 from al_lightning.run.journal import Journal, Record, read_records
 from al_lightning.run.lock import lock
-from al_lightning.stopping import stopping
 
 HOST = "127.0.0.1"
 COUNTS = ("labeled", "skipped", "invalid", "corrected", "open")
+SETTINGS: dict[str, Any] = {
+    "log_level": "warning",  # or it would print addresses, and one of them holds the token
+    "access_log": False,
+    "lifespan": "off",
+    "ws": "none",
+    "proxy_headers": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": 3,
+}
+"""Of uvicorn."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exits with status 2 and one sentence when there is nothing to label."""
+    """Carry out the command; exit with status 2 and one sentence when there is nothing to label."""
     parser = argparse.ArgumentParser(
         prog="python -m al_lightning.label",
         description="Serves a page to label a run's waiting query, on this machine alone.",
@@ -45,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def serve(run_dir: Path, port: int) -> None:
-    """Serves the page until the query is closed or a signal arrives.
+    """Serve the page until the query is closed or a signal arrives.
 
     Raises:
         ValueError: when there is no run, no query waits, its classes are not known, another
@@ -54,12 +68,15 @@ def serve(run_dir: Path, port: int) -> None:
     try:
         import uvicorn
 
-        from al_lightning.label.page.server import Desk, make_app
+        from al_lightning.label.page.desk import Desk
+        from al_lightning.label.page.server import make_app
     except ModuleNotFoundError as error:
         raise ValueError(
             f"the page needs starlette and uvicorn, and {error.name} is missing; install them with "
             "pip install 'al_lightning[label]'"
         ) from error
+    from al_lightning.stopping import stopping  # imports Lightning
+
     _records(run_dir)
     lock(run_dir)
     desk = Desk(OpenQuery(Journal(run_dir / JOURNAL)), run_dir)
@@ -71,31 +88,17 @@ def serve(run_dir: Path, port: int) -> None:
         server.should_exit = True
 
     class Server(uvicorn.Server):
-        """Says where it is once a signal ends it cleanly, and not before."""
+        """Prints the address once a signal would end it cleanly, and not before."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             address = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
             print(f"label at {address} (answers go to {run_dir / JOURNAL})", flush=True)
 
-    server = Server(
-        uvicorn.Config(
-            make_app(desk, token=token, on_finish=finished),
-            log_level="warning",  # the address, which holds the token, is for this line alone
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=3,
-        )
-    )
-
-    def how_to_go_on() -> str:
-        again = shlex.join(["python", "-m", "al_lightning.label", str(run_dir)])
-        return f"{desk.progress}; go on with: {again}"
-
-    with stopping(how_to_go_on):
+    app = make_app(desk, token=token, on_finish=finished)
+    server = Server(uvicorn.Config(app, **SETTINGS))
+    again = shlex.join(["python", "-m", "al_lightning.label", str(run_dir)])
+    with stopping(lambda: f"{desk.progress}; go on with: {again}"):
         server.run(sockets=[listening])
 
 
@@ -121,7 +124,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def summary(records: Sequence[Record]) -> list[str]:
-    """Lines of a table with a row for each query and their sum, and of how far people agree."""
+    """Return the lines of a table with a row for each query and their sum, then all agreements."""
     queries = [record for record in records if record["event"] == "query"]
     counts = [_counts(records, query) for query in queries]
     people = [_people(records, query) for query in queries]
@@ -140,34 +143,19 @@ def summary(records: Sequence[Record]) -> list[str]:
 
 
 def _counts(records: Sequence[Record], query: Record) -> Counter[str]:
-    """What became of a query's rows; of one that waits, what would if it were closed now."""
-    start, *later = records
-    labels = [record for record in later if record["event"] == "labels"]
-    closing = next((r for r in labels if r["cycle"] == query["cycle"]), None)
-    if closing is not None:
-        labeled, corrected = closing["indices"], closing["corrected"]
-        skipped, invalid = closing["skipped"], closing["invalid"]
-    else:
-        before = {*start["split"]["labeled_indices"], *(i for r in labels for i in r["indices"])}
-        before.difference_update(*(r["invalid"] for r in labels))
-        held = {i: row.answer for i, row in _rows(records, query).items() if not row.in_conflict}
-        skipped = [i for i, answer in held.items() if answer is SKIP]
-        invalid = [i for i, answer in held.items() if answer is INVALID]
-        given = held.keys() - {*skipped, *invalid}
-        labeled, corrected = given - before, given & before
+    """Count the query's rows by outcome; one that waits counts as if it were closed now."""
+    closings = (r for r in records if r["event"] == "labels" and r["cycle"] == query["cycle"])
+    result = next(closings, None) or OpenQuery(Journal.in_memory([*records])).outcome()
+    labeled, skipped, invalid = (result[name] for name in ("indices", "skipped", "invalid"))
     left = set(query["indices"]).difference(labeled, skipped, invalid)
-    lengths = map(len, (labeled, skipped, invalid, corrected, left))
+    lengths = map(len, (labeled, skipped, invalid, result["corrected"], left))
     return Counter(dict(zip(COUNTS, lengths, strict=True)))
 
 
 def _people(records: Sequence[Record], query: Record) -> Counter[str]:
-    """How many rows each person answered."""
-    rows = _rows(records, query).values()
+    """Count the rows that each person answered."""
+    rows = fold(record for record in records if record.get("cycle") == query["cycle"]).values()
     return Counter(name or "(no name)" for row in rows for name in row.by_labeler)
-
-
-def _rows(records: Sequence[Record], query: Record) -> dict[int, RowAnswers]:
-    return fold(record for record in records if record.get("cycle") == query["cycle"])
 
 
 def _cells(name: str, counts: Counter[str], people: Counter[str]) -> tuple[str, ...]:

@@ -1,42 +1,28 @@
-"""What people answer to a query: each answer a journal record, folded into what holds now.
+"""Answers to a query: each one a record in the journal, folded into the answers that hold now.
 
-Everything here derives from the journal alone, so the process that trains and the page that people
-label on need not be the same, nor know of each other.
+Everything here comes from the journal alone. So one process can train while another serves the page
+on which people label, and neither needs to know of the other.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from enum import Enum
-from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from al_lightning.run.journal import Journal, Record
-
-
-class Mark(Enum):
-    """An answer that is not a label."""
-
-    SKIP = "skip"
-    """The row stays in the pool and is not asked again."""
-    INVALID = "invalid"
-    """The row leaves the pool: a broken image, say."""
-
-
-SKIP = Mark.SKIP
-INVALID = Mark.INVALID
+from al_lightning.run.records import INVALID, SKIP, Mark
 
 Answer = Any
-"""A label in plain values, :data:`SKIP` or :data:`INVALID`; never None, which is no answer yet."""
+"""A label in plain values, ``SKIP`` or ``INVALID``; never None, which means no answer yet."""
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the time in UTC, as ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 class AnswersError(ValueError):
-    """What an oracle answered cannot be taken; the run is as before and goes on from there."""
+    """An oracle's answer cannot be accepted; the run is as before, and can go on from there."""
 
 
 # ---- a row ---------------------------------------------------------------------------------------
@@ -44,22 +30,22 @@ class AnswersError(ValueError):
 
 @dataclass
 class RowAnswers:
-    """What was answered for one row."""
+    """The answers to one row."""
 
     by_labeler: dict[str, Answer] = field(default_factory=dict)
-    """The latest answer of each person; ``""`` is somebody without a name."""
+    """The latest answer of each person; ``""`` stands for a person without a name."""
     settled: Answer = None
-    """What holds whatever the people said; None while nobody settled it."""
+    """The answer that holds against all others; None while nobody has settled the row."""
     settled_by: str = ""
-    """Who settled it, and may change it by another answer."""
+    """The person who settled it, whose next answer replaces the settled one."""
     at: str = ""
-    """When the last answer came, see :func:`now`."""
+    """The time of the last answer, see :func:`now`."""
     how: str = ""
-    """Through what it came."""
+    """The way by which it came, such as ``"page"``."""
 
     @property
     def answer(self) -> Answer:
-        """What holds; None while the row is open or people differ."""
+        """The answer that holds; None while the row is open or people differ."""
         if self.settled is not None:
             return self.settled
         first, *others = self.by_labeler.values() or [None]
@@ -67,20 +53,20 @@ class RowAnswers:
 
     @property
     def in_conflict(self) -> bool:
-        """Whether people differ and nobody has settled it."""
+        """True when people differ and nobody has settled the row."""
         return bool(self.by_labeler) and self.answer is None
 
     @property
     def labelers(self) -> list[str]:
-        """Everybody with a name who answered, in order of first answers."""
+        """The names of those who answered, in the order of their first answers."""
         return [name for name in self.by_labeler if name]
 
 
 def fold(records: Iterable[Record]) -> dict[int, RowAnswers]:
-    """The rows that have answers, by data-set index.
+    """Return the rows that have answers, by data-set index.
 
     Args:
-        records: Those of one cycle; ``answers`` and ``undo`` are read.
+        records: The records of one cycle; only ``answers`` and ``undo`` are read.
     """
     rows: dict[int, RowAnswers] = {}
     for record in standing(records):
@@ -95,19 +81,19 @@ def fold(records: Iterable[Record]) -> dict[int, RowAnswers]:
 
 
 def standing(records: Iterable[Record]) -> list[Record]:
-    """The ``answers`` records that nobody took back, oldest first."""
+    """Return the ``answers`` records that nobody has undone, oldest first."""
     records = list(records)
-    taken_back = {record["number"] for record in records if record["event"] == "undo"}
-    return [r for r in records if r["event"] == "answers" and r["number"] not in taken_back]
+    undone = {record["number"] for record in records if record["event"] == "undo"}
+    return [r for r in records if r["event"] == "answers" and r["number"] not in undone]
 
 
 def to_plain(answer: Answer) -> Any:
-    """An answer as it stands in a journal: ``"skip"``, ``"invalid"`` or ``{"label": ...}``."""
+    """Return an answer as a journal holds it: ``"skip"``, ``"invalid"`` or ``{"label": ...}``."""
     return answer.value if isinstance(answer, Mark) else {"label": answer}
 
 
 def from_plain(plain: Any) -> Answer:
-    """The answer that :func:`to_plain` wrote.
+    """Return the answer that :func:`to_plain` wrote.
 
     >>> [from_plain(to_plain(answer)) for answer in (7, SKIP)]
     [7, <Mark.SKIP: 'skip'>]
@@ -115,18 +101,48 @@ def from_plain(plain: Any) -> Answer:
     return plain["label"] if isinstance(plain, dict) else Mark(plain)
 
 
+def in_words(answer: Answer, classes: Sequence[str]) -> str:
+    """Return an answer as a person would write it.
+
+    >>> in_words(1, ["cat", "dog"]), in_words(SKIP, ["cat", "dog"])
+    ('dog', 'skip')
+    """
+    return str(answer.value) if isinstance(answer, Mark) else classes[answer]
+
+
 # ---- the query that waits ------------------------------------------------------------------------
 
 
+class RowsBefore(NamedTuple):
+    """The rows of a run as its closed queries left them, by data-set index."""
+
+    labeled: set[int]
+    outside: set[int]
+    """Rows that can never get a label: held out for validation, or invalid."""
+
+
+def rows_before(records: Sequence[Record]) -> RowsBefore:
+    """Return the rows that are labeled or outside by now, from all records of a run."""
+    split = records[0]["split"]
+    labeled, outside = set(split["labeled_indices"]), {*split["held_out"], *split["invalid"]}
+    for record in records:
+        if record["event"] == "labels":
+            labeled = labeled.union(record["indices"]).difference(record["invalid"])
+            outside.update(record["invalid"])
+    return RowsBefore(labeled, outside)
+
+
 class OpenQuery:
-    """The query at the end of a journal, and its answers; each is on the disk when a call returns.
+    """The query at the end of a journal, and its answers.
+
+    When a method that changes something returns, the change is on the disk.
 
     Args:
-        journal: Of the run.
+        journal: The journal of the run.
 
     Attributes:
         record: The journal's record of the query.
-        cycle: Of the query.
+        cycle: The number of its cycle.
         indices: Data-set indices that were asked, most wanted first.
         classes: Names of the classes, where a label is a position in them; None when unknown.
 
@@ -151,7 +167,7 @@ class OpenQuery:
 
     @property
     def records(self) -> list[Record]:
-        """Answers and what was taken back, oldest first."""
+        """The query's records of answers and of undoing them, oldest first."""
         return [
             record
             for record in self.journal.records
@@ -160,7 +176,7 @@ class OpenQuery:
 
     @property
     def rows(self) -> dict[int, RowAnswers]:
-        """What was answered, by data-set index; also of rows that were not asked."""
+        """The answers by data-set index, including those to rows that were not asked."""
         return fold(self.records)
 
     @property
@@ -179,18 +195,18 @@ class OpenQuery:
         accept_unasked: bool = False,
         source: str | None = None,
     ) -> None:
-        """Records answers, all of them or on an error none.
+        """Record answers: all of them or, on an error, none.
 
-        Another answer of the same person to the same row takes the place of the first. A label for
-        a row that is labeled already corrects it.
+        A later answer of the same person to the same row replaces the earlier one. A label for a
+        row that has a label already corrects it.
 
         Args:
             answers: By data-set index.
-            by: Who.
-            how: Through what, such as ``"page"``.
-            settles: These hold, whatever others answered.
-            accept_unasked: Takes answers to rows of the pool that were not asked.
-            source: Name of the file that they stand in.
+            by: The person's name.
+            how: The way by which they come, such as ``"page"``.
+            settles: These answers hold against all others.
+            accept_unasked: Accept answers to rows of the pool that were not asked.
+            source: Name of the file that holds the answers.
 
         Raises:
             ValueError: for a row that was not asked, or a label that is no class.
@@ -209,11 +225,11 @@ class OpenQuery:
         )
 
     def undo(self, *, by: str | None = None, how: str) -> list[int]:
-        """Takes the last answer back that still stands.
+        """Undo the last answer that still stands.
 
         Args:
-            by: Of that person, ``""`` for those without a name; None for anybody.
-            how: Through what, such as ``"page"``.
+            by: Undo an answer of this person, ``""`` for those without a name; None for anybody.
+            how: The way by which the wish comes, such as ``"page"``.
 
         Returns:
             Data-set indices of its rows.
@@ -230,15 +246,36 @@ class OpenQuery:
         )
         return [index for index, _ in last["answers"]]
 
+    def outcome(self, last: Mapping[int, Answer] | None = None) -> Record:
+        """Return what :meth:`finish` would record now, without the rows on which people differ.
+
+        Args:
+            last: Answers that come with the closing; they hold against all others.
+        """
+        last = last or {}
+        labeled = rows_before(self.journal.records).labeled
+        agreed = {i: row.answer for i, row in self.rows.items() if not row.in_conflict}
+        held = {**{i: answer for i, answer in agreed.items() if i not in last}, **last}
+        labels = {i: answer for i, answer in held.items() if not isinstance(answer, Mark)}
+        new = [index for index in labels if index not in labeled]
+        return {
+            "indices": new,
+            "labels": [labels[index] for index in new],
+            "skipped": [index for index, answer in held.items() if answer is SKIP],
+            "invalid": [index for index, answer in held.items() if answer is INVALID],
+            "corrected": [[i, label] for i, label in labels.items() if i in labeled],
+            "last": list(last),
+        }
+
     def finish(
         self, last: Mapping[int, Answer] | None = None, *, by: str | None = None, how: str
     ) -> Record:
-        """Closes the query with what was answered; the rest of it returns to the pool.
+        """Close the query with the answers so far; its other rows return to the pool.
 
         Args:
-            last: Answers that come with the closing, and hold whatever was answered before.
-            by: Who closes it.
-            how: Through what.
+            last: Answers that come with the closing; they hold against all others.
+            by: The person who closes it.
+            how: The way by which it is closed.
 
         Returns:
             The journal's record: ``indices`` and ``labels``, ``skipped``, ``invalid``, and
@@ -250,72 +287,45 @@ class OpenQuery:
         """
         last = last or {}
         self.check(last)
-        rows = {index: row for index, row in self.rows.items() if index not in last}
-        differing = [index for index, row in rows.items() if row.in_conflict]
+        differing = [i for i, row in self.rows.items() if row.in_conflict and i not in last]
         if differing:
             raise ValueError(
                 f"answers must agree before the query is closed, found {len(differing)} rows on "
                 f"which people differ: {differing[:5]}; settle them"
             )
-        labeled = self._labeled
-        held = {**{index: row.answer for index, row in rows.items()}, **last}
-        labels = {i: answer for i, answer in held.items() if not isinstance(answer, Mark)}
-        new = [index for index in labels if index not in labeled]
-        invalid = [index for index, answer in held.items() if answer is INVALID]
-        if not labeled.union(new).difference(invalid):
+        result = self.outcome(last)
+        labeled = rows_before(self.journal.records).labeled.union(result["indices"])
+        if not labeled.difference(result["invalid"]):
             raise ValueError(
                 "at least one row must get a label before the model can train, found none; label "
                 "a row, or begin another run with other first rows"
             )
-        return self.close(
-            {
-                "indices": new,
-                "labels": [labels[index] for index in new],
-                "skipped": [index for index, answer in held.items() if answer is SKIP],
-                "invalid": invalid,
-                "corrected": [[i, label] for i, label in labels.items() if i in labeled],
-                "last": list(last),
-            },
-            by=by,
-            how=how,
-        )
+        return self.close(result, by=by, how=how)
 
     def close(self, result: Record, *, by: str | None, how: str) -> Record:
-        """Closes the query with rows and labels as they stand in ``result``; see :meth:`finish`.
+        """Close the query with the rows and labels in ``result``; see :meth:`finish`.
 
         Args:
-            result: ``indices`` and ``labels``, where None is the data set's own; perhaps more.
-            by: Who closes it.
-            how: Through what.
+            result: ``indices`` and ``labels``, where None means the data set's own; perhaps more.
+            by: The person who closes it.
+            how: The way by which it is closed.
         """
         nothing: Record = {"skipped": [], "invalid": [], "corrected": [], "last": []}
         fields = {**nothing, **result, "by": by or None, "at": now(), "how": how}
         return self.journal.append("labels", cycle=self.cycle, **fields)
 
-    @property
-    def _labeled(self) -> set[int]:
-        """Rows that were labeled before this query."""
-        start, *later = self.journal.records
-        labeled = set(start["split"]["labeled_indices"])
-        for record in later:
-            if record["event"] == "labels":
-                labeled = labeled.union(record["indices"]).difference(record["invalid"])
-        return labeled
-
     def check(self, answers: Mapping[int, Answer], *, accept_unasked: bool = False) -> None:
-        """Raises as :meth:`answer` does, and changes nothing."""
-        asked, labeled = set(self.indices), self._labeled
-        strangers = [index for index in answers if index not in asked and index not in labeled]
+        """Raise ValueError as :meth:`answer` does; change nothing."""
+        labeled, outside = rows_before(self.journal.records)
+        known = labeled.union(self.indices)
+        strangers = [i for i in answers if i not in known]
         if strangers and not accept_unasked:
             raise ValueError(
                 f"answers must be to rows that were asked, found {len(strangers)} that were not: "
                 f"{strangers[:5]}; accept them with accept_unasked"
             )
-        start, *later = self.journal.records
-        split = start["split"]
-        outside = set(split["held_out"]).union(split["invalid"])
-        outside.update(*(record["invalid"] for record in later if record["event"] == "labels"))
-        gone = [i for i in strangers if not 0 <= i < split["num_rows"] or i in outside]
+        num_rows = self.journal.records[0]["split"]["num_rows"]
+        gone = [i for i in strangers if not 0 <= i < num_rows or i in outside]
         if gone:
             raise ValueError(
                 f"answers must be to rows of the pool, found {len(gone)} others: {gone[:5]}; they "
@@ -327,72 +337,17 @@ class OpenQuery:
                 f"a row that has a label cannot be skipped, found {skipped[:5]}; give another "
                 "label, or mark it invalid"
             )
-        if self.classes is None:
-            return
-        for index, answer in answers.items():
-            is_position = type(answer) is int and 0 <= answer < len(self.classes)
-            # Several classes at once, or shares of each, are a list.
-            if not (isinstance(answer, Mark | list) or is_position):
-                raise ValueError(
-                    f"a label must be a position in the {len(self.classes)} classes "
-                    f"{self.classes[:10]}, got {answer!r} for row {index}"
-                )
+        if self.classes is not None:
+            _check_labels(answers, self.classes)
 
 
-# ---- agreement -----------------------------------------------------------------------------------
-
-
-def cohens_kappa(first: Sequence[Answer], second: Sequence[Answer]) -> float:
-    """Agreement of two people on the same rows beyond chance; 1 is full, 0 is that of chance.
-
-    ``(p_o - p_e) / (1 - p_e)`` with the observed share of equal answers and the one expected of two
-    people who answer independently with the shares of their own: Cohen 1960, Educational and
-    Psychological Measurement 20(1).
-
-    Returns:
-        In [-1, 1]; NaN when both gave one and the same answer throughout, which says nothing.
-
-    >>> cohens_kappa([0, 0, 1, 1], [0, 0, 1, 0])
-    0.5
-    """
-    num = len(first)
-    observed = sum(a == b for a, b in zip(first, second, strict=True)) / num
-    answers = [*first, *second]
-    kinds = [a for n, a in enumerate(answers) if a not in answers[:n]]
-    expected = sum(list(first).count(a) * list(second).count(a) for a in kinds) / num**2
-    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far two people agree."""
-
-    first: str
-    second: str
-    num_rows: int
-    """Rows that both answered."""
-    num_equal: int
-    kappa: float
-
-
-def agreements(records: Iterable[Record]) -> list[Agreement]:
-    """Agreement of each two people who answered the same rows, settled or not.
-
-    Args:
-        records: Those of a run.
-    """
-    by_cycle: dict[int, list[Record]] = {}
-    for record in records:
-        if record["event"] in ("answers", "undo"):
-            by_cycle.setdefault(record["cycle"], []).append(record)
-    # A row that is corrected in a later cycle counts in both.
-    rows = [row.by_labeler for cycle in by_cycle.values() for row in fold(cycle).values()]
-    people = sorted({name for row in rows for name in row if name})
-    found = []
-    for a, b in combinations(people, 2):
-        both = [(row[a], row[b]) for row in rows if a in row and b in row]
-        if both:
-            equal = sum(one == other for one, other in both)
-            kappa = cohens_kappa(*zip(*both, strict=True))
-            found.append(Agreement(a, b, len(both), equal, kappa))
-    return found
+def _check_labels(answers: Mapping[int, Answer], classes: Sequence[str]) -> None:
+    """Raise ValueError unless each label is the position of a class, or a list."""
+    for index, answer in answers.items():
+        is_position = type(answer) is int and 0 <= answer < len(classes)
+        # Several classes at once, or shares of each, are a list.
+        if not (isinstance(answer, Mark | list) or is_position):
+            raise ValueError(
+                f"a label must be a position in the {len(classes)} classes "
+                f"{classes[:10]}, got {answer!r} for row {index}"
+            )

@@ -1,8 +1,8 @@
-"""A query as tasks for Label Studio, and the answers in what it exports.
+"""A query as tasks for Label Studio, and the answers in its exports.
 
-Pictures travel inside the tasks, so nothing needs to be served; unless told otherwise, Label Studio
-takes files of up to 250 MB. Each task carries the row's identity in its data, which comes back in
-an export and tells whose row it is.
+The tasks contain the pictures, so no server is needed for them; by default Label Studio accepts
+files of up to 250 MB. The data of each task hold the row's identity. They come back in an export,
+and so we know which row an answer is for.
 """
 
 import base64
@@ -13,26 +13,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from al_lightning.label.answers import SKIP, Answer, Mark
-from al_lightning.label.tables import (
+from al_lightning.label.answers import Answer
+from al_lightning.label.query_file import (
     GivenAnswer,
     LabelRow,
-    Problems,
     QueryRows,
     add_repeats,
     add_unknown,
-    check_classes,
     find_answer,
-    listed,
-    read_bytes,
 )
 from al_lightning.run.folder import write_whole
+from al_lightning.run.records import SKIP, Mark
+from al_lightning.run.tables import Problems, check_classes, listed, read_bytes
 
 TASKS = "label_studio_tasks.json"
 CONFIG = "label_studio_config.xml"
 
 CHOICES, IMAGE = "label", "image"
-"""Names of the configuration's two tags, which answers refer to."""
+"""Names of the two tags in the configuration; answers refer to them."""
 
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
@@ -47,18 +45,18 @@ def write_tasks(
     query: QueryRows,
     strategy: str,
 ) -> None:
-    """Writes the tasks to import and the labeling configuration; each whole or not at all.
+    """Write the tasks to import and the labeling configuration; each completely or not at all.
 
     Args:
-        folder: Where to.
-        rows: Of the query.
-        pictures: PNG or JPEG, or the path of one, by data-set index.
-        query: Whose rows they are.
-        strategy: Its name, for the version of the pre-annotations.
+        folder: The folder that gets both files.
+        rows: The rows of the query.
+        pictures: By data-set index, a PNG or JPEG, or the path of one.
+        query: The query.
+        strategy: The strategy's name, for the version of the model's predictions.
 
     Raises:
-        ValueError: for classes that :func:`check_classes` refuses, or a picture that is missing or
-            of another kind.
+        ValueError: for classes that :func:`~al_lightning.run.tables.check_classes` refuses, or a
+            picture that is missing or of another kind.
     """
     check_classes(query.classes)
     missing = [row.index for row in rows if row.index not in pictures]
@@ -87,7 +85,7 @@ def _prediction(word: str, score: float | None, version: str) -> dict[str, Any]:
 
 
 def _unit_scores(rows: Sequence[LabelRow]) -> list[float | None]:
-    """Scores as Label Studio allows them, in [0, 1]: as they are, or from the least to the most."""
+    """Return scores in [0, 1], as Label Studio needs them; rescaled when one is outside."""
     scores = [row.score if row.score is not None else math.nan for row in rows]
     known = [score for score in scores if math.isfinite(score)]
     low, high = min([0.0, *known]), max([1.0, *known])
@@ -126,15 +124,15 @@ def _config(classes: Sequence[str]) -> str:
 
 
 def read_export(path: Path, query: QueryRows) -> list[GivenAnswer]:
-    """Every answer in an export: one for each annotation, so several people may answer a row.
+    """Return every answer in an export; several people may answer a row, each by an annotation.
 
     Args:
-        path: What Label Studio exports as ``JSON``. A cancelled annotation is a skip; a task
-            without annotations is open.
-        query: What the answers must fit.
+        path: A file that Label Studio exported as ``JSON``. A cancelled annotation is a skip; a
+            task without annotations is open.
+        query: The query that the answers must fit.
 
     Raises:
-        ValueError: when anything about the file is wrong, such as tasks of another query.
+        ValueError: when anything in the file is wrong, such as tasks of another query.
     """
     problems = Problems(path, "task")
     names = dict(zip(query.indices, query.names or [], strict=query.names is not None))
@@ -161,7 +159,7 @@ def read_export(path: Path, query: QueryRows) -> list[GivenAnswer]:
 
 
 def _tasks(path: Path) -> list[dict[str, Any]]:
-    """The tasks, each with a dict ``data`` and a list of dicts ``annotations``."""
+    """Return the tasks; each has a dict ``data`` and a list of dicts ``annotations``."""
     content = read_bytes(path)
     tasks: Any = None
     try:
@@ -178,7 +176,7 @@ def _tasks(path: Path) -> list[dict[str, Any]]:
 
 
 def _what_is_wrong(tasks: Any) -> str:
-    """How the file differs from a list of tasks; empty when it does not."""
+    """Say where the file differs from a list of tasks; empty when it does not."""
     if not isinstance(tasks, list):
         return f"a {type(tasks).__name__} where a list of tasks should be"
     for number, task in enumerate(tasks, start=1):
@@ -201,7 +199,7 @@ def _is_ours(data: dict[str, Any], query: QueryRows, names: Mapping[int, str]) -
 def _answer(
     annotation: dict[str, Any], classes: Sequence[str], number: int, problems: Problems
 ) -> Answer:
-    """The answer; None when there is none, or something to note."""
+    """Return the answer; None when there is none, or when it is wrong, which is noted."""
     if annotation.get("was_cancelled"):
         return SKIP
     result = annotation.get("result")
@@ -223,7 +221,7 @@ def _answer(
 
 
 def _choice(result: Any) -> str | None:
-    """The one word that was chosen; other controls, for remarks say, are let be."""
+    """Return the one word that was chosen; other controls, such as for remarks, are ignored."""
     regions = [r for r in result if isinstance(r, dict)] if isinstance(result, list) else []
     match [region for region in regions if region.get("from_name") == CHOICES]:
         case [{"value": {"choices": [str(word)]}}]:
@@ -232,7 +230,7 @@ def _choice(result: Any) -> str | None:
 
 
 def _annotator(annotation: dict[str, Any], number: int, problems: Problems) -> str | None:
-    """Who it was; exports hold an e-mail address or the number of an account."""
+    """Return the person, whom an export knows by e-mail address or by account number."""
     match annotation.get("completed_by"):
         case None:
             return None

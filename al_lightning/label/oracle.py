@@ -13,8 +13,9 @@ from al_lightning.data.views import plain
 from al_lightning.distributed import from_first_rank, processes_have_met
 from al_lightning.label.answers import Answer, AnswersError, OpenQuery, from_plain
 from al_lightning.label.label_studio import read_export
-from al_lightning.label.tables import GivenAnswer, QueryRows, check_classes, read_answers
+from al_lightning.label.query_file import GivenAnswer, QueryRows, read_answers
 from al_lightning.run.records import Query
+from al_lightning.run.tables import check_classes
 
 Oracle = Callable[[Query], Mapping[int, Answer] | Sequence[Answer] | None]
 """``oracle(query) -> answers``: one for each of ``query.indices`` in their order, or by data-set

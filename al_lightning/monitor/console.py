@@ -1,8 +1,8 @@
 """One line a cycle on the terminal, and what to do when labels are awaited."""
 
-from al_lightning.label.answers import agreements
-from al_lightning.monitor.monitor import Monitor, Watched
+from al_lightning.label.agreement import agreements
 from al_lightning.monitor.exchange import TO_LABEL
+from al_lightning.monitor.monitor import Monitor, Watched
 from al_lightning.monitor.tables import answers_of
 from al_lightning.run.folder import query_folder
 from al_lightning.run.records import CycleResult, Query

@@ -10,7 +10,7 @@ from al_lightning.data.views import UnreadableRowError
 from al_lightning.label.answers import OpenQuery
 from al_lightning.label.label_studio import write_tasks
 from al_lightning.label.oracle import query_rows
-from al_lightning.label.tables import LabelRow, write_to_label
+from al_lightning.label.query_file import LabelRow, write_to_label
 from al_lightning.monitor.monitor import Monitor, Watched
 from al_lightning.monitor.pictures import as_image, inputs_of
 from al_lightning.monitor.tables import class_name

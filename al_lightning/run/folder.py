@@ -1,12 +1,8 @@
 """Names in the run folder, whether a folder may become one, and files that are whole or absent."""
 
-import io
 import os
 import zlib
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from al_lightning.run.journal import read_records, sync_folder
 
@@ -74,33 +70,6 @@ def sync(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
     sync_folder(path.parent)
-
-
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Saves tensors and plain values, whole or not at all, for :func:`load_state`."""
-    content = io.BytesIO()
-    torch.save(state, content)
-    write_whole(path, content.getvalue())
-
-
-def load_state(path: Path, crc: str) -> dict[str, Any]:
-    """What a file of tensors and plain values holds; nothing else in it is ever run.
-
-    Args:
-        path: A file that ``torch.save`` wrote.
-        crc: Its :func:`checksum` at that time.
-
-    Raises:
-        ValueError: when the file is missing or not as it was written.
-    """
-    found = checksum(path) if path.exists() else "no file"
-    if found != crc:
-        raise ValueError(
-            f"{path} must be as the run wrote it, with checksum {crc}, found {found}; restore it "
-            "from a copy"
-        )
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
 
 
 def checksum(path: Path) -> str:

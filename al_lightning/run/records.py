@@ -2,8 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from al_lightning.run.journal import Record
+
+
+class Mark(Enum):
+    """An answer that is not a label."""
+
+    SKIP = "skip"
+    """The row stays in the pool and is not asked for again."""
+    INVALID = "invalid"
+    """The row leaves the pool: a broken image, for example."""
+
+
+SKIP = Mark.SKIP
+INVALID = Mark.INVALID
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ from al_lightning.training.trainers import (
 )
 
 
-
 @dataclass(frozen=True)
 class Part:
     """Holds a network that a fit of its own trains: the model, or a member of an ensemble."""

@@ -1,0 +1,203 @@
+"""A query as a CSV file: people fill in its column ``label``, and the run reads it again."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from al_lightning.label.answers import Answer, in_words
+from al_lightning.run.records import Mark
+from al_lightning.run.tables import Problems, listed, read_table, shown, write_table
+
+HEADER = ["index", "path", "predicted", "score", "label", "labeler"]
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """A row to label, as a person finds it in a file."""
+
+    index: int
+    """Data-set index."""
+    name: str
+    """The name by which a person knows it; empty when the data set has no names."""
+    predicted: str
+    """The model's class; empty when there is none yet."""
+    score: float | None
+    label: str = ""
+    labeler: str = ""
+
+
+@dataclass(frozen=True)
+class QueryRows:
+    """The query that the answers in a file must fit."""
+
+    indices: list[int]
+    """Data-set indices that were asked."""
+    names: list[str] | None
+    """One for each index; None for a data set without names."""
+    classes: list[str]
+    run: str
+    """The run's identity; no other run has the same."""
+    cycle: int
+
+
+@dataclass(frozen=True)
+class GivenAnswer:
+    """An answer in a file."""
+
+    index: int
+    """Data-set index."""
+    answer: Answer
+    """Position in the classes, SKIP or INVALID."""
+    by: str | None
+    """The person's name; None when the file does not say it."""
+    line: int
+    """Line in a CSV file, or position of the task in an export; from 1."""
+
+
+# ---- answers -------------------------------------------------------------------------------------
+
+
+def find_answer(word: str, classes: Sequence[str]) -> Answer:
+    """Return the position of the class of that name, or a mark; None for any other word.
+
+    >>> [find_answer(word, ["cat", "dog"]) for word in (" dog ", "Skip", "Dog")]
+    [1, <Mark.SKIP: 'skip'>, None]
+    """
+    for spelling in (word, word.strip()):
+        if spelling in classes:
+            return classes.index(spelling)
+    marks = {mark.value: mark for mark in Mark}
+    return marks.get(word.strip().lower())
+
+
+def add_unknown(word: str, classes: Sequence[str], number: int, problems: Problems) -> None:
+    """Note a word that is no label, together with the class that was probably meant."""
+    rule = "a label must be a class, skip or invalid"
+    cure = f"the classes are {listed([shown(name) for name in classes])}"
+    found = shown(word)
+    if not problems.only_counts(rule, cure):  # the search is slow, and a file may be full of these
+        by_lower = {name.lower(): name for name in classes}
+        for near in difflib.get_close_matches(word.strip().lower(), by_lower, n=1):
+            found += f" (meant {shown(by_lower[near])}?)"
+    problems.add(rule, found, number, cure)
+
+
+def add_repeats(given: Sequence[GivenAnswer], classes: Sequence[str], problems: Problems) -> None:
+    """Note each row that the same person answered twice."""
+    firsts: dict[tuple[int, str | None], GivenAnswer] = {}
+    for one in given:
+        first = firsts.setdefault((one.index, one.by), one)
+        if first is one:
+            continue
+        where = f"row {one.index} in {problems.place}s {first.line} and {one.line}"
+        if first.answer == one.answer:
+            rule, cure = "a row must be answered once by a person", "take the duplicates out"
+        else:
+            words = [shown(in_words(answer, classes)) for answer in (first.answer, one.answer)]
+            where += f" as {' and '.join(words)}"
+            rule, cure = "answers of one person must not conflict", "leave the right one"
+        problems.note(rule, where + (f" by {shown(one.by)}" if one.by else ""), cure)
+
+
+# ---- the file ------------------------------------------------------------------------------------
+
+
+def write_to_label(path: Path, rows: Sequence[LabelRow]) -> None:
+    """Write a query for people to fill in its column ``label``; completely or not at all."""
+    cells = [[r.index, _writable(r.name), r.predicted, r.score, r.label, r.labeler] for r in rows]
+    write_table(path, [HEADER, *cells])
+
+
+def _writable(name: str) -> str:
+    """Escape what UTF-8 text cannot hold, because a file's name may be any bytes."""
+    return name.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def read_answers(path: Path, query: QueryRows) -> list[GivenAnswer]:
+    """Return every answer in a CSV file, including answers to rows that were not asked.
+
+    Args:
+        path: Has the columns ``index`` or ``path`` or both, ``label``, and perhaps ``labeler``,
+            separated by commas, semicolons or tabs. A line without a label is no answer yet.
+        query: The query that they must fit.
+
+    Raises:
+        ValueError: when anything in the file is wrong.
+    """
+    problems = Problems(path, "line")
+    asked = _AskedRows(query)
+    given = []
+    for number, cells in read_table(path, ("index", "path"), problems):
+        index = asked.find(cells, number, problems)
+        word = cells["label"]
+        if not word.strip():
+            continue
+        answer = find_answer(word, query.classes)
+        if answer is None:
+            add_unknown(word, query.classes, number, problems)
+        elif index is not None:
+            by = cells.get("labeler", "").strip() or None
+            given.append(GivenAnswer(index, answer, by, number))
+    add_repeats(given, query.classes, problems)
+    problems.check()
+    return given
+
+
+class _AskedRows:
+    """Finds the row that a line is about."""
+
+    def __init__(self, query: QueryRows) -> None:
+        self.indices = set(query.indices)
+        self.has_names = query.names is not None
+        self.by_name: dict[str, list[int]] = {}
+        for index, name in zip(query.indices, query.names or [], strict=self.has_names):
+            self.by_name.setdefault(_writable(name), []).append(index)
+
+    def find(self, cells: dict[str, str], number: int, problems: Problems) -> int | None:
+        """Return the row's data-set index; None when something is wrong, which is noted."""
+        index, name = cells.get("index", "").strip(), cells.get("path", "")
+        if index and not re.fullmatch("[0-9]{1,18}", index):
+            rule = "index must be the row's number in the data set"
+            problems.add(rule, shown(index), number, "copy it from the query")
+        elif index:
+            return self._agreeing(int(index), name, number, problems)
+        elif not name.strip():
+            rule = "a line must say its row by index or path"
+            problems.add(rule, "neither", number, "copy them from the query")
+        elif not self.has_names:
+            rule = "rows without names must be told by index"
+            problems.add(rule, "a path alone", number, "copy it from the query")
+        else:
+            return self._named(name, number, problems)
+        return None
+
+    def _agreeing(self, index: int, name: str, number: int, problems: Problems) -> int | None:
+        """Return the index, unless its name is known and is another one."""
+        named = self._indices_of(name)
+        known = bool(named) or index in self.indices
+        if not (self.has_names and name.strip() and known) or index in named:
+            return index
+        rule = "index and path must be of the same row"
+        problems.add(rule, f"{index} beside {shown(name)}", number, "copy both from the query")
+        return None
+
+    def _named(self, name: str, number: int, problems: Problems) -> int | None:
+        named = self._indices_of(name)
+        if len(named) == 1:
+            return named[0]
+        if named:
+            rule, cure = "rows that share their name must be told by index", "add the index"
+        else:
+            rule = "a path must be a name in the query, to which alone it is matched"
+            cure = "copy it from the query, or give the row's index"
+        problems.add(rule, shown(name), number, cure)
+        return None
+
+    def _indices_of(self, name: str) -> list[int]:
+        as_posix = name.strip().replace("\\", "/").removeprefix("./")
+        for spelling in (name, name.strip(), as_posix):
+            if spelling in self.by_name:
+                return self.by_name[spelling]
+        return []
