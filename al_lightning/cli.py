@@ -156,7 +156,7 @@ class ActiveCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **defaults: Any) -> L.Trainer:
-        """Make a Trainer with new callbacks; ``defaults`` fill what the configuration leaves open."""
+        """Make a Trainer with new callbacks; ``defaults`` fill what is not configured."""
         configured = self.config_init["trainer"]
         arguments = {n: value for n, value in defaults.items() if configured.get(n) is None}
         # LightningCLI makes the callbacks once, and a Trainer adds its own to the list it is given.

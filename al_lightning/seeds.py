@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """Return a seed in ``[0, 2**32)`` for one purpose, the same on every machine and Python version.
+    """Return a seed in ``[0, 2**32)`` for one purpose, the same on every machine and Python.
 
     >>> derive_seed(42, "fit", 1) == derive_seed(42, "fit", 1)
     True

@@ -8,8 +8,8 @@ FUNCTION = "a function"
 """Stands in a journal for an oracle that is one."""
 
 
-def _option(default: Any, *, free: bool = False, of_strategy: bool = False) -> Any:
-    return field(default=default, metadata={"free": free, "of_strategy": of_strategy})
+FREE = {"free": True}
+OF_STRATEGY = {"of_strategy": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +44,18 @@ class Settings:
         ValueError: for a size below 1, or fewer candidates than rows to ask for.
     """
 
-    strategy: Any = _option("least_confidence", of_strategy=True)
-    acquisition_size: int = _option(500)
-    num_cycles: int = _option(5)
-    seed: int | None = _option(None)
-    warm_start: bool = _option(False, of_strategy=True)
-    candidate_size: int | None = _option(None, of_strategy=True)
-    strategy_args: dict[str, Any] | None = _option(None, of_strategy=True)
-    mc_samples: int | None = _option(None, of_strategy=True)
-    embedding_layer: str | None = _option(None, of_strategy=True)
-    target: tuple[str, float] | None = _option(None)
-    oracle: str | Callable[..., Any] = _option("dataset", free=True)
-    accept_unasked: bool = _option(False, free=True)
+    strategy: Any = field(default="least_confidence", metadata=OF_STRATEGY)
+    acquisition_size: int = 500
+    num_cycles: int = 5
+    seed: int | None = None
+    warm_start: bool = field(default=False, metadata=OF_STRATEGY)
+    candidate_size: int | None = field(default=None, metadata=OF_STRATEGY)
+    strategy_args: dict[str, Any] | None = field(default=None, metadata=OF_STRATEGY)
+    mc_samples: int | None = field(default=None, metadata=OF_STRATEGY)
+    embedding_layer: str | None = field(default=None, metadata=OF_STRATEGY)
+    target: tuple[str, float] | None = None
+    oracle: str | Callable[..., Any] = field(default="dataset", metadata=FREE)
+    accept_unasked: bool = field(default=False, metadata=FREE)
 
     def __post_init__(self) -> None:
         for name in ("acquisition_size", "num_cycles", "candidate_size"):
@@ -75,7 +75,7 @@ class Settings:
         >>> Settings.names("free")
         ('oracle', 'accept_unasked')
         """
-        return tuple(option.name for option in fields(cls) if option.metadata[kind])
+        return tuple(option.name for option in fields(cls) if kind in option.metadata)
 
     def plain(self, *, free: bool) -> dict[str, Any]:
         """Return the options that are free, or those that are not, as a journal holds them.
@@ -85,7 +85,7 @@ class Settings:
         options = {
             option.name: getattr(self, option.name)
             for option in fields(self)
-            if option.metadata["free"] == free
+            if ("free" in option.metadata) == free
         }
         if callable(options.get("oracle")):
             options["oracle"] = FUNCTION

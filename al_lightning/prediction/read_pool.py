@@ -94,7 +94,9 @@ def _read(
 ) -> dict[str, Tensor]:
     """Return the columns of ``rows``, on the first rank; those of another rank are empty."""
     with ExitStack() as stack:
-        layer = embedding_layer and stack.enter_context(LayerInput(embedding_layer))
+        layer = None
+        if embedding_layer is not None:
+            layer = stack.enter_context(LayerInput(embedding_layer))
         reader = _Reader(keep, strategy.min_samples, rows, layer)
         trainer.callbacks.append(reader)  # type: ignore[attr-defined]
         stack.callback(trainer.callbacks.remove, reader)  # type: ignore[attr-defined]

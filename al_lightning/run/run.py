@@ -14,6 +14,7 @@ from al_lightning.run.folder import (
     JOURNAL,
     WEIGHTS,
     check_vacant,
+    checksum,
     query_folder,
     set_aside,
     sync,
@@ -21,7 +22,7 @@ from al_lightning.run.folder import (
 from al_lightning.run.journal import Journal, Record, read_records
 from al_lightning.run.lock import lock, unlock
 from al_lightning.run.records import CycleResult, result_of, results_of
-from al_lightning.run.weights import checksum, load_state, save_state
+from al_lightning.run.weights import load_state, save_state
 
 
 class Run:
@@ -126,7 +127,7 @@ class Run:
             self.open()
             check_vacant(self._writes)  # once more, now that nobody else can fill it
             path = self._writes / INITIAL_WEIGHTS
-            save_state(weights, path)
+            save_state(dict(weights), path)
             sync(path)
             written = checksum(path)
         run = secrets.token_hex(8)  # tells two runs of one configuration apart
