@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
-from al_lightning.prediction.mc_dropout import cloned, predicted, replaced_forwards
+from al_lightning.prediction.wrapping import cloned, predicted, replaced_forwards
 
 NOT_CALLED = (
     "backward",
