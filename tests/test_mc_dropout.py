@@ -342,9 +342,18 @@ def test_what_cannot_be_sampled_is_named(x):
     unused.aside = nn.Dropout(0.5)
     with pytest.raises(ValueError, match="found never called: aside; call it in predict_step"):
         sampled(unused, x)
-    sampled_already = Predicting(lambda logits: logits[:, None].expand(-1, 4, -1))
-    with pytest.raises(ValueError, match=r"got samples already: \(6, 4, 3\)"):
-        sampled(sampled_already, x)
+    three_axes = Predicting(lambda logits: logits[:, None].expand(-1, 4, -1))
+    with pytest.raises(ValueError, match=r"which is not guessed, got \(6, 4, 3\)"):
+        sampled(three_axes, x)
+    calls = []
+
+    def samples(logits):
+        calls.append(len(logits))
+        return {"probs": logits.softmax(-1)[:, None].expand(-1, 4, -1)}
+
+    with pytest.raises(ValueError, match=r"got samples already: \(6, 4, 3\); use it without this"):
+        sampled(Predicting(samples), x)
+    assert calls == [6]  # refused at once
     with pytest.raises(ValueError, match="predict_step must return.*got NoneType"):
         sampled(Predicting(lambda logits: None), x)
 

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import QUIET
 
 from al_lightning import LitSimpleCNN
-from al_lightning.mnist.model import random_affine
-from al_lightning.prediction.mc_dropout import MCDropout
+from al_lightning.mnist.augment import random_affine
+from al_lightning.mnist.fast_on_cpu import LinearOverMaps
+from al_lightning.prediction.mc_dropout import Masks, MCDropout
 from al_lightning.training.trainers import quiet
 
 
@@ -61,48 +62,63 @@ def test_prediction_is_softmax_uncertainty(images):
     assert out["embedding"].shape == (6, 128)
 
 
+def masks_of(model):
+    """Both dropouts' masks (K, 9216) and (K, 128), bool, under the present seed."""
+    masks = Masks(model, model.mc_samples)
+    return (
+        masks.of("dropout1", 0, torch.empty(1, 64, 12, 12)).flatten(1),
+        masks.of("dropout2", 0, torch.empty(1, 128)),
+    )
+
+
 def test_mc_dropout_is_the_network_with_its_weights_masked(images):
     torch.manual_seed(5)
     model = LitSimpleCNN(dropout=0.5, mc_samples=3).eval()
     with torch.inference_mode():
         out = model.predict_step((images, None), 0)
-        for k, (mask_F, mask_D) in enumerate(zip(*model._draw_masks(), strict=True)):
+        for k, (mask_F, mask_D) in enumerate(zip(*masks_of(model), strict=True)):
             # Dropping an input is a zero column in the layer's weights.
             thinned = TutorialCNN().eval()
             thinned.load_state_dict(model.state_dict())
-            thinned.fc1.weight *= mask_F
-            thinned.fc2.weight *= mask_D
+            thinned.fc1.weight *= mask_F / 0.75
+            thinned.fc2.weight *= mask_D / 0.5
             torch.testing.assert_close(out["probs"][:, k], thinned(images).softmax(-1))
+        plain = F.relu(model.fc1(model.features(images).flatten(1)))
     assert out["probs"].shape == (6, 3, 10)
     torch.testing.assert_close(out["uncertainty"], 1 - out["probs"].mean(1).max(-1).values)
+    torch.testing.assert_close(out["embedding"], plain)
 
 
-def test_the_loop_can_sample_it_as_it_can_any_module(images):
+def test_its_own_samples_are_those_that_the_loop_takes_of_any_module(images):
     """``--active.mc_samples``, which a comparison sets for the strategies that need it alone."""
     model = LitSimpleCNN(dropout=0.5).eval()
-    plain = model.predict_step(images, 0)
-    torch.manual_seed(1)
-    sampled = MCDropout(model, 30).predict_step(images, 0)
-    assert sampled["probs"].shape == (len(images), 30, 10)
-    torch.testing.assert_close(sampled["embedding"], plain["embedding"], rtol=0, atol=0)
-    # Both masks act: with either alone the samples would differ less.
-    own = LitSimpleCNN(dropout=0.5, mc_samples=30).eval()
+    own = LitSimpleCNN(dropout=0.5, mc_samples=5).eval()
     own.load_state_dict(model.state_dict())
-    spread = own.predict_step(images, 0)["probs"].std(1).mean()
-    torch.testing.assert_close(sampled["probs"].std(1).mean(), spread, rtol=0.15, atol=0)
+    torch.manual_seed(1)
+    by_wrapper, by_itself = (m.predict_step(images, 0) for m in (MCDropout(model, 5), own))
+    assert by_wrapper["probs"].shape == (len(images), 5, 10)
+    for name in ("probs", "embedding"):
+        torch.testing.assert_close(by_wrapper[name], by_itself[name])
+    plain = model.predict_step(images, 0)
+    torch.testing.assert_close(by_wrapper["embedding"], plain["embedding"], rtol=0, atol=0)
+
+
+def test_it_is_not_sampled_twice(images):
+    model = LitSimpleCNN(dropout=0.5, mc_samples=3).eval()
+    with pytest.raises(ValueError, match=r"got samples already: \(6, 3, 10\).*\(mc_samples=1\)"):
+        MCDropout(model, 2).predict_step(images, 0)
 
 
 def test_masks_keep_their_share_and_follow_the_seed():
     model = LitSimpleCNN(dropout=0.5, mc_samples=20)
     torch.manual_seed(1)
-    features, hidden = model._draw_masks()
-    assert set(hidden.unique().tolist()) == {0.0, 2.0}
-    assert (features > 0).float().mean() == pytest.approx(0.75, abs=0.01)
-    assert (hidden > 0).float().mean() == pytest.approx(0.5, abs=0.05)
+    features, hidden = masks_of(model)
+    assert features.float().mean() == pytest.approx(0.75, abs=0.01)
+    assert hidden.float().mean() == pytest.approx(0.5, abs=0.05)
     torch.rand(3)  # what was drawn since does not matter, the seed does
-    assert torch.equal(model._draw_masks()[0], features)
+    assert torch.equal(masks_of(model)[0], features)
     torch.manual_seed(2)
-    assert not torch.equal(model._draw_masks()[0], features)
+    assert not torch.equal(masks_of(model)[0], features)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 6])
@@ -139,6 +155,33 @@ def test_a_prediction_that_failed_leaves_no_weights_behind(images):
     with torch.inference_mode():
         out = model.predict_step((images, None), 0)
         torch.testing.assert_close(out["probs"], model(images).softmax(-1))
+
+
+def test_a_linear_layer_over_maps_follows_its_weights():
+    layer = LinearOverMaps(4 * 3 * 3, 5).eval()
+    maps = torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+
+    def check():
+        expected = F.linear(maps.flatten(1), layer.weight, layer.bias)
+        torch.testing.assert_close(layer(maps), expected)
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(maps), expected.detach())
+            torch.testing.assert_close(layer(maps.flatten(1)), expected.detach())
+
+    check()
+    layer.load_state_dict(LinearOverMaps(36, 5).state_dict())
+    check()
+    layer.train()
+    layer(maps).sum().backward()
+    torch.optim.Adam(layer.parameters(), lr=1.0, fused=True).step()
+    layer.eval()
+    check()
+    maps = maps.double()
+    layer.double()
+    check()
+    with torch.inference_mode():  # such weights have no version
+        made_here = LinearOverMaps(36, 5).eval()
+        made_here(maps.float())
 
 
 def test_dropout_acts_in_training_alone(images):

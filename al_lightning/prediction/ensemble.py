@@ -53,12 +53,30 @@ class Ensemble(Wrapping):
             )
         modules = [members() for _ in range(num_members or 0)] if callable(members) else members
         _check_members(modules)
-        super().__init__({f"member_{m}": member for m, member in enumerate(modules)})
+        super().__init__(modules[0])
+        for m, member in enumerate(modules):
+            self.add_module(f"member_{m}", member)  # Lightning tells direct children their trainer
 
     @property
     def members(self) -> list[L.LightningModule]:
         """The M modules."""
-        return self.wrapped
+        return [child for child in self.children() if isinstance(child, L.LightningModule)]
+
+    def setup(self, stage: str) -> None:
+        for member in self.members:
+            member.setup(stage)
+
+    def configure_model(self) -> None:
+        for member in self.members:
+            member.configure_model()
+
+    def on_predict_start(self) -> None:
+        for member in self.members:
+            member.on_predict_start()
+
+    def on_predict_end(self) -> None:
+        for member in self.members:
+            member.on_predict_end()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Refuse: the members are trained, not the ensemble.

@@ -1,37 +1,41 @@
 """MC dropout for any LightningModule: posterior samples from the dropout it was trained with.
 
 A posterior sample is one network, so its masks are the same for every row, batch and rank. A batch
-runs once without dropout, and then once a sample from its first dropout on.
+runs once without dropout, and then once a sample.
 
 Shape suffixes: B batch rows, K posterior samples, C classes, D embedding dimensions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from al_lightning.prediction.read_pool import Outputs, predicting, read_outputs
+from al_lightning.prediction.outputs import Outputs, stacked
+from al_lightning.prediction.shared_prefix import SharedPrefix
+from al_lightning.prediction.wrapping import (
+    Forward,
+    Wrapping,
+    cloned,
+    predicted,
+    replaced_forwards,
+)
 from al_lightning.seeds import generator
 
 SUPPORTED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)
-PLAIN = (Tensor, int, float, str, type(None))
-COMPUTE_AGAIN = object()
-Forward = Callable[..., Any]
 
 
-class MCDropout(L.LightningModule):
+class MCDropout(Wrapping):
     """Predicts in the place of ``model``, with K networks that its dropout draws.
 
-    For ``Trainer.predict`` alone; the module itself stays in evaluation mode and unchanged. Dropout
+    Use it for ``Trainer.predict`` alone; the module stays in evaluation mode and unchanged. Dropout
     that is no module cannot be seen and stays off: ``F.dropout``, the attention weights inside
     ``nn.MultiheadAttention``, the layers inside ``nn.LSTM``.
 
@@ -49,38 +53,28 @@ class MCDropout(L.LightningModule):
     """
 
     def __init__(self, model: L.LightningModule, mc_samples: int) -> None:
-        super().__init__()
-        if mc_samples < 1:
-            raise ValueError(f"mc_samples must be at least 1, got {mc_samples}")
-        self.mc_samples = mc_samples
-        self._dropouts = _checked_dropouts(model)
-        self._masks: _Masks | None = None
+        super().__init__(model)
         self.model = model
-        self.on_before_batch_transfer = model.on_before_batch_transfer  # type: ignore[method-assign]
-        self.transfer_batch_to_device = model.transfer_batch_to_device  # type: ignore[method-assign]
-        self.on_after_batch_transfer = model.on_after_batch_transfer  # type: ignore[method-assign]
+        self.mc_samples = mc_samples
+        Masks(model, mc_samples)  # refuses now what cannot be sampled
+        self._masks: Masks | None = None
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """``probs`` (B, K, C), and ``embedding`` (B, D), without dropout, when the model gives one.
+        """Return ``probs`` (B, K, C), and ``embedding`` (B, D) when the model gives one.
+
+        The embedding is the one without dropout.
 
         Raises:
             ValueError: when a dropout layer was not reached or does not see the rows first, or when
                 the model's prediction cannot be read or is sampled already.
         """
-        passes = _Passes(self._dropouts, self._masks or _Masks(self.mc_samples))
-        # Inside the fused kernels of transformers no dropout layer is ever called.
-        with _without_fast_path(), replaced_forwards(passes.forwards(self.model)):
-            plain = predicted(self.model, cloned(batch), batch_idx)
-            passes.check_all_called()
-            probs = []
-            for sample in range(self.mc_samples):
-                passes.begin(sample, num_rows=len(plain.probs))
-                probs.append(predicted(self.model, cloned(batch), batch_idx).probs)
-        outputs = {"probs": torch.stack(probs, dim=1)}
-        return outputs if plain.embedding is None else {**outputs, "embedding": plain.embedding}
+        masks = self._masks or Masks(self.model, self.mc_samples)
+        out = sampled(self.model, lambda: predicted(self.model, cloned(batch), batch_idx), masks)
+        prediction = {"probs": out.probs}
+        return prediction if out.embedding is None else {**prediction, "embedding": out.embedding}
 
     def on_predict_start(self) -> None:
-        self._masks = _Masks(self.mc_samples)
+        self._masks = Masks(self.model, self.mc_samples)
         self.model.on_predict_start()
 
     def on_predict_end(self) -> None:
@@ -88,60 +82,78 @@ class MCDropout(L.LightningModule):
         self.model.on_predict_end()
 
 
-def predicted(model: L.LightningModule, batch: Any, batch_idx: int) -> Outputs:
-    """What ``predict_step``, or else ``forward``, says of a batch: one distribution a row.
+class Masks:
+    """Says which activations of a row each sample keeps, in each call of each dropout layer.
+
+    Masks follow from torch's seed at the time this is made and from the layer's name, whatever the
+    order of calls. They are drawn on the CPU, so every rank and device has the same.
+
+    Args:
+        model: Has the dropout layers.
+        num_samples: K.
 
     Raises:
-        ValueError: when it cannot be read, or holds several distributions a row.
+        ValueError: for K below 1, and for a model without dropout or with an unsupported kind.
     """
-    module = predicting(model)
-    takes_index = is_param_in_hook_signature(module.predict_step, "batch_idx", min_args=2)
-    prediction = module.predict_step(*((batch, batch_idx) if takes_index else (batch,)))
-    is_dict = isinstance(prediction, Mapping)
-    found = prediction.get("probs", prediction.get("logits")) if is_dict else prediction
-    num_rows = len(found) if isinstance(found, Tensor) and found.ndim else 0
-    outputs = read_outputs(prediction, num_rows)
-    if outputs.probs.ndim == 3:
-        raise ValueError(
-            "the module must predict one distribution a row, (B, C), to be sampled or joined with "
-            f"others, got samples already: {tuple(outputs.probs.shape)}; use it without this "
-            "wrapper, or make it predict without sampling (mc_samples=1)"
-        )
-    return outputs
+
+    def __init__(self, model: nn.Module, num_samples: int) -> None:
+        if num_samples < 1:
+            raise ValueError(f"mc_samples must be at least 1, got {num_samples}")
+        self.num_samples = num_samples
+        self.dropouts = _checked_dropouts(model)
+        self._seed = torch.initial_seed()
+        self._drawn: dict[tuple[str, int], Tensor] = {}
+
+    def of(self, name: str, call: int, x: Tensor) -> Tensor:
+        """Return (K, *activations of one row), bool, on the device of ``x``."""
+        dropout = self.dropouts[name]
+        channels_alone = x.shape[1:2] + (1,) * (x.ndim - 2)
+        row = x.shape[1:] if isinstance(dropout, nn.Dropout) else channels_alone
+        if (name, call) not in self._drawn:
+            draw = generator(self._seed, "mc_dropout", name, call)
+            kept = torch.rand(self.num_samples, *row, generator=draw) >= dropout.p
+            self._drawn[name, call] = kept.to(x.device)
+        kept_K = self._drawn[name, call]
+        if kept_K.shape[1:] != row:
+            raise ValueError(
+                "one dropout mask serves the whole pool, so all rows must be of one shape, found "
+                f"{tuple(kept_K.shape[1:])} and then {tuple(row)} in {name}; pad to one length"
+            )
+        return kept_K
 
 
-def cloned(tree: Any) -> Any:
-    """The same nest of containers with copies of its tensors, which may be written to."""
-    return apply_to_collection(tree, Tensor, torch.clone)
+def sampled(model: nn.Module, predict: Callable[[], Outputs], masks: Masks) -> Outputs:
+    """Return what K networks, drawn by dropout, say of one batch.
 
+    Args:
+        model: Has the dropout layers that ``masks`` was made for.
+        predict: Predicts the batch with ``model``; called once without dropout and once a sample.
+        masks: The same for all batches of a prediction.
 
-@contextmanager
-def replaced_forwards(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
-    """Runs ``forwards`` instead of the modules' own inside the block, whatever ends it."""
-    before = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
-    try:
-        for module, forward in forwards.items():
-            vars(module)["forward"] = forward
-        yield
-    finally:
-        for module in forwards:
-            vars(module).pop("forward", None)
-        for module, forward in before.items():
-            vars(module)["forward"] = forward
+    Returns:
+        ``probs`` (B, K, C), and the ``embedding`` without dropout.
 
-
-@contextmanager
-def _without_fast_path() -> Iterator[None]:
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    Raises:
+        ValueError: when a dropout layer was not reached or does not see the rows first, or when
+            ``predict`` gives samples itself.
+    """
+    passes, mha = _Passes(masks), torch.backends.mha
+    with ExitStack() as stack, replaced_forwards(passes.forwards(model)):
+        # Inside the fused kernels of transformers no dropout layer is ever called.
+        stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        mha.set_fastpath_enabled(False)
+        plain = predict()
+        stacked([plain])  # refuses a model that samples by itself, before it does so K times
+        passes.check_all_called()
+        samples = []
+        for sample in range(masks.num_samples):
+            passes.begin(sample, num_rows=len(plain.probs))
+            samples.append(replace(predict(), embedding=None))
+    return replace(stacked(samples), embedding=plain.embedding)
 
 
 def _checked_dropouts(model: nn.Module) -> dict[str, nn.Dropout]:
-    """The dropout layers with a rate above 0, by name."""
+    """Return the dropout layers with a rate above 0, by name."""
     found: dict[str, Any] = {
         name: module
         for name, module in model.named_modules()
@@ -162,75 +174,35 @@ def _checked_dropouts(model: nn.Module) -> dict[str, nn.Dropout]:
     return found
 
 
-class _Masks:
-    """Which activations of a row each sample keeps, in each call of each dropout layer.
-
-    They follow from the seed that prediction began with and the layer's name, whatever the order of
-    calls, and are drawn on the CPU, so every rank and device has the same.
-    """
-
-    def __init__(self, mc_samples: int) -> None:
-        self._mc_samples = mc_samples
-        self._seed = torch.initial_seed()
-        self._drawn: dict[tuple[str, int], Tensor] = {}
-
-    def of(self, name: str, call: int, dropout: nn.Dropout, x: Tensor) -> Tensor:
-        """(K, *activations of one row), bool, on the device of ``x``."""
-        channels_alone = x.shape[1:2] + (1,) * (x.ndim - 2)
-        row = x.shape[1:] if isinstance(dropout, nn.Dropout) else channels_alone
-        if (name, call) not in self._drawn:
-            draw = generator(self._seed, "mc_dropout", name, call)
-            kept = torch.rand(self._mc_samples, *row, generator=draw) >= dropout.p
-            self._drawn[name, call] = kept.to(x.device)
-        kept_K = self._drawn[name, call]
-        if kept_K.shape[1:] != row:
-            raise ValueError(
-                "one dropout mask serves the whole pool, so all rows must be of one shape, found "
-                f"{tuple(kept_K.shape[1:])} and then {tuple(row)} in {name}; pad to one length"
-            )
-        return kept_K
-
-
 class _Passes:
-    """The passes of one batch: first without dropout, then once a sample.
+    """Runs the dropout layers of one batch: first without dropout, then once a sample."""
 
-    What is computed before the first dropout is the same in all of them. So the first pass keeps
-    the output of each outermost module without dropout that ends before it, and the later passes,
-    which make the same calls in the same order, take it instead of computing it.
-    """
-
-    def __init__(self, dropouts: Mapping[str, nn.Dropout], masks: _Masks) -> None:
-        self._dropouts = dropouts
+    def __init__(self, masks: Masks) -> None:
         self._masks = masks
+        self._prefix = SharedPrefix()
         self._sample: int | None = None
         self._num_rows = 0
         self._calls: Counter[str] = Counter()
         self._reached: set[str] = set()
-        self._kept: list[Any] = []
-        self._next = 0  # position in _kept
-        self._keeping = True
-        self._inside = False  # a module whose output is kept as a whole
 
     def forwards(self, model: nn.Module) -> dict[nn.Module, Forward]:
-        """What the modules inside ``model`` are to run instead of their own ``forward``."""
-        with_dropout = set(self._dropouts.values())
-        forwards: dict[nn.Module, Forward] = {
-            dropout: partial(self._drop, name, dropout) for name, dropout in self._dropouts.items()
+        """Return what the modules inside ``model`` are to run instead of their own ``forward``."""
+        dropouts = self._masks.dropouts
+        return {
+            **self._prefix.forwards(model, dropouts.values()),
+            **{module: partial(self._drop, name, module) for name, module in dropouts.items()},
+            model: partial(self._from_the_top, model.forward),
         }
-        for module in model.modules():
-            if with_dropout.isdisjoint(module.modules()):
-                forwards[module] = partial(self._once, module.forward)
-        return {**forwards, model: partial(self._from_the_top, model.forward)}
 
     def begin(self, sample: int, num_rows: int) -> None:
-        """Starts the pass of one sample, over a batch that gave ``num_rows`` predictions."""
+        """Start the pass of one sample, over a batch that gave ``num_rows`` predictions."""
         self._sample, self._num_rows = sample, num_rows
-        self._next, self._keeping = 0, False
+        self._prefix.replay()
         self._calls.clear()
 
     def check_all_called(self) -> None:
-        """Raises ValueError when a dropout layer has not been reached."""
-        if missing := sorted(self._dropouts.keys() - self._reached):
+        """Raise ValueError when a dropout layer has not been reached."""
+        if missing := sorted(self._masks.dropouts.keys() - self._reached):
             raise ValueError(
                 "every dropout layer must act in prediction, found never called: "
                 f"{', '.join(missing)}; call it in predict_step or forward, or set its p to 0"
@@ -245,7 +217,7 @@ class _Passes:
         call = self._calls[name]
         self._calls[name] += 1
         self._reached.add(name)
-        self._keeping = False
+        self._prefix.end()
         if self._sample is None:
             return input
         if input.ndim == 0 or len(input) != self._num_rows:
@@ -253,49 +225,6 @@ class _Passes:
                 f"dropout must see the rows of a batch in its first axis, {self._num_rows} here, "
                 f"found {tuple(input.shape)} in {name}; put the rows first (batch_first=True)"
             )
-        kept = self._masks.of(name, call, dropout, input)[self._sample]
+        kept = self._masks.of(name, call, input)[self._sample]
         dropped = input.mul_(kept) if dropout.inplace else input * kept
         return dropped.mul_(1 / (1 - dropout.p))
-
-    def _once(self, forward: Forward, *args: Any, **kwargs: Any) -> Any:
-        if self._inside or not (self._keeping or self._next < len(self._kept)):
-            return forward(*args, **kwargs)
-        self._inside = True
-        try:
-            if self._keeping:
-                output, kept = _run_and_keep(forward, args, kwargs)
-                self._kept.append(kept)
-            elif self._kept[self._next] is COMPUTE_AGAIN:
-                output = forward(*args, **kwargs)
-            else:
-                output = cloned(self._kept[self._next])
-        finally:
-            self._inside = False
-        self._next += 1
-        return output
-
-
-def _run_and_keep(forward: Forward, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """The output, and a copy of it, or ``COMPUTE_AGAIN`` where a copy cannot stand in for the call.
-
-    That is so when the module writes into its input or returns a part of it (an activation in
-    place, a flatten), since what comes later may use the input too; and when something other than
-    tensors goes in or out.
-    """
-    before = cloned((args, kwargs))
-    output = forward(*args, **kwargs)
-    given, was, made = _leaves((args, kwargs)), _leaves(before), _leaves(output)
-    if not all(isinstance(leaf, PLAIN) for leaf in given + made):
-        return output, COMPUTE_AGAIN
-    inputs = [(a, b) for a, b in zip(given, was, strict=True) if isinstance(a, Tensor)]
-    untouched = all(torch.equal(a, b) for a, b in inputs)
-    memory = {a.untyped_storage().data_ptr() for a, _ in inputs}
-    apart = memory.isdisjoint(b.untyped_storage().data_ptr() for b in made if isinstance(b, Tensor))
-    return output, cloned(output) if untouched and apart else COMPUTE_AGAIN
-
-
-def _leaves(tree: Any) -> list[Any]:
-    branches = list(tree.values()) if isinstance(tree, Mapping) else tree
-    if isinstance(branches, list | tuple):
-        return [leaf for branch in branches for leaf in _leaves(branch)]
-    return [tree]

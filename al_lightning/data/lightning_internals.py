@@ -18,3 +18,16 @@ def forget_positions(trainer: L.Trainer, batch_idx: int) -> None:
     seen = getattr(loader.batch_sampler, "seen_batch_indices", None)
     if seen is not None:
         seen[batch_idx] = []
+
+
+def epoch_to_begin_with(trainer: L.Trainer | None) -> int:
+    """Return the epoch that a fit begins with; not 0 where it goes on from a checkpoint.
+
+    Loader workers start on it before Lightning has told the sampler. It is not
+    ``trainer.current_epoch``, which is one less where a fit goes on after an epoch.
+    """
+    if trainer is None:
+        return 0
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    processed: int = progress.processed
+    return processed
