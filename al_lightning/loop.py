@@ -19,15 +19,16 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from al_lightning.data.datamodule import ActiveDataModule, as_indices
+from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.data.pool import as_indices
 from al_lightning.label import intake
 from al_lightning.label.answers import Answer, OpenQuery
-from al_lightning.label.oracle import check_oracle, collected
+from al_lightning.label.oracle import check_oracle, check_reveals, collected
 from al_lightning.monitor import Monitor, watching
 from al_lightning.run.journal import Record
 from al_lightning.run.records import CycleResult, Query
 from al_lightning.run.run import Run
-from al_lightning.settings import FUNCTION, Settings
+from al_lightning.settings import Settings
 from al_lightning.strategies import Select, Strategy, find_strategy, strategy_name
 from al_lightning.training.cycle import Cycles
 from al_lightning.training.provenance import Provenance
@@ -102,19 +103,13 @@ class ActiveLearningLoop:
 
         Raises:
             ValueError: when the folder holds no run, its journal or weights are damaged, another
-                process is at work on it, or something differs from what the run began with: lists
-                the keys.
+                process is at work on it, or something differs from what the run began with.
         """
         run = Run.existing(run_dir)
         began = Provenance(run.start["config"])
-        options = {**began.groups["active"], **run.start["asking"], **settings}
         if strategy is not None:
-            options["strategy"] = strategy
-        if options["oracle"] == FUNCTION:
-            raise ValueError(
-                "the labels of this run came from a function, which is not kept; give it again, "
-                'oracle=..., or "files" or "dataset"'
-            )
+            settings["strategy"] = strategy
+        options = run.options(**settings)
         loop = cls(model, data, trainer=trainer, monitors=monitors, **options)
         began.check_same(loop._provenance)
         weights = run.initial_weights()
@@ -144,12 +139,9 @@ class ActiveLearningLoop:
             ValueError: when the oracle is the data set, which holds no labels.
             AnswersError: when what the oracle answered cannot be taken.
         """
-        self._read_data()
-        if self.settings.oracle == "dataset" and not self.data.holds_labels:
-            raise ValueError(
-                "run needs somebody who labels, and this data set's items are inputs alone; give "
-                'oracle="files", or a function, or call ask() and tell() by hand'
-            )
+        self.data.read()
+        if self.settings.oracle == "dataset":
+            check_reveals(self.data.labels.are_held)
         while (query := self.ask()) is not None:
             closing = self._answers_to(query)
             if closing is None:
@@ -201,7 +193,7 @@ class ActiveLearningLoop:
                 are of another count; nothing has changed then.
         """
         query = self._open_query("tell")
-        self._close(intake.tell(query, self.data, as_indices(indices), labels, by))
+        self._close(intake.tell(query, self.data.labels, as_indices(indices), labels, by))
 
     def answer(
         self,
@@ -228,7 +220,7 @@ class ActiveLearningLoop:
         """
         query = self._open_query("answer")
         how = {"by": by, "settles": settles, "accept_unasked": accept_unasked}
-        intake.answer(query, self.data, answers, **how)
+        intake.answer(query, self.data.labels, answers, **how)
 
     def undo(self, *, by: str | None = None) -> list[int]:
         """Take the last answer to the query back: of that person, or with None of anybody.
@@ -281,7 +273,7 @@ class ActiveLearningLoop:
 
     @cached_property
     def _provenance(self) -> Provenance:
-        self._read_data()
+        self.data.read()
         active = self.settings.plain(free=False)
         active["strategy"] = strategy_name(self.settings.strategy)
         return Provenance.of_run(active, self.model, self.data, self._example)
@@ -300,15 +292,16 @@ class ActiveLearningLoop:
         """
         if self._watching is not None:
             return
-        self._read_data()
+        self.data.read()
         check_oracle(self.settings.oracle, self.run_dir, self.data.classes)
-        if not self._run.begun:
+        is_new = not self._run.begun
+        if is_new:
             self.data.leave_out_unreadable()
             if self.settings.oracle == "files":
-                self.data.check_values([0])  # people answer with positions in the classes
+                self.data.labels.check_values([0])  # people answer with positions in the classes
         with quiet():
             self._cycles.try_asking(self._run)
-        if not self._run.begun:
+        if is_new:
             self._run.begin(
                 self._cycles.start_weights,
                 config=self.config,
@@ -319,10 +312,6 @@ class ActiveLearningLoop:
         self._watching = watching(self.monitors, self.run_dir)
         self._notify("on_start")
 
-    def _read_data(self) -> None:
-        self.data.prepare_data()
-        self.data.setup()
-
     # ---- labels ----------------------------------------------------------------------------------
 
     def _answers_to(self, query: Query) -> Record | None:
@@ -330,13 +319,11 @@ class ActiveLearningLoop:
         waiting = self._open_query("run")
         oracle = self.settings.oracle
         if oracle == "dataset":
-            return intake.reveal(waiting, self.data)
-        num_processes = self._example.world_size
-        answers = collected(
-            oracle, query, waiting, self._run.query_folder(query.cycle), num_processes
-        )
+            return intake.reveal(waiting, self.data.labels)
+        folder = self._run.query_folder(query.cycle)
+        answers = collected(oracle, query, waiting, folder, self._example.world_size)
         accepted = self.settings.accept_unasked
-        return intake.take_in(waiting, self.data, answers, accept_unasked=accepted)
+        return intake.take_in(waiting, self.data.labels, answers, accept_unasked=accepted)
 
     def _open_query(self, what: str) -> OpenQuery:
         self._catch_up()

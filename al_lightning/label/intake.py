@@ -18,12 +18,16 @@ from al_lightning.run.records import Mark, plain
 
 
 class LabelSource(Protocol):
-    """Knows the rows and what labels they can hold: a data module."""
+    """Knows the rows and what labels they can hold: ``data.labels`` of a data module."""
 
-    def check_rows(self, indices: Sequence[int]) -> None:
-        """Raise ValueError unless each row is in the pool and named once."""
+    @property
+    def pool(self) -> Any:
+        """The split, whose ``check(rows)`` raises ValueError for a row that is not in the pool."""
 
-    def check_labels(
+    def of(self, indices: Sequence[int]) -> list[Any]:
+        """Return the labels of these rows."""
+
+    def check(
         self, indices: Sequence[int], labels: Sequence[Any] | Tensor | None = None
     ) -> tuple[list[int], list[Any] | None]:
         """Return rows and labels in plain values; ValueError when rows cannot hold them."""
@@ -31,13 +35,10 @@ class LabelSource(Protocol):
     def check_values(self, labels: Sequence[Any]) -> None:
         """Raise ValueError when rows cannot hold such labels."""
 
-    def labels_of(self, indices: Sequence[int]) -> list[Any]:
-        """Return the labels of these rows."""
-
 
 def tell(
     query: OpenQuery,
-    data: LabelSource,
+    source: LabelSource,
     rows: Sequence[int],
     labels: Sequence[Any] | Tensor | None,
     by: str | None,
@@ -54,33 +55,33 @@ def tell(
         pairs = list(zip(rows, labels, strict=True))
         marks = {row: label for row, label in pairs if isinstance(label, Mark)}
         labels = [label for _, label in pairs if not isinstance(label, Mark)]
-    data.check_rows(rows)
-    rows, values = data.check_labels([row for row in rows if row not in marks], labels)
+    source.pool.check(rows)
+    rows, values = source.check([row for row in rows if row not in marks], labels)
     if values is None and not query.rows:
         return query.close({"indices": rows, "labels": None}, by=by, how="tell")
-    answers = data.labels_of(rows) if values is None else values
+    answers = source.of(rows) if values is None else values
     return query.finish({**dict(zip(rows, answers, strict=True)), **marks}, by=by, how="tell")
 
 
-def answer(query: OpenQuery, data: LabelSource, answers: Mapping[int, Answer], **how: Any) -> None:
+def answer(query: OpenQuery, source: LabelSource, answers: Mapping[int, Answer], **how: Any) -> None:
     """Keep some answers; see :meth:`~al_lightning.ActiveLearningLoop.answer`."""
     given = {operator.index(index): plain(answer) for index, answer in answers.items()}
     if None in given.values():
         raise ValueError("an answer must be a label, SKIP or INVALID, got None; leave it out")
-    _check_values(data, given)
+    _check_values(source, given)
     query.answer(given, how="api", **how)
 
 
-def reveal(query: OpenQuery, data: LabelSource) -> Record:
+def reveal(query: OpenQuery, source: LabelSource) -> Record:
     """Close the query with the data set's own labels."""
     if query.open_indices:
-        return tell(query, data, query.open_indices, None, by="data set")
+        return tell(query, source, query.open_indices, None, by="data set")
     return query.finish(by="data set", how="api")
 
 
 def take_in(
     query: OpenQuery,
-    data: LabelSource,
+    source: LabelSource,
     batches: Sequence[AnswersTogether],
     *,
     accept_unasked: bool,
@@ -96,7 +97,7 @@ def take_in(
     try:
         for batch in batches:
             query.check(batch.answers, accept_unasked=accept_unasked)
-            _check_values(data, batch.answers)
+            _check_values(source, batch.answers)
         for batch in batches:
             given = asdict(batch)
             query.answer(given.pop("answers"), **given, accept_unasked=accept_unasked)
@@ -105,5 +106,5 @@ def take_in(
         raise AnswersError(str(error)) from error
 
 
-def _check_values(data: LabelSource, answers: Mapping[int, Answer]) -> None:
-    data.check_values([a for a in answers.values() if not isinstance(a, Mark)])
+def _check_values(source: LabelSource, answers: Mapping[int, Answer]) -> None:
+    source.check_values([a for a in answers.values() if not isinstance(a, Mark)])

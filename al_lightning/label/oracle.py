@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from al_lightning.data.views import plain
 from al_lightning.distributed import from_first_rank, processes_have_met
 from al_lightning.label.answers import Answer, AnswersError, OpenQuery, from_plain
 from al_lightning.label.label_studio import read_export
 from al_lightning.label.query_file import GivenAnswer, QueryRows, read_answers
-from al_lightning.run.records import Query
+from al_lightning.run.records import Query, plain
 from al_lightning.run.tables import check_classes
 
 Oracle = Callable[[Query], Mapping[int, Answer] | Sequence[Answer] | None]
@@ -25,7 +24,7 @@ means later."""
 
 @dataclass(frozen=True)
 class AnswersTogether:
-    """Answers that came together."""
+    """Holds answers that came together, from one person or file."""
 
     answers: dict[int, Answer]
     by: str | None
@@ -34,8 +33,10 @@ class AnswersTogether:
     """The file that they stand in."""
 
 
-def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[str] | None) -> None:
-    """Looks whether ``oracle`` can be asked, before there is anything to ask.
+def check_oracle(
+    oracle: str | Oracle, run_dir: Path | None, classes: Sequence[str] | None
+) -> None:
+    """Check that ``oracle`` can be asked, before there is anything to ask.
 
     Raises:
         ValueError: when it is no oracle, or people lack the classes or a place for their files.
@@ -51,6 +52,15 @@ def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[s
         )
     if oracle != "dataset" and classes is not None:
         check_classes(classes)
+
+
+def check_reveals(are_held: bool) -> None:
+    """Raise ValueError when the data set is to reveal labels and holds none."""
+    if not are_held:
+        raise ValueError(
+            "run needs somebody who labels, and this data set's items are inputs alone; give "
+            'oracle="files", or a function, or call ask() and tell() by hand'
+        )
 
 
 def collected(
@@ -90,7 +100,7 @@ def collected(
 
 
 def from_function(query: Query, given: Any) -> list[AnswersTogether]:
-    """What a function gave as answers.
+    """Return what a function gave as answers.
 
     Raises:
         AnswersError: when it is another number of answers than rows were asked.
@@ -110,13 +120,13 @@ def from_function(query: Query, given: Any) -> list[AnswersTogether]:
 
 
 def answer_files(folder: Path) -> list[Path]:
-    """The files in a query's folder that hold answers: ``to_label*.csv`` and ``export*.json``."""
+    """List the files of a query that hold answers: ``to_label*.csv`` and ``export*.json``."""
     found = [*folder.glob("to_label*.csv"), *folder.glob("export*.json")]
     return sorted(path for path in found if path.is_file())
 
 
 def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
-    """What is new in the files of a query's folder, in the order of their names.
+    """Return what is new in the files of a query's folder, in the order of their names.
 
     A line counts when it is new or says something else than it did at the last reading, so what was
     changed or taken back on the page meanwhile stays so.
@@ -145,12 +155,12 @@ def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
 
 
 def is_export(path: Path) -> bool:
-    """Whether Label Studio wrote it."""
+    """Tell whether Label Studio wrote the file."""
     return path.suffix == ".json"
 
 
 def _last_reading(query: OpenQuery, source: str, by: str | None) -> dict[int, Answer]:
-    """What a file said by a person, as far as it was read; also what was taken back since."""
+    """Return what a file said by a person when it was last read, also what was undone since."""
     said: dict[int, Answer] = {}
     for record in query.records:
         if record["event"] == "answers" and (record["source"], record["by"]) == (source, by):
@@ -159,7 +169,7 @@ def _last_reading(query: OpenQuery, source: str, by: str | None) -> dict[int, An
 
 
 def _check_agree(readings: Mapping[tuple[Path, str | None], Sequence[GivenAnswer]]) -> None:
-    """Each file is right in itself; what one person says of a row must be so in all of them."""
+    """Raise AnswersError when two files say different things of a row by one person."""
     firsts: dict[tuple[int, str | None], tuple[Path, GivenAnswer]] = {}
     different = []
     for (path, by), read in readings.items():
@@ -180,7 +190,7 @@ def _check_agree(readings: Mapping[tuple[Path, str | None], Sequence[GivenAnswer
 
 
 def query_rows(query: OpenQuery) -> QueryRows:
-    """What answers in files must fit.
+    """Return what answers in files must fit.
 
     Raises:
         ValueError: when the classes are not known.

@@ -23,6 +23,7 @@ from al_lightning.run.journal import Journal, Record, read_records
 from al_lightning.run.lock import lock, unlock
 from al_lightning.run.records import CycleResult, result_of, results_of
 from al_lightning.run.weights import load_state, save_state
+from al_lightning.settings import FUNCTION
 
 
 class Run:
@@ -79,6 +80,20 @@ class Run:
     def start(self) -> Record:
         """The first record: what the run began with."""
         return self.journal.records[0]
+
+    def options(self, **changes: Any) -> dict[str, Any]:
+        """Return the loop's options that the run began with, with ``changes`` laid over them.
+
+        Raises:
+            ValueError: when a function labeled, which is not kept, and none is given now.
+        """
+        options = {**self.start["config"]["active"], **self.start["asking"], **changes}
+        if options["oracle"] == FUNCTION:
+            raise ValueError(
+                "the labels of this run came from a function, which is not kept; give it again, "
+                'oracle=..., or "files" or "dataset"'
+            )
+        return options
 
     @property
     def finished(self) -> bool:
