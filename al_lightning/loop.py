@@ -29,7 +29,7 @@ from al_lightning.run.journal import Record
 from al_lightning.run.records import CycleResult, Query
 from al_lightning.run.run import Run
 from al_lightning.settings import Settings
-from al_lightning.strategies import Select, Strategy, find_strategy, strategy_name
+from al_lightning.strategies import find_strategy, strategy_name
 from al_lightning.training.cycle import Cycles
 from al_lightning.training.provenance import Provenance
 from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
@@ -85,7 +85,6 @@ class ActiveLearningLoop:
         data: ActiveDataModule,
         *,
         trainer: TrainerFactory,
-        strategy: str | Strategy | Select | None = None,
         monitors: Sequence[Monitor] | None = None,
         **settings: Any,
     ) -> "ActiveLearningLoop":
@@ -96,10 +95,9 @@ class ActiveLearningLoop:
             model: A module like the one that the run began with; it gets the run's weights.
             data: The data module that the run began with, in any split; it gets the run's.
             trainer: As the run began with; on which and how many devices is free.
-            strategy: Needed when it is a function or a Strategy of the user's own.
             monitors: As in the constructor.
-            settings: Any other option; left out, it is the run's. A function that labels must be
-                given again.
+            settings: Options; left out, they are the run's. A function that labels must be given
+                again, and so must a strategy that has no name in ``STRATEGIES``.
 
         Raises:
             ValueError: when the folder holds no run, its journal or weights are damaged, another
@@ -107,8 +105,6 @@ class ActiveLearningLoop:
         """
         run = Run.existing(run_dir)
         began = Provenance(run.start["config"])
-        if strategy is not None:
-            settings["strategy"] = strategy
         options = run.options(**settings)
         loop = cls(model, data, trainer=trainer, monitors=monitors, **options)
         began.check_same(loop._provenance)
@@ -123,8 +119,6 @@ class ActiveLearningLoop:
             run.release()
             raise
         return loop
-
-    # ---- the machine -----------------------------------------------------------------------------
 
     def run(self) -> list[CycleResult]:
         """Ask and label until the run is over, or until labels are to come later.
@@ -190,7 +184,7 @@ class ActiveLearningLoop:
 
         Raises:
             ValueError: when nothing was asked, an index was not asked for or repeats, or the labels
-                are of another count; nothing has changed then.
+                are of another count. On any error nothing has changed.
         """
         query = self._open_query("tell")
         self._close(intake.tell(query, self.data.labels, as_indices(indices), labels, by))
@@ -215,33 +209,34 @@ class ActiveLearningLoop:
             accept_unasked: Takes answers to rows of the pool that were not asked.
 
         Raises:
-            ValueError: when nothing was asked, a row was not asked for, or a label is no class;
-                nothing has changed then.
+            ValueError: when nothing was asked, a row was not asked for, or a label is no class.
         """
         query = self._open_query("answer")
         how = {"by": by, "settles": settles, "accept_unasked": accept_unasked}
         intake.answer(query, self.data.labels, answers, **how)
 
     def undo(self, *, by: str | None = None) -> list[int]:
-        """Take the last answer to the query back: of that person, or with None of anybody.
+        """Take the last answer to the query back, that person's or with None anybody's.
 
         Returns:
-            Data-set indices of its rows.
-
-        Raises:
-            ValueError: when there is none.
+            Data-set indices of its rows; ValueError when there is no answer.
         """
         return self._open_query("undo").undo(by=by, how="api")
 
     def finish(self, *, by: str | None = None) -> None:
         """Close the query with what was answered; rows without an answer return to the pool.
 
-        Raises:
-            ValueError: while people differ on a row, or when nothing at all is labeled.
+        It is a ValueError while people differ on a row, or when nothing at all is labeled.
         """
         self._close(self._open_query("finish").finish(by=by, how="api"))
 
     # ---- what is known ---------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an option of the run: ``loop.num_cycles``."""
+        if name not in Settings.__dataclass_fields__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.settings, name)
 
     @property
     def run_dir(self) -> Path | None:
@@ -265,10 +260,7 @@ class ActiveLearningLoop:
 
     @property
     def results(self) -> list[CycleResult]:
-        """One record for each cycle that was fitted, tested and, but for the last, asked.
-
-        In a run that began without labels the first is cycle 0, which asked alone.
-        """
+        """One record for each cycle that was fitted, tested and, but for the last, asked."""
         return self._run.results
 
     @cached_property
@@ -277,8 +269,6 @@ class ActiveLearningLoop:
         active = self.settings.plain(free=False)
         active["strategy"] = strategy_name(self.settings.strategy)
         return Provenance.of_run(active, self.model, self.data, self._example)
-
-    # ---- the start -------------------------------------------------------------------------------
 
     def prepare(self, settings: dict[str, Any] | None = None) -> None:
         """Try the module on one batch and open the run folder; :meth:`ask` does it by itself.
@@ -312,8 +302,6 @@ class ActiveLearningLoop:
         self._watching = watching(self.monitors, self.run_dir)
         self._notify("on_start")
 
-    # ---- labels ----------------------------------------------------------------------------------
-
     def _answers_to(self, query: Query) -> Record | None:
         """Keep what the oracle answers; return the closing record once nothing is open."""
         waiting = self._open_query("run")
@@ -322,8 +310,7 @@ class ActiveLearningLoop:
             return intake.reveal(waiting, self.data.labels)
         folder = self._run.query_folder(query.cycle)
         answers = collected(oracle, query, waiting, folder, self._example.world_size)
-        accepted = self.settings.accept_unasked
-        return intake.take_in(waiting, self.data.labels, answers, accept_unasked=accepted)
+        return intake.take_in(waiting, self.data.labels, answers, self.settings.accept_unasked)
 
     def _open_query(self, what: str) -> OpenQuery:
         self._catch_up()

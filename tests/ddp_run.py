@@ -22,7 +22,9 @@ from al_lightning.training.trainers import quiet
 POOLS = (1, 3, 100)
 EVERYTHING = Strategy(
     lambda pool, num, generator: torch.arange(num),
-    needs=frozenset({"samples", "embeddings", "labeled_embeddings"}),
+    {"probs": "probs", "embeddings": "embedding"},
+    labeled=("embeddings",),
+    min_samples=2,
 )
 
 
@@ -52,7 +54,11 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
         data = points_data(20 + num_rows, num_workers=num_rows == 3)
         with quiet():
             pool = read_pool(trainer(), Plain(), data, by_score(margin))
-        state[f"pool of {num_rows}"] = [pool.indices.tolist(), pool.scores.tolist()]
+        if rank_zero_only.rank:
+            assert not len(pool)
+            assert not pool.columns
+        else:
+            state[f"pool of {num_rows}"] = [pool.indices.tolist(), pool.scores.tolist()]
     model = Plain()
     with quiet(), seeded(0, "predict"):
         pool = read_pool(
@@ -62,8 +68,7 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
             EVERYTHING,
             embedding_layer=model.net[3],
         )
-    for column in ("probs", "predicted", "embeddings", "labeled_embeddings"):
-        state[column] = getattr(pool, column).tolist()
+    state |= {name: column.tolist() for name, column in pool.columns.items()}
     (state["test"],) = trainer().test(model, datamodule=points_data(), verbose=False)
 
     loop = ActiveLearningLoop(
@@ -126,8 +131,8 @@ def labels_of_its_own(trainer, rank: int) -> str:
     return error_of(loop.ask)
 
 
-def query_of_its_own(trainer, rank: int) -> str:
-    """And one that chooses unlike the others."""
+def query_of_its_own(trainer, rank: int) -> list[int]:
+    """What is asked when each process would choose unlike the others: the first one's choice."""
     loop = ActiveLearningLoop(
         Plain(),
         points_data(61),
@@ -135,7 +140,8 @@ def query_of_its_own(trainer, rank: int) -> str:
         acquisition_size=4,
         strategy=lambda pool, num, generator: rank + torch.arange(num),
     )
-    return error_of(loop.ask)
+    query = loop.ask()
+    return [loop.data.unlabeled_indices.tolist().index(row) for row in query.indices]
 
 
 def error_of(do) -> str:

@@ -38,14 +38,15 @@ def run(*commands):
 def check_ranks(out, alone, num_ranks):
     ranks = [json.loads((out / f"rank_{rank}.json").read_text()) for rank in range(num_ranks)]
     of_training = {"run", "labeled", "means", "answered"}  # on batches of twice the size, or thrice
+    for name in alone.keys() - of_training - {"labels of its own"}:
+        assert ranks[0][name] == alone[name], name  # the first rank alone gathers the pool
     for rank in ranks:
-        for name in alone.keys() - of_training - {"labels of its own", "query of its own"}:
-            assert rank[name] == alone[name], name
+        assert rank["test"] == alone["test"]
         for name in of_training:
             assert rank[name] == ranks[0][name], name
         assert "got 3 answers for 4 rows" in rank["refused"]
         assert "must have the same split, ranks [1" in rank["labels of its own"]
-        assert "must have the same query, ranks [1" in rank["query of its own"]
+        assert rank["query of its own"] == [0, 1, 2, 3]
     assert len(ranks[0]["labeled"]) == 20 + 2 * 15
     labels, skipped, invalid = ranks[0]["answered"]
     assert (labels, len(skipped), len(invalid)) == ([[0, 2], [0, 2]], 2, 2)

@@ -7,11 +7,12 @@ from toys import QUIET, Plain, Predicting, points_data
 
 from al_lightning import Strategy, by_score
 from al_lightning.acquisition import margin
-from al_lightning.prediction.read_pool import read_outputs, read_pool
+from al_lightning.prediction.outputs import Outputs, read_multiclass, stacked
+from al_lightning.prediction.read_pool import read_pool
 from al_lightning.training.trainers import quiet
 
 ALL = Strategy(select=lambda pool, num, generator: torch.arange(num))
-EMBEDDED = Strategy(select=ALL.select, needs=frozenset({"probs", "embeddings"}))
+EMBEDDED = Strategy(ALL.select, {"probs": "probs", "embeddings": "embedding"})
 
 
 def read(model, data, strategy=ALL, **rows):
@@ -39,9 +40,9 @@ def test_probabilities_are_those_of_each_row(eval_batch_size, num_workers):
 
 def test_candidates_are_read_alone_in_ascending_order():
     model, data = Plain(), points_data()
-    wanted = data.unlabeled_indices[torch.tensor([50, 3, 20])].tolist()
-    pool = read(model, data, candidates=wanted)
-    assert pool.indices.tolist() == sorted(wanted)
+    wanted = data.unlabeled_indices[torch.tensor([3, 20, 50])]
+    pool = read(model, data, rows=wanted)
+    assert torch.equal(pool.indices, wanted)
     torch.testing.assert_close(pool.probs, logits_of(model, data, pool.indices).softmax(-1))
     assert len(read(model, data)) == data.num_unlabeled
 
@@ -49,7 +50,8 @@ def test_candidates_are_read_alone_in_ascending_order():
 def test_a_score_is_kept_instead_of_the_probabilities():
     model, data = Plain(), points_data()
     pool = read(model, data, by_score(margin))
-    assert pool.probs is None
+    with pytest.raises(AttributeError, match=r"no 'probs' among .*scores.*; name it in Strategy"):
+        pool.probs
     torch.testing.assert_close(
         pool.scores, margin(logits_of(model, data, pool.indices).softmax(-1))
     )
@@ -63,7 +65,8 @@ def test_a_score_is_kept_instead_of_the_probabilities():
         lambda logits: {"probs": logits.softmax(-1)},
         lambda logits: {"probs": logits.softmax(-1), "uncertainty": logits[:, 0]},
         lambda logits: logits.log_softmax(-1),
-        lambda logits: logits[:, None].expand(-1, 4, -1),
+        lambda logits: {"probs": logits.softmax(-1)[:, None].expand(-1, 4, -1)},
+        lambda logits: Outputs(logits.softmax(-1)),
     ],
 )
 def test_every_form_of_the_same_prediction_reads_alike(make):
@@ -91,6 +94,8 @@ def test_embeddings_are_kept_when_needed():
         (torch.zeros(5), r"got a tensor of shape \(5,\)"),
         (torch.zeros(5, 1), r"C >= 2, got a tensor of shape \(5, 1\)"),
         (torch.zeros(4, 3), r"B = 5 rows here.*shape \(4, 3\)"),
+        (torch.zeros(5, 2, 3), r"tokens or boxes a row, and which is not guessed, got \(5, 2, 3\)"),
+        ({"logits": torch.zeros(5, 2, 3)}, r'got \(5, 2, 3\); return samples as {"probs"'),
         (torch.eye(5), r"are non-negative and sum to 1; return the logits, or"),
         (
             {"logits": torch.zeros(5, 3), "embedding": torch.zeros(5, 2, 2)},
@@ -100,7 +105,19 @@ def test_embeddings_are_kept_when_needed():
 )
 def test_what_cannot_be_read_is_named(prediction, message):
     with pytest.raises(ValueError, match=message):
-        read_outputs(prediction, 5)
+        read_multiclass(prediction, 5)
+
+
+def test_samples_are_said_and_stacked():
+    one = Outputs(torch.eye(3), torch.ones(3, 2))
+    both = stacked([one, Outputs(torch.eye(3).flip(0), torch.zeros(3, 2))])
+    assert (both.probs.shape, both.embedding.shape, both.num_samples) == ((3, 2, 3), (3, 4), 2)
+    torch.testing.assert_close(both.mean_probs, (torch.eye(3) + torch.eye(3).flip(0)) / 2)
+    assert stacked([one, Outputs(torch.eye(3))]).embedding is None
+    with pytest.raises(ValueError, match=r"got samples already: \(3, 2, 3\)"):
+        stacked([both])
+    assert read_multiclass({"probs": both.probs}, 3).num_samples == 2
+    assert read_multiclass({"probs": torch.eye(3)}, 3).num_samples is None
 
 
 def test_nan_is_reported_by_data_set_index():

@@ -59,8 +59,8 @@ def test_the_embedding_is_the_input_of_the_layer():
         return torch.arange(num)
 
     model, data = Plain(), points_data()
-    needs = frozenset({"probs", "embeddings", "labeled_embeddings"})
-    loop = loop_of(model, data, strategy=Strategy(look, needs=needs), embedding_layer="net.3")
+    strategy = Strategy(look, {"embeddings": "embedding"}, labeled=("embeddings",))
+    loop = loop_of(model, data, strategy=strategy, embedding_layer="net.3")
     loop.ask()
     pool, x = seen[-1], data.sets.train.tensors[0]
     model.eval()
@@ -84,7 +84,7 @@ def test_under_mc_dropout_the_embedding_is_the_one_without():
         return torch.arange(num)
 
     model, data = Plain(), points_data()
-    strategy = Strategy(look, needs=frozenset({"samples", "embeddings"}))
+    strategy = Strategy(look, {"probs": "probs", "embeddings": "embedding"}, min_samples=2)
     loop_of(model, data, strategy=strategy, mc_samples=3, embedding_layer="net.3").ask()
     pool, x = seen[-1], data.sets.train.tensors[0]
     assert pool.probs.shape == (100, 3, 3)

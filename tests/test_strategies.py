@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import replace
 from typing import NamedTuple
 
 import lightning as L
@@ -13,7 +12,6 @@ from al_lightning import STRATEGIES, PoolOutputs, Strategy, by_score
 from al_lightning.acquisition import bald, core_set, entropy, kmeans, margin
 from al_lightning.acquisition.progress import listening, report
 from al_lightning.strategies import (
-    checked_positions,
     diverse,
     find_strategy,
     power,
@@ -21,6 +19,7 @@ from al_lightning.strategies import (
     softrank,
     strategy_name,
 )
+from al_lightning.strategies.strategy import checked_positions
 from al_lightning.training.trainers import choosing_bar
 
 
@@ -56,15 +55,14 @@ POOLS = {
 
 def pool_of(strategy: Strategy, rows: Rows) -> PoolOutputs:
     """What the inference would hand to ``strategy`` for these rows."""
-    columns = {}
-    probs = rows.probs if "samples" in strategy.needs else rows.probs.mean(1)
-    if strategy.score is not None:
-        columns["scores"] = strategy.score(probs)
-    elif strategy.needs & {"probs", "samples"}:
-        columns["probs"] = probs
-    if "embeddings" in strategy.needs:
-        columns["embeddings"] = rows.embeddings
-    if "labeled_embeddings" in strategy.needs:
+    probs = rows.probs if strategy.min_samples > 1 else rows.probs.mean(1)
+    whole = {"probs": probs, "embedding": rows.embeddings}
+    columns = {
+        name: whole[column] if isinstance(column, str) else column(probs)
+        for name, column in strategy.keep.items()
+    }
+    assert set(strategy.labeled) <= {"embeddings"}
+    if strategy.labeled:
         columns["labeled_embeddings"] = LABELED
     return PoolOutputs(torch.arange(len(rows.probs)) * 2, **columns)
 
@@ -108,24 +106,21 @@ class TestContract:
         assert all(map(torch.equal, rows, some_rows()))
 
     def test_scores_depend_on_their_own_row_alone(self, strategy):
-        score = find_strategy(strategy).score
-        if score is None:
-            return
         probs = some_rows().probs
         order = torch.randperm(50, generator=torch.Generator().manual_seed(0))[:20]
-        torch.testing.assert_close(score(probs[order]), score(probs)[order])
+        for score in find_strategy(strategy).keep.values():
+            if not isinstance(score, str):
+                torch.testing.assert_close(score(probs[order]), score(probs)[order])
 
     def test_nan_is_refused(self, strategy):
         strategy = find_strategy(strategy)
-        if not strategy.needs:
-            return
         pool = pool_of(strategy, some_rows())
-        for name in ("scores", "probs", "embeddings"):
-            if (column := getattr(pool, name)) is not None:
-                broken = column.clone()
-                broken[3] = math.nan
-                with pytest.raises(ValueError, match=r"finite|sum to 1"):
-                    strategy.choose(replace(pool, **{name: broken}), 4, torch.Generator())
+        for name in strategy.keep:
+            broken = pool.columns[name].clone()
+            broken[3] = math.nan
+            columns = {**pool.columns, name: broken}
+            with pytest.raises(ValueError, match=r"finite|sum to 1"):
+                strategy.choose(PoolOutputs(pool.indices, **columns), 4, torch.Generator())
 
 
 def copies(name, num=10, seed=0):
@@ -211,7 +206,7 @@ def test_a_plain_score_is_a_strategy():
 
     strategy = by_score(first_class)
     assert strategy_name(strategy).endswith("first_class")
-    pool = PoolOutputs(torch.arange(3), scores=strategy.score(torch.eye(3)))
+    pool = PoolOutputs(torch.arange(3), scores=strategy.keep["scores"](torch.eye(3)))
     assert strategy.choose(pool, 1, torch.Generator()).tolist() == [0]
 
 

@@ -83,7 +83,6 @@ def take_in(
     query: OpenQuery,
     source: LabelSource,
     batches: Sequence[AnswersTogether],
-    *,
     accept_unasked: bool,
 ) -> Record | None:
     """Keep what an oracle answered, all of it or on an error none.
