@@ -5,8 +5,7 @@ One cycle is three ordinary Trainer calls and a choice::
     fit on the labeled rows -> test -> predict the pool -> select -> (labels come) -> next cycle
 
 The journal is the state: a step that it holds is not done again, whether in this process or in one
-that resumed after a crash. While labels are awaited others may write to it: a page on which people
-label, say.
+that resumed after a crash. While labels are awaited others may write to it, such as a page.
 """
 
 import copy
@@ -104,10 +103,9 @@ class ActiveLearningLoop:
                 process is at work on it, or something differs from what the run began with.
         """
         run = Run.existing(run_dir)
-        began = Provenance(run.start["config"])
         options = run.options(**settings)
         loop = cls(model, data, trainer=trainer, monitors=monitors, **options)
-        began.check_same(loop._provenance)
+        Provenance(run.start["config"]).check_same(loop._provenance)
         weights = run.initial_weights()
         loop._run = run
         run.open()
