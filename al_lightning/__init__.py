@@ -1,8 +1,9 @@
 """Active learning for PyTorch Lightning: keep your LightningModule, make your data active."""
 
 from al_lightning.cli import ActiveCLI
-from al_lightning.data.datamodule import ActiveDataModule, DataSets
+from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.images import ActiveImageDataModule, ImagePool
+from al_lightning.data.sets import DataSets
 from al_lightning.label.answers import INVALID, SKIP
 from al_lightning.loop import DEFAULT_MONITORS, ActiveLearningLoop, Monitor
 from al_lightning.mnist import ActiveMNISTDataModule
