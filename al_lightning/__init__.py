@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from al_lightning.cli import ActiveCLI as ActiveCLI
     from al_lightning.data.datamodule import ActiveDataModule as ActiveDataModule
-    from al_lightning.data.datamodule import DataSets as DataSets
     from al_lightning.data.image_pool import ImagePool as ImagePool
     from al_lightning.data.images import ActiveImageDataModule as ActiveImageDataModule
+    from al_lightning.data.sets import DataSets as DataSets
     from al_lightning.loop import ActiveLearningLoop as ActiveLearningLoop
     from al_lightning.mnist import ActiveMNISTDataModule as ActiveMNISTDataModule
     from al_lightning.mnist.model import LitSimpleCNN as LitSimpleCNN
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "cli": "ActiveCLI",
-    "data.datamodule": "ActiveDataModule DataSets",
+    "data.datamodule": "ActiveDataModule",
+    "data.sets": "DataSets",
     "data.images": "ActiveImageDataModule",
     "data.image_pool": "ImagePool",
     "loop": "ActiveLearningLoop",

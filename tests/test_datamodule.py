@@ -1,13 +1,17 @@
 """``ActiveDataModule``: one split, honest indices, loaders for any map-style data set."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from al_lightning import ActiveDataModule
-from al_lightning.data.datamodule import as_indices
-from al_lightning.data.views import ListedRows, RowView, read_label, replace_label
+from al_lightning.data.items import inputs_of, read_label, replace_label
+from al_lightning.data.pool import as_indices
+from al_lightning.data.sets import extras
+from al_lightning.data.views import RowView
 
 
 def rows(num_rows=40, num_classes=4):
@@ -120,7 +124,7 @@ def test_label_refuses_what_does_not_fit_and_changes_nothing(indices, labels, er
     with pytest.raises(error, match=message):
         data.label(indices, labels)
     assert data.labeled_indices.tolist() == [0]
-    assert data.given_labels == {}
+    assert data.labels.given == {}
 
 
 class Stream(IterableDataset):
@@ -186,13 +190,97 @@ def test_state_survives_a_weights_only_file(tmp_path):
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(other.pool.labeled_N, data.pool.labeled_N)
     assert torch.equal(other.unlabeled_indices, data.unlabeled_indices)
-    assert other.given_labels == dict(zip(asked.tolist(), [3, 2, 1, 0], strict=True))
+    assert other.labels.given == dict(zip(asked.tolist(), [3, 2, 1, 0], strict=True))
 
 
 def test_state_of_another_data_set_is_refused():
     data = ActiveDataModule(rows(), initial_labeled_size=5)
     with pytest.raises(ValueError, match="of 50 rows, this data set has 40"):
         data.load_state_dict(ActiveDataModule(rows(50), initial_labeled_size=5).state_dict())
+
+
+def test_a_split_goes_through_a_journal_and_back():
+    data = ActiveDataModule(rows(), initial_labeled_size=5, val_size=3)
+    labeled, skipped, invalid = data.unlabeled_indices[:3].tolist()
+    data.label([labeled], [3])
+    data.skip([skipped])
+    data.mark_invalid([invalid])
+    record = data.split_record()
+    assert list(record) == [
+        "num_rows",
+        "labeled_indices",
+        "held_out",
+        "invalid",
+        "skipped",
+        "given_labels",
+        "seed",
+    ]
+    written = json.loads(json.dumps(record))
+    assert written["given_labels"] == [[labeled, 3]]
+    other = ActiveDataModule(rows(), initial_labeled_size=9, seed=1)
+    other.load_split(written)
+    assert other.split_record() == record
+    assert other.state_dict()["labeled_indices"].dtype == torch.int64
+    with pytest.raises(ValueError, match="of 41 rows, this data set has 40"):
+        other.load_split({**written, "num_rows": 41, "seed": 9, "labeled_indices": [0]})
+    assert other.split_record() == record
+
+
+def test_replay_brings_the_split_to_what_a_journal_says():
+    data = ActiveDataModule(rows(), initial_indices=[0, 1])
+    data.replay(
+        {
+            "indices": [5, 6],
+            "labels": [3, 3],
+            "skipped": [7],
+            "invalid": [8, 1],
+            "corrected": [[0, 2], [5, 1]],
+        }
+    )
+    assert data.labeled_indices.tolist() == [0, 5, 6]
+    assert (data.pool.skipped, data.pool.invalid) == ({7}, {1, 8})
+    assert data.labels_of([0, 5, 6]) == [2, 1, 3]
+    nothing = {"skipped": [], "invalid": [], "corrected": []}
+    data.replay({"indices": [9], "labels": None, **nothing})
+    assert data.labels_of([9]) == [1]
+    with pytest.raises(ValueError, match=r"only a label that is there .*found \[20\]"):
+        data.replay({"indices": [], "labels": [], **nothing, "corrected": [[20, 1]]})
+
+
+def test_inside_serving_only_these_rows_are_predicted():
+    data = ActiveDataModule(rows(), initial_indices=[0, 1], batch_size=4)
+    data.skip([5])
+    pool = [i for i in range(2, 40) if i != 5]
+    for chosen in ([9, 3, 0], torch.tensor([9, 3, 0])):
+        with data.serving(chosen):
+            assert served(data.predict_dataloader()) == [9, 3, 0]
+        assert served(data.predict_dataloader()) == pool
+    with data.serving(None):
+        assert served(data.predict_dataloader()) == pool
+    with data.serving([]):
+        assert served(data.predict_dataloader()) == []
+    with pytest.raises(KeyError), data.serving([3]):
+        raise KeyError
+    assert served(data.predict_dataloader()) == pool
+
+
+def test_what_a_data_set_may_have_is_read_when_it_is_asked_for():
+    class Some:
+        paths = ("a", "b")
+
+        @property
+        def targets(self):
+            raise RuntimeError("an expensive look at every row")
+
+    found = extras(Some())
+    assert (found.paths, found.classes, found.picture) == (("a", "b"), None, None)
+    with pytest.raises(RuntimeError, match="expensive"):
+        found.targets
+
+
+def test_an_empty_data_set_is_named():
+    with pytest.raises(ValueError, match="got 2 rows of 0 in all"):
+        ActiveDataModule(rows(0), initial_labeled_size=2)
 
 
 def test_order_of_batches_is_the_same_for_the_same_split():
@@ -251,6 +339,11 @@ def test_labels_that_are_not_where_we_look_are_explained():
     assert data.num_labeled == 4
 
 
+def test_inputs_are_the_first_part():
+    assert [inputs_of(item) for item in ((1, 2), [1, 2], 1)] == [1, 1, 1]
+    assert inputs_of({"x": 1}) == {"x": 1}
+
+
 def test_read_and_replace_label():
     assert read_label((torch.zeros(2), torch.tensor(3))) == 3
     assert read_label([5, 6, 7], label_key=0) == 5
@@ -285,8 +378,9 @@ def test_a_data_set_that_gives_whole_batches_agrees_with_its_items():
 
 
 def test_row_view_indexes_like_a_sequence():
-    view = RowView(rows(), ListedRows([4, 8]))
+    view = RowView(rows(), [4, 8])
     assert view[-1][0].item() == 8
+    assert [int(x) for x, _ in view.__getitems__([1, 0, 1])] == [8, 4, 8]
     with pytest.raises(IndexError):
         view[2]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from toys import QUIET, Plain, Predicting, asked, loop_of, points, points_data, weights
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
+from toys import QUIET, Plain, Predicting, asked, loop_of, points, points_data, weights
 
 from al_lightning import ActiveLearningLoop, Ensemble, LitSimpleCNN
 from al_lightning.training.trainers import quiet
@@ -183,7 +183,9 @@ def test_resumed_after_any_event_it_equals_the_uninterrupted(tmp_path, warm):
     arguments = {"warm_start": warm, "strategy": "vote_entropy", "num_cycles": 2}
     whole = loop_of(ensemble(1, 2), run_dir=tmp_path / "whole", **arguments)
     results = whole.run()
-    assert {path.parent.name for path in (tmp_path / "whole" / "cycle_1").rglob("weights.ckpt")} == {
+    assert {
+        path.parent.name for path in (tmp_path / "whole" / "cycle_1").rglob("weights.ckpt")
+    } == {
         "member_0",
         "member_1",
     }

@@ -1,24 +1,11 @@
-"""The mask and the packed rows against plain sets and lists."""
+"""The mask against plain sets."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from al_lightning.data.pool import MaskedRows, Pool
-
-
-@given(mask=st.lists(st.booleans(), max_size=300), repeat=st.integers(1, 60), data=st.data())
-def test_unlabeled_rows_are_the_set_bits_in_order(mask, repeat, data):
-    mask_N = np.array(mask * repeat, dtype=bool)  # long enough to span several blocks
-    rows = MaskedRows(mask_N)
-    expected = [i for i, bit in enumerate(mask_N) if bit]
-    assert len(rows) == len(expected)
-    assert rows.at(range(len(rows))) == rows.all().tolist() == expected
-    if expected:
-        positions = data.draw(st.lists(st.integers(0, len(expected) - 1), max_size=20))
-        assert rows.at(positions) == [expected[position] for position in positions]
+from al_lightning.data.pool import Pool
 
 
 @given(data=st.data(), num_rows=st.integers(1, 40))
@@ -33,7 +20,7 @@ def test_pool_agrees_with_two_sets(data, num_rows):
     assert pool.labeled_indices.tolist() == sorted(labeled)
     assert pool.unlabeled_indices.tolist() == sorted(unlabeled)
     assert (pool.num_labeled, pool.num_unlabeled) == (len(labeled), len(unlabeled))
-    assert pool.askable_rows().at(range(len(unlabeled))) == sorted(unlabeled)
+    assert pool.askable_indices.tolist() == sorted(unlabeled)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +48,6 @@ def test_skipped_rows_stay_and_are_not_asked_for():
     assert (pool.num_unlabeled, pool.num_askable) == (5, 3)
     assert pool.unlabeled_indices.tolist() == [1, 2, 3, 4, 5]
     assert pool.askable_indices.tolist() == [1, 3, 5]
-    assert pool.askable_rows().at(range(3)) == [1, 3, 5]
     pool.label([4])  # a person changed their mind
     assert (pool.num_unlabeled, pool.num_askable) == (4, 3)
     with pytest.raises(ValueError, match="labeled already"):

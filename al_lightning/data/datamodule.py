@@ -3,38 +3,23 @@
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, cast
+from functools import partial
+from typing import Any, Literal, cast
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
-from al_lightning.acquisition import typiclust
-from al_lightning.data.pool import Pool
+from al_lightning.data.initial import Initial, check_at_least
+from al_lightning.data.items import collate
+from al_lightning.data.labels import Labels, look_for_labels, own_labels
+from al_lightning.data.pool import Pool, as_indices
 from al_lightning.data.samplers import BatchShards, EpochShuffle
-from al_lightning.data.views import (
-    ListedRows,
-    RowIndex,
-    RowView,
-    collate,
-    holds_label,
-    plain,
-    read_label,
-    replace_label,
-)
-from al_lightning.seeds import generator, seeded
-
-
-class DataSets(NamedTuple):
-    """What an :class:`ActiveDataModule` works on; each is map-style."""
-
-    train: Dataset[Any]
-    pool: Dataset[Any]
-    """The same rows as ``train``, under evaluation transforms."""
-    val: Dataset[Any] | None = None
-    test: Dataset[Any] | None = None
+from al_lightning.data.sets import DataSets, extras, find_unreadable, names_of
+from al_lightning.data.views import RowView
+from al_lightning.run.journal import Record
+from al_lightning.run.records import plain
 
 
 class ActiveDataModule(L.LightningDataModule):
@@ -61,8 +46,7 @@ class ActiveDataModule(L.LightningDataModule):
         batch_size: Rows a training batch.
         epoch_size: Rows of a training epoch, drawn with replacement from the labeled ones: epochs
             of one length however few are labeled. Each labeled row once when not given.
-        eval_batch_size: Rows a batch in validation, test and prediction; ``batch_size`` when not
-            given.
+        eval_batch_size: Rows a batch in validation, test and prediction, if not ``batch_size``.
         num_workers: Loader processes.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
         label_key: Where an item holds its label: a position in a tuple (default 1) or a key of a
@@ -73,18 +57,14 @@ class ActiveDataModule(L.LightningDataModule):
             ``train_set.classes`` when not given.
 
     A data set without labels has items that are inputs alone: tensors, not tuples or dicts. Rows
-    drawn for it by ``initial_labeled_size`` are not labeled yet; see :attr:`first_indices`.
-
-    A data set may have more attributes: ``paths``, a name for each row; ``picture(index)``, a PIL
-    image of the row for a person to see; ``unreadable()``, rows that cannot be read, by data-set
-    index, with the reason; ``holds_labels``, or its first item is looked at.
+    drawn for it by ``initial_labeled_size`` are not labeled yet; see :attr:`first_indices`. What
+    else a data set may have is in :class:`~al_lightning.data.sets.Extras`.
 
     Raises:
         TypeError: for a data set without length or indexing.
         ValueError: for sizes or indices that do not fit the data.
 
     Attributes:
-        given_labels: Labels that came by hand, by data-set index.
         first_indices: Rows whose labels must be asked for before there is anything to train on, for
             a data set without labels; else none.
 
@@ -120,47 +100,22 @@ class ActiveDataModule(L.LightningDataModule):
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        beginnings = {
-            "initial_labeled_size": initial_labeled_size,
-            "initial_indices": initial_indices,
-            "initial_labels": initial_labels,
-        }
-        given = [name for name, value in beginnings.items() if value is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"give one of {', '.join(beginnings)}, got {' and '.join(given) or 'none'}"
-            )
-        if initial_sampling not in ("random", "balanced", "typiclust"):
-            raise ValueError(
-                'initial_sampling must be "random", "balanced" or "typiclust", got '
-                f"{initial_sampling!r}"
-            )
-        if (initial_sampling == "typiclust") != (initial_embeddings is not None):
-            raise ValueError(
-                'initial_sampling="typiclust" and initial_embeddings go together, got '
-                f"{initial_sampling!r} {'without' if initial_embeddings is None else 'with'} "
-                "embeddings"
-            )
-        for name, value, least in (
-            ("initial_labeled_size", initial_labeled_size, 1),
-            ("val_size", val_size, 0),
-            ("batch_size", batch_size, 1),
-            ("epoch_size", epoch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_at_least(
+            1, batch_size=batch_size, epoch_size=epoch_size, eval_batch_size=eval_batch_size
+        )
+        check_at_least(0, num_workers=num_workers)
         if val_set is not None and val_size:
             raise ValueError(f"give either val_set or val_size, got both, val_size={val_size}")
-        self.initial_labeled_size = initial_labeled_size
-        self.initial_indices = None if initial_indices is None else as_indices(initial_indices)
-        self.initial_labels = {
-            operator.index(row): plain(label) for row, label in (initial_labels or {}).items()
-        }
-        self.initial_sampling = initial_sampling
-        self.initial_embeddings = initial_embeddings
-        self.val_size = val_size
+        self._initial = Initial(
+            size=initial_labeled_size,
+            indices=None if initial_indices is None else as_indices(initial_indices),
+            labels=initial_labels
+            and {operator.index(i): plain(y) for i, y in initial_labels.items()},
+            sampling=initial_sampling,
+            embeddings=initial_embeddings,
+            val_size=val_size,
+            classes=classes,
+        )
         self.batch_size = batch_size
         self.epoch_size = epoch_size
         self.eval_batch_size = eval_batch_size or batch_size
@@ -168,179 +123,84 @@ class ActiveDataModule(L.LightningDataModule):
         self.seed = seed
         self.label_key = label_key
         self.collate_fn = collate_fn or collate
-        self.given_labels: dict[int, Any] = {}
         self.first_indices: list[int] = []
-        self._classes = classes
-        self._holds_labels = True
-        self._sets: DataSets | None = None
-        self._pool: Pool | None = None
-        self._candidates: Sequence[int] | None = None
+        self._labels: Labels | None = None
+        self._served: Sequence[int] | Tensor | None = None
         # A pool of fewer batches than there are processes leaves some of them without.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         if train_set is not None:
             self._attach(DataSets(train_set, pool_set or train_set, val_set, test_set))
 
-    # ---- data sets and the split -----------------------------------------------------------------
-
     def load_sets(self) -> DataSets:
-        """Reads the data sets; called once, by the first :meth:`setup`. Override in a subclass."""
+        """Read the data sets; the first :meth:`setup` calls it once. Override it in a subclass."""
         raise ValueError(
             f"{type(self).__name__} has no data: pass train_set, or override load_sets()"
         )
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads and splits the data once; Lightning calls it before every fit, test and predict."""
-        if self._sets is None:
+        """Load and split the data once; Lightning calls it before every fit, test and predict."""
+        if self._labels is None:
             self._attach(self.load_sets())
 
     def _attach(self, sets: DataSets) -> None:
-        for name, dataset in sets._asdict().items():
-            if dataset is not None:
-                _check_map_style(f"{name}_set", dataset)
-        num_rows, num_pool = len(cast(Sized, sets.train)), len(cast(Sized, sets.pool))
-        if num_rows != num_pool:
-            raise ValueError(
-                "pool_set must hold the same rows as train_set under other transforms, got "
-                f"{num_pool} rows against {num_rows}"
-            )
-        self._sets = sets
-        try:
-            self._pool = self._split(num_rows)
-        except ValueError:
-            self._sets = None
-            raise
+        sets.check()
+        num_rows = len(cast(Sized, sets.train))
+        self._initial.check_fits(num_rows)
+        are_held = look_for_labels(sets, self.seed)
+        labels_of = partial(own_labels, sets, key=self.label_key) if are_held else None
+        first, held_out = self._initial.split(num_rows, self.seed, labels_of)
+        given = dict(self._initial.labels or {})
+        if not (are_held or given):
+            first, self.first_indices = [], first
+        pool = Pool(num_rows, first, held_out)
+        self._labels = Labels(sets, pool, self.label_key, are_held, given)
 
-    def _split(self, num_rows: int) -> Pool:
-        known = self.initial_indices if self.initial_indices is not None else [*self.initial_labels]
-        num_initial = len(known) if self.initial_labeled_size is None else self.initial_labeled_size
-        if num_initial == 0:
-            raise ValueError("at least one row must be labeled at the start, got none")
-        if num_initial + self.val_size > num_rows:
-            raise ValueError(
-                "initial_labeled_size and val_size must fit the data set, got "
-                f"{num_initial + self.val_size} rows of {num_rows} in all"
+    @property
+    def labels(self) -> Labels:
+        """The labels of all rows; RuntimeError before :meth:`setup` has read the data sets."""
+        if self._labels is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has not read its data yet: call prepare_data() and setup()"
             )
-        strange = [label for label in self.initial_labels.values() if not self._is_class(label)]
-        if strange:
-            raise ValueError(
-                f"initial_labels must be positions in classes {self._classes}, got {strange[:5]}"
-            )
-        without_labels = not self._look_for_labels()
-        if without_labels and (self.val_size or self.initial_sampling == "balanced"):
-            raise ValueError(
-                'val_size and initial_sampling="balanced" need a data set that holds labels, and '
-                "this one's items are inputs alone; give val_set, or label rows of each class first"
-            )
-        # The legacy generator on purpose: its shuffle is what `np.random.seed(42)` gives in the
-        # tutorial, so the same seed means the same first thousand rows.
-        shuffled = np.random.RandomState(self.seed).permutation(num_rows)
-        if known:
-            initial = known
-        elif self.initial_sampling == "balanced":
-            initial = self._balanced(shuffled, num_initial)
-        elif self.initial_embeddings is not None:
-            initial = self._typical(num_rows, self.initial_embeddings)
-        else:
-            initial = shuffled[:num_initial].tolist()
-        if without_labels and not self.initial_labels:
-            self.first_indices = initial
-            return Pool(num_rows, [])
-        held_out = shuffled[~np.isin(shuffled, initial)][: self.val_size] if self.val_size else ()
-        pool = Pool(num_rows, initial, [int(i) for i in held_out])
-        self.given_labels.update(self.initial_labels)
-        return pool
-
-    def _typical(self, num_rows: int, embeddings_ND: Tensor) -> list[int]:
-        if len(embeddings_ND) != num_rows:
-            raise ValueError(
-                f"initial_embeddings must be one a row of train_set, got {len(embeddings_ND)} for "
-                f"{num_rows} rows"
-            )
-        draw = generator(self.seed, "initial")
-        num, nothing_labeled = cast(int, self.initial_labeled_size), embeddings_ND[:0]
-        return typiclust(embeddings_ND, nothing_labeled, num, draw).tolist()
-
-    def _balanced(self, shuffled: np.ndarray, num: int) -> list[int]:
-        rows_by_class: dict[Any, list[int]] = {}
-        for index, label in zip(shuffled.tolist(), self.labels_of(shuffled.tolist()), strict=True):
-            rows_by_class.setdefault(label, []).append(index)
-        quota, remainder = divmod(num, len(rows_by_class))
-        chosen: list[int] = []
-        for rank, label in enumerate(sorted(rows_by_class)):
-            share = quota + (rank < remainder)
-            if len(rows_by_class[label]) < share:
-                raise ValueError(
-                    f'initial_sampling="balanced" needs {share} rows of class {label!r}, found '
-                    f"{len(rows_by_class[label])}; lower initial_labeled_size"
-                )
-            chosen += rows_by_class[label][:share]
-        return chosen
+        return self._labels
 
     @property
     def sets(self) -> DataSets:
-        """The data sets; RuntimeError before :meth:`setup` has read them."""
-        self._require_setup()
-        return cast(DataSets, self._sets)
+        """The data sets; RuntimeError before :meth:`setup`."""
+        return self.labels.sets
 
     @property
     def pool(self) -> Pool:
         """The split; RuntimeError before :meth:`setup`."""
-        self._require_setup()
-        return cast(Pool, self._pool)
+        return self.labels.pool
 
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes, by label; None when nobody gave them."""
-        classes = self._classes or getattr(self.sets.train, "classes", None)
+        classes = self._initial.classes or extras(self.sets.train).classes
         return None if classes is None else [str(name) for name in classes]
 
-    def _is_class(self, label: Any) -> bool:
-        classes = self._classes
-        return classes is None or not isinstance(label, int) or 0 <= label < len(classes)
-
     @property
-    def holds_labels(self) -> bool:
-        """Whether the data set has labels to reveal; else its items are inputs alone."""
-        self._require_setup()
-        return self._holds_labels
-
-    def _look_for_labels(self) -> bool:
-        rows: Any = cast(DataSets, self._sets).train
-        said: bool | None = getattr(rows, "holds_labels", None)  # where the first row may be broken
-        if said is None:
-            with seeded(self.seed, "look"):  # a transform may draw
-                said = holds_label(rows[0])
-        self._holds_labels = said
-        return said
+    def has_validation(self) -> bool:
+        """True when there are validation rows, given or held out."""
+        return self.sets.val is not None or bool(self.pool.held_out)
 
     def names_of(self, indices: Sequence[int]) -> list[str] | None:
-        """What a person knows rows by; None for a data set without ``paths``."""
-        paths = getattr(self.sets.pool, "paths", None)
-        return None if paths is None else [str(paths[index]) for index in indices]
+        """Return what people know rows by; None for a data set without ``paths``."""
+        return names_of(self.sets.pool, indices)
 
     def leave_out_unreadable(self) -> None:
-        """Marks rows invalid that cannot be read, where the data set can tell, and names them."""
-        look = getattr(self.sets.pool, "unreadable", None)
-        broken: dict[int, str] = {} if look is None else dict(look())
+        """Mark unreadable rows invalid and warn; raise ValueError when none is left to begin with.
+
+        It takes a data set that can tell them, see :class:`~al_lightning.data.sets.Extras`.
+        """
+        broken, found = find_unreadable(self.sets.pool)
         if not broken:
             return
-        self.mark_invalid(list(broken))
-        shown = list(broken)[:5]
-        names = self.names_of(shown) or [f"row {index}" for index in shown]
-        named = "; ".join(f"{n}: {broken[i]}" for n, i in zip(names, shown, strict=True))
-        more = f"; and {len(broken) - len(shown)} more" if len(broken) > len(shown) else ""
-        found = f"{len(broken)} rows cannot be read and are left out: {named}{more}"
+        self.mark_invalid(broken)
         if not (self.num_labeled or set(self.first_indices).difference(broken)):
             raise ValueError(f"at least one row to begin with must be readable, {found}")
         rank_zero_warn(found)
-
-    def _require_setup(self) -> None:
-        if self._pool is None:
-            raise RuntimeError(
-                f"{type(self).__name__} has not read its data yet: call prepare_data() and setup()"
-            )
-
-    # ---- labels ----------------------------------------------------------------------------------
 
     @property
     def labeled_indices(self) -> Tensor:
@@ -354,274 +214,133 @@ class ActiveDataModule(L.LightningDataModule):
 
     @property
     def num_labeled(self) -> int:
-        """Rows that training sees."""
+        """Number of rows that training sees."""
         return self.pool.num_labeled
 
     @property
     def num_unlabeled(self) -> int:
-        """Rows of the pool."""
+        """Number of rows in the pool."""
         return self.pool.num_unlabeled
 
-    @property
-    def has_validation(self) -> bool:
-        """Whether there are validation rows, given or held out."""
-        return self.sets.val is not None or bool(self.pool.held_out)
+    def labels_of(self, indices: Sequence[int]) -> list[Any]:
+        """Return the labels of these rows: the given one, else the data set's own."""
+        return self.labels.of(indices)
 
     def label(
         self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
     ) -> None:
-        """Moves rows from the pool to the training set; on an error nothing has changed.
+        """Move rows from the pool to the training set; on an error nothing has changed.
 
         Args:
             indices: Data-set indices.
-            labels: One for each index, in plain values; they replace the data set's own. None keeps
-                what the data set says.
+            labels: One for each index, in plain values; None keeps the data set's own.
 
         Raises:
             ValueError: when an index is out of range, repeated, labeled already or held out, or
                 when there are more or fewer labels than indices.
         """
-        self.take_labels(*self.check_labels(indices, labels))
-
-    def take_labels(self, rows: list[int], values: list[Any] | None) -> None:
-        """What :meth:`label` does with rows and labels that :meth:`check_labels` gave.
-
-        Nothing is read, so it can be done again when a row cannot be read any more.
-        """
-        self.pool.label(rows)
-        if values is not None:
-            self.given_labels.update(zip(rows, values, strict=True))
+        self.labels.take(*self.labels.check(indices, labels))
 
     def skip(self, indices: Sequence[int] | Tensor) -> None:
-        """Rows that stay in the pool and are not to be asked for; ValueError as :meth:`label`."""
+        """Keep rows in the pool, and never ask for them; raise ValueError as :meth:`label`."""
         self.pool.skip(as_indices(indices))
 
     def mark_invalid(self, indices: Sequence[int] | Tensor) -> None:
-        """Takes rows out of the data for good, labeled or not.
+        """Take rows out of the data for good, labeled or not; ValueError for held-out ones."""
+        self.labels.mark_invalid(as_indices(indices))
 
-        Raises:
-            ValueError: when an index is out of range or held out; nothing has changed then.
-        """
-        rows = as_indices(indices)
-        self.pool.mark_invalid(rows)
-        for row in rows:
-            self.given_labels.pop(row, None)
-
-    def correct(self, labels: Mapping[int, Any]) -> None:
-        """Replaces the labels of rows that are labeled.
-
-        Raises:
-            ValueError: when a row is not; nothing has changed then.
-        """
-        strangers = [index for index in labels if not self.pool.labeled_N[index]]
-        if strangers:
-            raise ValueError(f"only a label that is there can be corrected, found {strangers[:5]}")
-        self.given_labels.update(labels)
-
-    def check_labels(
-        self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
-    ) -> tuple[list[int], list[Any] | None]:
-        """What :meth:`label` would take, as plain lists; raises as it does, and changes nothing."""
-        rows = as_indices(indices)
-        self.pool.check(rows)
-        if labels is None:
-            if rows and not self.holds_labels:
-                raise ValueError(
-                    "this data set's items are inputs alone, so a label must be given for each "
-                    f"index, got none for {len(rows)}"
-                )
-            return rows, None
-        values = [plain(value) for value in labels]
-        if len(values) != len(rows):
-            raise ValueError(f"labels must be one an index, got {len(values)} for {len(rows)}")
-        self.check_values(values)
-        return rows, values
-
-    def check_values(self, labels: Sequence[Any]) -> None:
-        """Looks whether items can hold such labels: now, not in a loader process or after a fit.
-
-        Raises:
-            ValueError: when they hold none in the place where we look, or of another kind.
-        """
-        if labels and self.holds_labels and self.num_labeled:
-            first = int(self.pool.labeled_N.numpy().argmax())
-            item = cast(Any, self.sets.pool)[first]
-            for label in labels:
-                replace_label(item, label, self.label_key)
-
-    def labels_of(self, indices: Sequence[int]) -> list[Any]:
-        """The labels of these rows: given ones first, then the data set's own.
-
-        Raises:
-            ValueError: when the data set's items hold no label under ``label_key``.
-        """
-        # `targets` is torchvision's name for all labels at once; it saves decoding every image.
-        targets = getattr(self._sets.train, "targets", None) if self._sets else None
-        labels = []
-        for index in indices:
-            if index in self.given_labels:
-                labels.append(self.given_labels[index])
-            elif targets is not None:
-                labels.append(read_label((None, targets[index])))
-            else:
-                labels.append(read_label(cast(DataSets, self._sets).pool[index], self.label_key))
-        return labels
-
-    # ---- loaders ---------------------------------------------------------------------------------
+    def replay(self, record: Record) -> None:
+        """Bring the split to what a ``labels`` record of a journal says."""
+        self.labels.take(record["indices"], record["labels"])
+        self.pool.skip(record["skipped"])
+        self.labels.mark_invalid(record["invalid"])
+        self.labels.correct(dict(record["corrected"]))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
-        rows = RowView(
-            self.sets.train,
-            ListedRows(self.labeled_indices.tolist()),
-            self.given_labels,
-            self.label_key,
-        )
+        """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
+        rows = RowView(self.sets.train, self.labeled_indices, self.labels.given, self.label_key)
+        purpose = self.seed, "shuffle", self.num_labeled
         sampler = EpochShuffle(
-            rows,
-            self.seed,
-            "shuffle",
-            self.num_labeled,
-            num_draws=self.epoch_size,
-            epoch=self._epoch,
-            **self._share,
+            rows, *purpose, num_draws=self.epoch_size, epoch=self._epoch, **self._share
         )
-        return DataLoader(
-            rows,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            generator=sampler.worker_seeds,
-            num_workers=self.num_workers,
-            collate_fn=self.collate_fn,
-        )
+        return self._loader(rows, self.batch_size, sampler, generator=sampler.worker_seeds)
 
     @property
     def _epoch(self) -> int:
         """The epoch that a fit begins with; not 0 where it goes on from a checkpoint.
 
-        Loader workers start on it before Lightning has told the sampler.
+        Loader workers start on it before Lightning has told the sampler. It is not
+        ``trainer.current_epoch``, which is one less here where a fit goes on after an epoch.
         """
         progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
         return progress.processed if progress else 0
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The unlabeled rows in ascending order, under evaluation transforms.
+        """Serve the pool but for skipped rows, in ascending order, under evaluation transforms.
 
-        Without those that were skipped. Inside :meth:`candidates`, only those. With several
-        processes, this one's share of batches.
+        Inside :meth:`serving`, serve those rows. With several processes, serve this one's share of
+        the batches.
         """
-        rows: RowIndex = self.pool.askable_rows()
-        if self._candidates is not None:
-            rows = ListedRows(self._candidates)
+        rows = self.pool.askable_indices if self._served is None else self._served
         view = RowView(self.sets.pool, rows)
-        return self._eval_loader(view, BatchShards(view, self.eval_batch_size, **self._share))
-
-    @property
-    def _share(self) -> dict[str, int]:
-        """Which share of the rows is this process's, once a Trainer has taken the module."""
-        trainer = self.trainer
-        if trainer is None:
-            return {}
-        return {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
-
-    def val_dataloader(self) -> Any:
-        """``val_set``, or the rows held out of the pool; no loader when there are neither."""
-        if self.sets.val is not None:
-            return self._eval_loader(self.sets.val)
-        if self.pool.held_out:
-            rows = ListedRows(sorted(self.pool.held_out))
-            return self._eval_loader(RowView(self.sets.pool, rows))
-        return []
-
-    def test_dataloader(self) -> Any:
-        """``test_set``; no loader when there is none.
-
-        With several processes each tests on all of it. Shares would have to be evened out by
-        repeating rows, which counts them twice, and what a module logs without ``sync_dist`` would
-        be of one share alone.
-        """
-        if self.sets.test is None:
-            return []
-        test = cast(Sized, self.sets.test)
-        return self._eval_loader(self.sets.test, BatchShards(test, self.eval_batch_size))
+        num = self.eval_batch_size
+        return self._loader(view, num, BatchShards(view, num, **self._share))
 
     @contextmanager
-    def candidates(self, indices: Sequence[int] | None) -> Iterator[None]:
-        """Inside the block ``predict_dataloader`` serves these rows; with None, the whole pool."""
-        self._candidates = indices
+    def serving(self, rows: Sequence[int] | Tensor | None) -> Iterator[None]:
+        """Serve these rows in ``predict_dataloader`` inside the block; with None, the pool."""
+        self._served = rows
         try:
             yield
         finally:
-            self._candidates = None
+            self._served = None
 
-    def _eval_loader(
-        self, dataset: Dataset[Any], sampler: BatchShards | None = None
+    def val_dataloader(self) -> Any:
+        """Serve ``val_set``, or the rows held out of the pool; no loader when there are neither."""
+        rows = self.sets.val
+        if rows is None and self.pool.held_out:
+            rows = RowView(self.sets.pool, sorted(self.pool.held_out))
+        return [] if rows is None else self._loader(rows, self.eval_batch_size)
+
+    def test_dataloader(self) -> Any:
+        """Serve ``test_set``; no loader when there is none.
+
+        With several processes each tests on all of it. Even shares would need repeated rows, which
+        count twice, and what a module logs without ``sync_dist`` would be of one share alone.
+        """
+        if self.sets.test is None:
+            return []
+        num = self.eval_batch_size
+        return self._loader(self.sets.test, num, BatchShards(cast(Sized, self.sets.test), num))
+
+    @property
+    def _share(self) -> dict[str, int]:
+        """The share of the rows that is this process's, once a Trainer has taken the module."""
+        if self.trainer is None:
+            return {}
+        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+
+    def _loader(
+        self, dataset: Dataset[Any], batch_size: int, sampler: Any = None, **arguments: Any
     ) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.eval_batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=self.collate_fn,
-        )
-
-    # ---- state -----------------------------------------------------------------------------------
+        arguments = {"num_workers": self.num_workers, "collate_fn": self.collate_fn, **arguments}
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, **arguments)
 
     def state_dict(self) -> dict[str, Any]:
-        """The split and its seed, in tensors and plain values, which ``weights_only`` accepts."""
-        return {
-            "num_rows": len(self.pool.labeled_N),
-            "labeled_indices": self.labeled_indices,
-            "held_out": sorted(self.pool.held_out),
-            "invalid": sorted(self.pool.invalid),
-            "skipped": sorted(self.pool.skipped),
-            "given_labels": dict(self.given_labels),
-            "seed": self.seed,
-        }
+        """Return the split and its seed, in tensors and plain values for ``weights_only``."""
+        record, given = self.split_record(), dict(self.labels.given)
+        return {**record, "labeled_indices": self.labeled_indices, "given_labels": given}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over a saved split; on an error nothing has changed.
+        """Take over a saved split; raise ValueError for a data set of another length."""
+        self.load_split(state_dict)
 
-        Raises:
-            ValueError: when the state comes from a data set of another length.
-        """
+    def split_record(self) -> Record:
+        """Return the split and its seed as a journal's first record holds them, for JSON."""
+        return {**self.labels.record(), "seed": self.seed}
+
+    def load_split(self, record: Record) -> None:
+        """Take over what :meth:`split_record` returned; on a ValueError nothing has changed."""
         self.setup()
-        num_rows = len(self.pool.labeled_N)
-        if state_dict["num_rows"] != num_rows:
-            raise ValueError(
-                f"the saved split is of {state_dict['num_rows']} rows, this data set has "
-                f"{num_rows}; load it beside the data it was made with"
-            )
-        labeled = state_dict["labeled_indices"].tolist()
-        pool = Pool(num_rows, labeled, state_dict["held_out"])
-        pool.mark_invalid(state_dict["invalid"])
-        pool.skip(state_dict["skipped"])
-        self._pool = pool
-        self.given_labels = dict(state_dict["given_labels"])
-        self.seed = state_dict["seed"]
-
-
-def as_indices(indices: Sequence[int] | Tensor) -> list[int]:
-    """Plain integers from a list, an array or a tensor of data-set indices.
-
-    Raises:
-        TypeError: when they are not whole numbers; a boolean mask is not a list of indices.
-    """
-    array = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
-    if array.size == 0:
-        return []
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise TypeError(
-            f"indices must be a flat list of whole numbers, got {array.dtype} of shape "
-            f"{array.shape}; for a mask pass mask.nonzero()[:, 0]"
-        )
-    return cast(list[int], array.tolist())
-
-
-def _check_map_style(name: str, dataset: Any) -> None:
-    is_map_style = hasattr(type(dataset), "__len__") and hasattr(type(dataset), "__getitem__")
-    if not is_map_style or isinstance(dataset, IterableDataset):
-        raise TypeError(
-            f"{name} must be map-style, with __len__ and __getitem__, got "
-            f"{type(dataset).__name__}; read a stream into a list first"
-        )
+        self._labels = self.labels.with_split(record)
+        self.seed = record["seed"]

@@ -1,4 +1,4 @@
-"""The split of a data set into labeled and unlabeled rows: one boolean mask, nothing else.
+"""The split of a data set into labeled and unlabeled rows, held as one boolean mask.
 
 Shape suffix: N rows of the data set.
 """
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class Pool:
-    """Which of ``num_rows`` rows are labeled.
+    """Knows which of ``num_rows`` rows are labeled.
 
-    Rows in ``held_out`` (validation) belong to neither side and never change. Nor do rows marked
-    invalid belong to a side. Skipped rows are unlabeled and not to be asked for.
+    Rows in ``held_out`` are for validation: they are on neither side and never change. Rows marked
+    invalid are on neither side too. Skipped rows are unlabeled, and nobody is to be asked for them.
 
     Args:
         num_rows: Rows in the data set.
@@ -38,12 +38,12 @@ class Pool:
 
     @property
     def num_unlabeled(self) -> int:
-        """Rows of the pool, skipped ones too."""
+        """Number of rows in the pool, with the skipped ones."""
         return len(self.labeled_N) - self.num_labeled - len(self.held_out) - len(self.invalid)
 
     @property
     def num_askable(self) -> int:
-        """Rows that may still be asked for."""
+        """Number of rows that may still be asked for."""
         return self.num_unlabeled - len(self.skipped)
 
     @property
@@ -59,10 +59,12 @@ class Pool:
     @property
     def askable_indices(self) -> Tensor:
         """Data-set indices of the pool less the skipped rows, ascending, int64."""
-        return torch.from_numpy(np.flatnonzero(self._askable_N()))
+        askable_N = self._unlabeled_N()
+        askable_N[list(self.skipped)] = False
+        return torch.from_numpy(np.flatnonzero(askable_N))
 
     def check(self, indices: Sequence[int]) -> None:
-        """Raises ValueError unless each of ``indices`` is in the pool and named once."""
+        """Raise ValueError unless each of ``indices`` is in the pool and named once."""
         self._check_rows(indices)
         if len(set(indices)) < len(indices):
             counts = np.unique(np.asarray(indices), return_counts=True)
@@ -92,19 +94,19 @@ class Pool:
             )
 
     def label(self, indices: Sequence[int]) -> None:
-        """Moves ``indices`` out of the pool in O(len(indices)); on ValueError nothing changed."""
+        """Move ``indices`` out of the pool; on ValueError nothing has changed."""
         self.check(indices)
         self.labeled_N[torch.as_tensor(indices, dtype=torch.int64)] = True
         self.num_labeled += len(indices)
         self.skipped.difference_update(indices)
 
     def skip(self, indices: Sequence[int]) -> None:
-        """Rows of the pool that stay in it and are not to be asked for again."""
+        """Keep ``indices`` in the pool, and out of what may be asked for."""
         self.check(indices)
         self.skipped.update(indices)
 
     def mark_invalid(self, indices: Sequence[int]) -> None:
-        """Takes rows, labeled or not, out of both sides for good; on ValueError nothing changed."""
+        """Take rows off both sides for good, labeled or not; on ValueError nothing has changed."""
         self._check_rows(indices)
         kept = self.held_out.intersection(indices)
         if kept:
@@ -117,55 +119,24 @@ class Pool:
         self.skipped.difference_update(indices)
         self.invalid.update(indices)
 
-    def askable_rows(self) -> "MaskedRows":
-        """The rows that may be asked for as it stands now, in an eighth of a byte a row."""
-        return MaskedRows(self._askable_N())
-
     def _unlabeled_N(self) -> np.ndarray:
         unlabeled_N: np.ndarray = ~self.labeled_N.numpy()
         unlabeled_N[[*self.held_out, *self.invalid]] = False
         return unlabeled_N
 
-    def _askable_N(self) -> np.ndarray:
-        askable_N = self._unlabeled_N()
-        askable_N[list(self.skipped)] = False
-        return askable_N
 
+def as_indices(indices: Sequence[int] | Tensor) -> list[int]:
+    """Return plain integers for a list, an array or a tensor of data-set indices.
 
-class MaskedRows:
-    """The i-th set bit of a mask, for any i, without a list of indices.
-
-    At ten million rows an int64 index list costs 80 MB and every loader worker gets a copy; packed
-    bits cost 1.25 MB, and a position is found by a search over block counts and a look into one
-    block.
+    Raises:
+        TypeError: when they are not whole numbers; a boolean mask is not a list of indices.
     """
-
-    BLOCK_BYTES = 512
-
-    def __init__(self, mask_N: np.ndarray) -> None:
-        rows = 8 * self.BLOCK_BYTES
-        whole = len(mask_N) // rows * rows
-        counts = np.count_nonzero(mask_N[:whole].reshape(-1, rows), axis=1)
-        counts = np.append(counts, np.count_nonzero(mask_N[whole:]))
-        self._bits = np.packbits(mask_N)
-        self._ends = np.cumsum(counts)  # positions before the end of each block
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def all(self) -> Tensor:
-        """Every data-set index, ascending, int64."""
-        return torch.from_numpy(np.flatnonzero(np.unpackbits(self._bits)))
-
-    def at(self, positions: Sequence[int]) -> list[int]:
-        """Data-set indices of the rows at ``positions``, in that order."""
-        wanted = np.asarray(positions, dtype=np.int64)
-        blocks = np.searchsorted(self._ends, wanted, side="right")
-        rows = np.empty_like(wanted)
-        for block in np.unique(blocks):
-            here = blocks == block
-            first_byte = int(block) * self.BLOCK_BYTES
-            bits = np.unpackbits(self._bits[first_byte : first_byte + self.BLOCK_BYTES])
-            before = self._ends[block - 1] if block else 0
-            rows[here] = 8 * first_byte + np.flatnonzero(bits)[wanted[here] - before]
-        return cast(list[int], rows.tolist())
+    array = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
+    if array.size == 0:
+        return []
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(
+            f"indices must be a flat list of whole numbers, got {array.dtype} of shape "
+            f"{array.shape}; for a mask pass mask.nonzero()[:, 0]"
+        )
+    return cast(list[int], array.tolist())

@@ -63,7 +63,9 @@ def tell(
     return query.finish({**dict(zip(rows, answers, strict=True)), **marks}, by=by, how="tell")
 
 
-def answer(query: OpenQuery, source: LabelSource, answers: Mapping[int, Answer], **how: Any) -> None:
+def answer(
+    query: OpenQuery, source: LabelSource, answers: Mapping[int, Answer], **how: Any
+) -> None:
     """Keep some answers; see :meth:`~al_lightning.ActiveLearningLoop.answer`."""
     given = {operator.index(index): plain(answer) for index, answer in answers.items()}
     if None in given.values():

@@ -33,9 +33,7 @@ class AnswersTogether:
     """The file that they stand in."""
 
 
-def check_oracle(
-    oracle: str | Oracle, run_dir: Path | None, classes: Sequence[str] | None
-) -> None:
+def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[str] | None) -> None:
     """Check that ``oracle`` can be asked, before there is anything to ask.
 
     Raises:

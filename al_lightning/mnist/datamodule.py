@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from al_lightning.data.datamodule import ActiveDataModule, DataSets
+from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.data.sets import DataSets
 from al_lightning.mnist.files import FILES, ensure_mnist, read_idx
 
 

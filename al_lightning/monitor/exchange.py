@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from al_lightning.data.views import UnreadableRowError
+from al_lightning.data.sets import extras, read_or_none
 from al_lightning.label.answers import OpenQuery
 from al_lightning.label.label_studio import write_tasks
 from al_lightning.label.oracle import query_rows
 from al_lightning.label.query_file import LabelRow, write_to_label
 from al_lightning.monitor.monitor import Monitor, Watched
-from al_lightning.monitor.pictures import as_image, inputs_of
+from al_lightning.monitor.pictures import as_image
 from al_lightning.monitor.tables import class_name
 from al_lightning.run.folder import query_folder, write_whole
 from al_lightning.run.journal import Journal
@@ -69,17 +69,14 @@ def label_rows(loop: Watched, query: Query) -> list[LabelRow]:
 
 
 def picture_of(loop: Watched, index: int) -> bytes | None:
-    """A row as PNG, or JPEG where that is much smaller.
+    """Return a row as PNG, or JPEG where that is much smaller.
 
     None when it is not an image, or cannot be read any more: a person can still call it invalid.
     """
     dataset: Any = loop.data.sets.pool
-    try:
-        picture = dataset.picture(index) if hasattr(dataset, "picture") else dataset[index]
-    except UnreadableRowError:
-        return None
+    picture = read_or_none(extras(dataset).picture or dataset.__getitem__, index)
     if not isinstance(picture, Image.Image):
-        pixels = as_image(inputs_of(picture))
+        pixels = as_image(picture)
         if pixels is None:
             return None
         picture = Image.fromarray((pixels * 255).round().astype(np.uint8))

@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from al_lightning.data.views import UnreadableRowError
+from al_lightning.data.items import inputs_of
+from al_lightning.data.sets import read_or_none
 from al_lightning.monitor.monitor import Monitor, Watched
 from al_lightning.monitor.tables import class_name, known_labels
 from al_lightning.run.folder import write_whole
@@ -89,8 +90,8 @@ def query_figure(loop: Watched, result: CycleResult) -> Figure | None:
     if query is None:
         return None
     shown = query.indices[:NUM_IMAGES]
-    items = [_item(loop, index) for index in shown]
-    images = [None if item is None else as_image(inputs_of(item)) for item in items]
+    items = [read_or_none(loop.data.sets.pool.__getitem__, index) for index in shown]
+    images = [None if item is None else as_image(item) for item in items]
     if any(image is None and item is not None for image, item in zip(images, items, strict=True)):
         return None
     labels = known_labels(loop, shown)
@@ -118,19 +119,13 @@ def query_figure(loop: Watched, result: CycleResult) -> Figure | None:
     return figure
 
 
-def _item(loop: Watched, index: int) -> Any:
-    """A row of the pool, or None when it broke since the run began: pictures must not end a run."""
-    try:
-        return loop.data.sets.pool[index]
-    except UnreadableRowError:
-        return None
+def as_image(item: Any) -> np.ndarray | None:
+    """Return the image in an item as pixels (H, W) or (H, W, 3) in [0, 1]; None without one.
 
-
-def as_image(inputs: Any) -> np.ndarray | None:
-    """Pixels (H, W) or (H, W, 3) in [0, 1] when ``inputs`` is a grey or colour image, else None.
-
-    Values outside [0, 1], as after normalisation, are stretched to it.
+    Grey and colour images count. In a dict they are under ``"image"`` or ``"x"``. Values outside
+    [0, 1], as after normalisation, are stretched to it.
     """
+    inputs: Any = item.get("image", item.get("x")) if isinstance(item, dict) else inputs_of(item)
     if isinstance(inputs, Tensor):
         pixels = inputs.detach().cpu().float().numpy()
         if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
@@ -147,10 +142,3 @@ def as_image(inputs: Any) -> np.ndarray | None:
     if low < 0 or high > 1:
         pixels = (pixels - low) / max(high - low, 1e-12)
     return pixels
-
-
-def inputs_of(item: Any) -> Any:
-    """What a network sees of a data set's item: of a tuple the first part."""
-    if isinstance(item, dict):
-        return item.get("image", item.get("x"))
-    return item[0] if isinstance(item, tuple | list) else item

@@ -17,9 +17,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
 from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.data.lightning_internals import forget_positions
 from al_lightning.distributed import check_same, gathered_on_first_rank, have_met, is_first_rank
 from al_lightning.prediction.features import LayerInput
-from al_lightning.data.lightning_internals import forget_positions
 from al_lightning.prediction.outputs import Outputs, read_multiclass
 from al_lightning.prediction.wrapping import predicting
 from al_lightning.strategies import Column, PoolOutputs, Strategy

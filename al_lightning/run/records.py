@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from al_lightning.run.journal import Record
 
@@ -75,3 +76,8 @@ def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
         seconds={name: value for step in steps for name, value in step["seconds"].items()},
         query=query,
     )
+
+
+def plain(value: Any) -> Any:
+    """Return a number or a list of them for a tensor or an array, which JSON does not take."""
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -18,8 +18,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.distributed import check_same, is_first_rank
 from al_lightning.data.lightning_internals import PREEMPTED
+from al_lightning.distributed import check_same, is_first_rank
 from al_lightning.run.folder import WEIGHTS, checksum, sync
 from al_lightning.run.weights import save_state
 from al_lightning.seeds import derive_seed, seed_all

@@ -11,6 +11,7 @@ import lightning as L
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.fingerprint import fingerprint
+from al_lightning.data.sets import extras
 from al_lightning.settings import Settings
 
 TRAINER = (
@@ -141,7 +142,7 @@ def _differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
 
 def _checksum_of_names(data: ActiveDataModule) -> str | None:
     """Sum all names: one that changed or is new moves other rows, and labels to wrong ones."""
-    paths = getattr(data.sets.pool, "paths", None)
+    paths = extras(data.sets.pool).paths
     if paths is None:
         return None
     crc = 0
