@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -25,28 +25,11 @@ from al_lightning.run.folder import CONFIG, JOURNAL, next_version, write_whole
 from al_lightning.run.journal import Record, read_records
 from al_lightning.run.records import CycleResult
 from al_lightning.stopping import stopping
-from al_lightning.training.provenance import check_same_beginning
+from al_lightning.training.provenance import Provenance
 from al_lightning.training.trainers import PassingProgressBar, quiet
 
 RUN_DIR = "AL_LIGHTNING_RUN_DIR"
 """Environment variable that tells the processes of a run its folder."""
-
-FREE_ON_RESUME = {
-    "active": ("run_dir", "oracle", "accept_unasked"),
-    "data": ("data_dir", "folder", "labels", "test_folder", "eval_batch_size", "num_workers"),
-    "trainer": (
-        "accelerator",
-        "devices",
-        "num_nodes",
-        "strategy",
-        "plugins",
-        "profiler",
-        "enable_progress_bar",
-        "enable_model_summary",
-        "log_every_n_steps",
-    ),
-}
-"""Where and how a run is computed, by group: the run need not have begun with the same."""
 
 
 class ActiveCLI(LightningCLI):
@@ -152,10 +135,10 @@ class ActiveCLI(LightningCLI):
                 warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
                 as_it_began = f"--config={json.dumps(self._began)}"
                 super().parse_arguments(parser, [as_it_began])
-                began = fixed_settings(self._settings())
+                began = Provenance.of_command_line(self._settings())
                 without = _without_added_to(self._began, given)
                 super().parse_arguments(parser, [f"--config={json.dumps(without)}", *given])
-            check_same_beginning(began, fixed_settings(self._settings()))
+            began.check_same(Provenance.of_command_line(self._settings()))
         except (ValueError, OSError) as error:
             self._exit(error)
 
@@ -231,15 +214,6 @@ class ActiveCLI(LightningCLI):
     def _exit(self, error: Exception) -> NoReturn:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def fixed_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By group, what of a configuration must stay as it was when a run is resumed."""
-    return {
-        group: {n: v for n, v in values.items() if n not in FREE_ON_RESUME.get(group, ())}
-        for group, values in settings.items()
-        if isinstance(values, dict)
-    }
 
 
 def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:

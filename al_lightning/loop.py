@@ -44,7 +44,7 @@ from al_lightning.run.records import CycleResult, Query, result_of, results_of
 from al_lightning.strategies import Select, Strategy, find_strategy, strategy_name
 from al_lightning.training.checkpoints import check_root, forget_preemption
 from al_lightning.training.cycle import Steps
-from al_lightning.training.provenance import check_same_beginning, described
+from al_lightning.training.provenance import Provenance
 from al_lightning.training.trainers import TrainerFactory, check_factory, new_trainer, quiet
 
 
@@ -193,7 +193,7 @@ class ActiveLearningLoop:
             "embedding_layer": embedding_layer,
             "target": target,
         }
-        self._config = described(active, model, data, example)
+        self._config = Provenance.of_run(active, model, data, example).groups
 
     @classmethod
     def resume(
@@ -239,7 +239,7 @@ class ActiveLearningLoop:
                 'oracle=..., or "files" or "dataset"'
             )
         loop = cls(model, data, trainer=trainer, monitors=monitors, **{**began["active"], **given})
-        check_same_beginning(began, loop._config)
+        Provenance(began).check_same(Provenance(loop._config))
         weights = load_state(folder / INITIAL_WEIGHTS, start["weights"])
         loop.run_dir = folder
         loop._journal = loop._open_journal() if is_first_rank() else Journal.in_memory(records)
@@ -398,7 +398,7 @@ class ActiveLearningLoop:
     @property
     def config(self) -> dict[str, Any]:
         """What the run began with, by group, in plain values; a copy."""
-        return copy.deepcopy(self._config)
+        return copy.deepcopy(dict(self._config))
 
     @property
     def records(self) -> Sequence[Record]:
