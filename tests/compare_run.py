@@ -12,7 +12,7 @@ import torch
 from toys import TRAINER, Plain, points
 
 from al_lightning import ActiveDataModule, ActiveMNISTDataModule
-from al_lightning.compare import compare, executors
+from al_lightning.compare import compare, processes
 
 SEEDS = [1, 2]
 STRATEGIES = ["random", "margin"]
@@ -91,5 +91,5 @@ def run_comparison(out, **changes):
 
 
 if __name__ == "__main__":
-    executors.num_cores = lambda: 2
+    processes.num_cores = lambda: 2
     run_comparison(sys.argv[1], jobs=2)

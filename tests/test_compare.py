@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import multiprocessing
 import os
 import re
 import shutil
@@ -11,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -40,19 +42,25 @@ from lightning.pytorch.callbacks import Callback
 from tiny_mnist import write_tiny_mnist
 from toys import QUIET, asked, events, loop_of, points_data, weights
 
+import al_lightning
 from al_lightning import ActiveCLI, ActiveLearningLoop, LitSimpleCNN, loop, power
 from al_lightning.acquisition import bald
-from al_lightning.compare import CompareCLI, RunsFailedError, compare, executors, study
+from al_lightning.compare import CompareCLI, RunsFailedError, compare, machine, processes, study
 from al_lightning.compare.__main__ import main
-from al_lightning.compare.executors import default_jobs, in_processes, num_cores, on_ray, work
+from al_lightning.compare.cluster import on_ray
+from al_lightning.compare.machine import default_jobs, num_cores
+from al_lightning.compare.processes import in_processes
 from al_lightning.compare.progress import Progress
+from al_lightning.compare.protocol import PUBLIC, described
 from al_lightning.compare.runs import Run, plan, read_comparison
+from al_lightning.compare.worker import work
 from al_lightning.mnist import RECIPE
 from al_lightning.run.journal import read_records
 from al_lightning.seeds import seeded
 
 QUICK = {"trainer": partial(L.Trainer, max_epochs=1, **QUIET), "num_cycles": 2}
 ALL_RUNS = [f"{name}, seed {seed}" for seed in SEEDS for name in STRATEGIES]
+RUNS = [Run("random", seed, Path("nowhere")) for seed in range(20)]
 HERE = Path(__file__).parent
 PATH = os.pathsep.join([str(HERE), str(HERE.parent)])
 
@@ -100,18 +108,12 @@ def inline(monkeypatch):
     """Runs are carried out here, in turn, neither watched nor reported; gives which they are."""
     begun = SimpleNamespace(runs=[], jobs=[])
 
-    @contextmanager
-    def in_this_process(one_run, jobs, gpus):
+    def in_this_process(one_run, runs, look, *, jobs, gpus):
         begun.jobs.append(jobs)
+        begun.runs += map(str, runs)
+        return {run: work(one_run, run) for run in runs}
 
-        def submit(run):
-            begun.runs.append(str(run))
-            future = Future()
-            future.set_result(work(one_run, run))
-            return future
-
-        yield submit
-
+    monkeypatch.setattr(study, "check_can_travel", lambda _: None)
     monkeypatch.setattr(study, "in_processes", in_this_process)
     monkeypatch.setattr(study, "write_report", lambda *_: None)
     monkeypatch.setattr(loop, "DEFAULT_MONITORS", [])
@@ -122,13 +124,16 @@ def inline(monkeypatch):
 def in_a_thread(inline, monkeypatch):
     """Like ``inline``, but while a run is carried out others are watched."""
 
-    @contextmanager
-    def beside(one_run, jobs, gpus):
+    def beside(one_run, runs, look, *, jobs, gpus):
         with ThreadPoolExecutor(1) as pool:
             try:
-                yield lambda run: pool.submit(one_run, run.strategy, run.seed, run.folder)
+                waiting = [pool.submit(one_run, run) for run in runs]
+                while waiting:
+                    _, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                    look()
             finally:
                 pool.shutdown(cancel_futures=True)
+        return dict.fromkeys(runs)
 
     monkeypatch.setattr(study, "in_processes", beside)
 
@@ -137,7 +142,7 @@ def in_a_thread(inline, monkeypatch):
 def no_executor(monkeypatch):
     """No run can be begun."""
 
-    def impossible(*_):
+    def impossible(*_, **__):
         raise AssertionError("a run was begun")
 
     monkeypatch.setattr(study, "in_processes", impossible)
@@ -160,15 +165,15 @@ def meeting(folder):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """random and margin under two seeds, by two processes with two GPUs that are not there."""
+    """random and margin under two seeds, two at a time, with two GPUs that are not there."""
     folder, printed = tmp_path_factory.mktemp("ran"), io.StringIO()
     with (
         meeting(folder / "meeting") as met,
         pytest.MonkeyPatch.context() as patch,
         redirect_stdout(printed),
     ):
-        patch.setattr(executors, "num_cores", lambda: 2)
-        with_gpus = lambda one_run, jobs, gpus: in_processes(one_run, jobs, ["7", "9"])  # noqa: E731
+        patch.setattr(processes, "num_cores", lambda: 2)
+        with_gpus = lambda *given, jobs, gpus: in_processes(*given, jobs=jobs, gpus=["7", "9"])  # noqa: E731
         patch.setattr(study, "in_processes", with_gpus)
         found = run_comparison(folder / "out", data=points_of_two, jobs=2)
     return SimpleNamespace(out=folder / "out", found=found, printed=printed.getvalue(), met=met)
@@ -180,17 +185,15 @@ def copied(ran, tmp_path):
     return Path(shutil.copytree(ran.out, tmp_path / "copied"))
 
 
-def test_two_processes_share_cores_and_gpus(ran):
+def test_each_run_has_a_process_and_two_share_cores_and_gpus(ran):
     said = [
         re.search(r"process (\d+) on (\d+) threads and device (\d+)", text).groups()
         for text in ((folder / "output.txt").read_text() for folder in folders(ran.out))
     ]
-    assert {process for process, _, _ in said} == set(ran.met)
+    assert sorted(process for process, _, _ in said) == sorted(ran.met)
+    assert len(ran.met) == 4
     assert {threads for _, threads, _ in said} == {"1"}
-    assert {(process, device) for process, _, device in said} in (
-        set(zip(ran.met, ("7", "9"))),
-        set(zip(ran.met, ("9", "7"))),
-    )
+    assert {device for _, _, device in said} == {"7", "9"}
 
 
 def test_runs_are_ordinary_run_folders(ran):
@@ -325,6 +328,61 @@ def other_net():
 def test_what_no_journal_says_is_compared_too(ran, no_executor, change, found):
     with pytest.raises(ValueError, match=f"must follow one protocol, found {found}"):
         run_comparison(ran.out, seeds=[1, 2, 3], **change)
+
+
+def test_where_a_run_is_computed_is_no_other_protocol(copied, no_executor):
+    trainer = partial(PROTOCOL["trainer"], accelerator="cpu", enable_progress_bar=True)
+    assert run_comparison(copied, trainer=trainer).seeds == SEEDS
+
+
+def test_a_protocol_under_which_nothing_began_binds_nobody(ran, tmp_path, inline):
+    shutil.copy(ran.out / "protocol.json", tmp_path)
+    run_comparison(tmp_path, strategies=["random"], seeds=[1], model=other_net, **QUICK)
+    assert inline.runs == ["random, seed 1"]
+    assert "other_net" in (tmp_path / "protocol.json").read_text()
+
+
+class Moved(Net):
+    __module__ = "al_lightning.mnist.model"
+
+
+@pytest.mark.parametrize("was", ["al_lightning.models.Moved", "al_lightning.a.b.c.Moved"])
+def test_a_comparison_goes_on_after_what_the_package_exports_has_moved(
+    copied, no_executor, monkeypatch, was
+):
+    path = copied / "protocol.json"
+    path.write_text(path.read_text().replace("compare_run.Net", was))
+    with pytest.raises(ValueError, match=f"began with '{was}', now 'al_lightning.mnist.model.Mov"):
+        run_comparison(copied, model=Moved)
+    monkeypatch.setattr(al_lightning, "__all__", [*al_lightning.__all__, "Moved"])
+    run_comparison(copied, model=Moved)
+
+
+def test_what_is_public_is_described_by_its_public_name():
+    names = {
+        "al_lightning.models.LitSimpleCNN": "al_lightning.LitSimpleCNN",
+        "al_lightning.mnist.datamodule.ActiveMNISTDataModule": "al_lightning.ActiveMNISTDataModule",
+        "al_lightning.cli.ActiveCLI": "al_lightning.ActiveCLI",
+        "al_lightning.statistics.curves.Curve": "al_lightning.statistics.Curve",
+        "al_lightning.old.CompareCLI": "al_lightning.compare.CompareCLI",
+        "al_lightning.old.bald": "al_lightning.acquisition.bald",
+        "al_lightning.old.nothing": "al_lightning.old.nothing",
+        "my_al_lightning.old.ActiveCLI": "my_al_lightning.old.ActiveCLI",
+        "al_lightning or ActiveCLI": "al_lightning or ActiveCLI",
+    }
+    assert {name: described(name) for name in names} == names
+    assert described(LitSimpleCNN) == "al_lightning.LitSimpleCNN"
+    whole = {"run": partial(Net, lr=0.1, model=LitSimpleCNN), "callbacks": [Callback(), bald]}
+    assert described(described(whole)) == described(whole)
+    assert described(whole)["callbacks"][1] == "al_lightning.acquisition.bald"
+
+
+def test_each_public_name_is_of_one_thing():
+    packages = [import_module(f"al_lightning{package}") for package in PUBLIC]
+    for package in packages:
+        for name in package.__all__:
+            things = {id(vars(other)[name]) for other in packages if name in other.__all__}
+            assert len(things) == 1, name
 
 
 def test_warm_and_cold_starts_can_be_compared_but_not_mixed(copied, ran, inline, no_executor):
@@ -623,7 +681,7 @@ def test_a_process_that_is_killed_is_reported_as_such_and_the_others_are_finishe
     ],
 )
 def test_every_way_to_fail_is_a_reason(tmp_path, error, reason):
-    def one_run(strategy, seed, folder):
+    def one_run(run):
         raise error
 
     assert work(one_run, Run("random", 1, tmp_path / "run")) == reason
@@ -878,7 +936,7 @@ def test_runs_of_the_other_kind_of_program_are_refused(commanded, ran, no_execut
         (["--strategies={a: {b: c}"], "argument --strategies: .*{a: {b: c}"),
         (
             ["--strategies={a: {strategy: margin, nonsense: 1}}"],
-            "must not set nonsense, found in 'a'; it may set .*strategy_args, candidate_size",
+            "must not set nonsense, found in 'a'; it may set .*candidate_size, strategy_args",
         ),
         (["--strategies={a: {num_cycles: 1}}"], "must not set num_cycles, found in 'a'"),
         (["--strategies={a: {resume: true}}"], "must not set resume, found in 'a'"),
@@ -1058,28 +1116,59 @@ def test_ray_must_be_installed(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+class Ray(SimpleNamespace):
+    """A cluster that carries out nothing, but says what it is asked for."""
+
+    def __init__(self, **members):
+        self.calls, self.options = [], {}
+        super().__init__(**{"is_initialized": lambda: True, **members})
+
+    def remote(self, function):
+        def options(**given):
+            self.options = given
+            return SimpleNamespace(remote=lambda one_run, run: run)
+
+        return SimpleNamespace(options=options)
+
+    def wait(self, waiting, num_returns, timeout):
+        assert num_returns == len(waiting)
+        return waiting[:1], waiting[1:]
+
+    def get(self, run):
+        if run.seed == 2:
+            raise self.exceptions.RayError("the machine was lost")
+        return None if run.seed == 3 else f"outcome of {run}"
+
+    def cancel(self, run, force):
+        self.calls.append((run, force))
+
+    class exceptions:  # noqa: N801
+        class RayError(Exception):
+            pass
+
+
+def test_a_cluster_gives_the_outcome_of_each_run(monkeypatch):
+    theirs, looks = Ray(), []
+    monkeypatch.setitem(sys.modules, "ray", theirs)
+    outcomes = on_ray(print, RUNS[1:4], lambda: looks.append(1), num_gpus=1)
+    assert list(outcomes.values()) == ["outcome of random, seed 1", "the machine was lost", None]
+    assert list(outcomes) == RUNS[1:4]
+    assert len(looks) == 3
+    assert theirs.calls == []
+
+
 def test_a_cluster_of_the_user_is_left_running_and_rid_of_our_runs(monkeypatch):
-    asked_for, cancelled, reference = {}, [], SimpleNamespace(future=Future)
+    theirs = Ray()
+    monkeypatch.setitem(sys.modules, "ray", theirs)
 
-    class Task:
-        def options(self, **options):
-            asked_for.update(options)
-            return self
-
-        def remote(self, *arguments):
-            return reference
-
-    ours = SimpleNamespace(
-        is_initialized=lambda: True,
-        remote=lambda function: Task(),
-        cancel=lambda reference, force: cancelled.append((reference, force)),
-    )
-    monkeypatch.setitem(sys.modules, "ray", ours)
-    with pytest.raises(KeyboardInterrupt), on_ray(print, num_gpus=1) as submit:  # noqa: PT012
-        submit(Run("random", 1, Path("x")))
+    def look():
         raise KeyboardInterrupt
-    assert asked_for == {"num_cpus": 1, "num_gpus": 1, "max_retries": 0}
-    assert cancelled == [(reference, True)]
+
+    with pytest.raises(KeyboardInterrupt):
+        on_ray(print, RUNS[:2], look, num_gpus=1)
+    assert theirs.options == {"num_cpus": 1, "num_gpus": 1, "max_retries": 0}
+    here = [Run("random", seed, Path("nowhere").absolute()) for seed in (0, 1)]
+    assert theirs.calls == [(run, True) for run in here]
 
 
 @pytest.mark.parametrize(
@@ -1087,29 +1176,26 @@ def test_a_cluster_of_the_user_is_left_running_and_rid_of_our_runs(monkeypatch):
     [(None, "local", True), ("ray://head", "ray://head", False)],
 )
 def test_a_cluster_is_the_one_that_is_named_or_our_own(monkeypatch, address, begun, has_our_path):
-    calls = []
-    theirs = SimpleNamespace(
+    theirs = Ray(
         is_initialized=lambda: False,
-        init=lambda *given, runtime_env, **options: calls.append((given, runtime_env)),
-        remote=lambda function: SimpleNamespace(options=lambda **options: None),
-        shutdown=lambda: calls.append("shutdown"),
+        init=lambda *given, runtime_env, **options: theirs.calls.append((given, runtime_env)),
+        shutdown=lambda: theirs.calls.append("shutdown"),
     )
     monkeypatch.setitem(sys.modules, "ray", theirs)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    with on_ray(print, num_gpus=0):
-        pass
+    assert on_ray(print, [], print, num_gpus=0) == {}
     path = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
-    assert calls == [((begun,), path if has_our_path else None), "shutdown"]
+    assert theirs.calls == [((begun,), path if has_our_path else None), "shutdown"]
 
 
 # ---- small parts ---------------------------------------------------------------------------------
 
 
 def test_a_run_for_each_gpu_or_core_as_far_as_memory_goes(monkeypatch):
-    monkeypatch.setattr(executors, "num_cores", lambda: 8)
-    monkeypatch.setattr(executors, "num_that_fit", lambda: 6)
+    monkeypatch.setattr(machine, "num_cores", lambda: 8)
+    monkeypatch.setattr(machine, "num_that_fit", lambda: 6)
     given = (20, "cpu", 0), (20, "cuda", 4), (3, "cuda", 4), (3, "cpu", 0), (20, "mps", 0)
     assert [default_jobs(*one) for one in given] == [6, 4, 3, 3, 1]
     monkeypatch.undo()
@@ -1120,58 +1206,118 @@ def test_a_run_for_each_gpu_or_core_as_far_as_memory_goes(monkeypatch):
 
 def test_memory_is_that_of_processes_like_this_one(monkeypatch):
     sizes = {"MemAvailable": 7_000, "VmHWM": 2_000}
-    monkeypatch.setattr(executors, "_kilobytes", lambda path, field: sizes[field])
-    assert executors.num_that_fit() == 3
+    monkeypatch.setattr(machine, "_kilobytes", lambda path, field: sizes[field])
+    assert machine.num_that_fit() == 3
     monkeypatch.undo()
-    assert 0 < executors.num_that_fit() < 10_000
+    assert 0 < machine.num_that_fit() < 10_000
+
+
+class Begun:
+    """Stands in for a process; the one that began last is the first to end."""
+
+    at_work = []
+
+    def __init__(self, outcome):
+        assert not outcome.poll()
+        self.outcome = outcome
+        self.sentinel = outcome
+        self.killed = False
+        Begun.at_work.append(self)
+
+    def is_alive(self):
+        over = Begun.at_work[-1] is self
+        if over:
+            Begun.at_work.pop()
+        return not over
+
+    def kill(self):
+        self.killed = True
+
+    def join(self):
+        assert self.killed
+        Begun.at_work.remove(self)
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """What processes are begun with, that are none; the third one dies."""
+    monkeypatch.setattr(Begun, "at_work", [])
+    found = SimpleNamespace(runs=[], threads=[], gpus=[], at_a_time=[])
+
+    def begin(one_run, run, num_threads, gpu):
+        reader, writer = multiprocessing.Pipe(duplex=False)
+        process = Begun(reader)
+        with writer:
+            if len(found.runs) != 2:
+                writer.send(f"outcome of {run}" if run.seed % 2 else None)
+        found.runs.append(run)
+        found.threads.append(num_threads)
+        found.gpus.append(gpu)
+        found.at_a_time.append(len(Begun.at_work))
+        return processes._Begun(run, process, reader)
+
+    monkeypatch.setattr(processes, "_begin", begin)
+    monkeypatch.setattr(processes, "num_cores", lambda: 8)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("jobs", "gpus", "threads", "devices"),
+    ("jobs", "gpus", "threads", "first_gpus"),
     [(3, ["0", "5"], 2, ["0", "5", "0"]), (16, [], 1, [None] * 16)],
 )
-def test_cores_are_shared_and_gpus_dealt_in_turn(monkeypatch, jobs, gpus, threads, devices):
-    made = []
+def test_cores_are_shared_and_gpus_dealt_in_turn(begun, jobs, gpus, threads, first_gpus):
+    looks = []
+    outcomes = in_processes(print, RUNS, lambda: looks.append(1), jobs=jobs, gpus=gpus)
+    assert begun.runs == RUNS
+    assert set(begun.threads) == {threads}
+    assert begun.gpus[:jobs] == first_gpus
+    assert set(begun.gpus[jobs:]) == {first_gpus[-1]}  # the place that became free each time
+    assert begun.at_a_time == [*range(1, jobs), *[jobs] * (21 - jobs)]
+    assert looks
+    died = outcomes.pop(RUNS[2])
+    assert died == "its process ended abruptly: it crashed, or was killed, as when memory runs out"
+    assert outcomes == {
+        run: f"outcome of {run}" if run.seed % 2 else None for run in RUNS if run.seed != 2
+    }
 
-    class Place:
-        def __init__(self, *arguments):
-            made.append(arguments)
 
-        def close(self):
-            made.append("closed")
+def test_an_error_ends_all_processes(begun):
+    def look():
+        raise ValueError("seen enough")
 
-    monkeypatch.setattr(executors, "num_cores", lambda: 8)
-    monkeypatch.setattr(executors, "_Place", Place)
-    with in_processes(print, jobs, gpus):
-        pass
-    assert made == [(threads, device) for device in devices] + ["closed"] * jobs
+    with pytest.raises(ValueError, match="seen enough"):
+        in_processes(print, RUNS, look, jobs=4)
+    assert len(begun.runs) == 4
+    assert Begun.at_work == []
 
 
-def test_variables_of_new_processes_are_ours_for_a_moment(monkeypatch):
+@pytest.mark.parametrize("before", ["3", None])
+def test_new_processes_see_a_gpu_and_this_one_what_it_saw(monkeypatch, before):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    monkeypatch.delenv("OTHER", raising=False)
-    with executors.environment_of_new_processes({"CUDA_VISIBLE_DEVICES": "1", "OTHER": "2"}):
-        assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OTHER"]) == ("1", "2")
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-    assert "OTHER" not in os.environ
+    if before is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for gpu, seen in (("1", "1"), (None, before)):
+        with processes.new_processes_see(gpu):
+            assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
 
 
 def test_a_program_without_a_guard_is_told_so(tmp_path, monkeypatch):
-    monkeypatch.setenv("AL_LIGHTNING_COMPARISON", "1")
+    monkeypatch.setattr(multiprocessing.current_process(), "name", processes.NAME)
     with pytest.raises(RuntimeError, match="begin it under `if __name__ == .__main__.:`"):
         run_comparison(tmp_path / "out")
 
 
 def test_what_a_notebook_defines_cannot_travel(monkeypatch):
     typed = ModuleType("__main__")
-    exec("def one_run(strategy, seed, folder): pass", vars(typed))
+    exec("def one_run(run): pass", vars(typed))
     monkeypatch.setitem(sys.modules, "__main__", typed)
     with pytest.raises(ValueError, match="cannot import what a notebook .* into a file and import"):
-        executors.check_can_travel(typed.one_run)
+        processes.check_can_travel(typed.one_run)
 
 
 def test_runs_that_go_on_have_as_many_threads_as_all_had(copied, inline, monkeypatch):
-    monkeypatch.setattr(executors, "num_cores", lambda: 3)
+    monkeypatch.setattr(machine, "num_cores", lambda: 3)
     cut_to(copied / "random" / "seed_2" / "journal.jsonl", 9)
     run_comparison(copied)
     assert (inline.runs, inline.jobs) == (["random, seed 2"], [3])
@@ -1180,16 +1326,16 @@ def test_runs_that_go_on_have_as_many_threads_as_all_had(copied, inline, monkeyp
 def test_visible_gpus_are_called_as_the_variable_calls_them(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert executors.visible_gpus() == ["0", "1"]
+    assert machine.visible_gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8932f937")
-    assert executors.visible_gpus() == ["3", "GPU-8932f937"]
+    assert machine.visible_gpus() == ["3", "GPU-8932f937"]
 
 
 def test_all_that_a_run_prints_goes_into_its_file(tmp_path, capfd):
     logger = logging.Logger("of a run")
     child = "import warnings; print('by a child'); warnings.warn('warned')"
 
-    def one_run(strategy, seed, folder):
+    def one_run(run):
         print("printed")
         print("printed to what was kept", file=out)
         os.write(1, b"written\n")

@@ -5,7 +5,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,28 @@ import lightning as L
 import yaml
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
-from al_lightning.cli import ActiveCLI, fixed_settings
+from al_lightning.cli import ActiveCLI
 from al_lightning.compare.comparison import Comparison
-from al_lightning.compare.protocol import described
-from al_lightning.compare.study import (
-    Executor,
-    Options,
-    RunsFailedError,
+from al_lightning.compare.recipe import (
+    OURS,
     as_arguments,
-    carry_out,
     check_one_process,
     check_oracle_answers,
 )
+from al_lightning.compare.runs import Run
+from al_lightning.compare.study import Executor, Options, RunsFailedError, carry_out
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.loop import ActiveLearningLoop
-from al_lightning.run.journal import Record
 from al_lightning.statistics import mean_interval
 from al_lightning.stopping import stopping
+from al_lightning.training.provenance import Provenance
 
-COMPARED = ("strategies", "seeds", "out", "metric", "interval", "thresholds", "executor", "jobs")
+COMPARED = ("strategies", "seeds", *(option.name for option in fields(Options)))
 """Keys that are a comparison's own."""
-
-OURS = ("strategy", "seed", "run_dir", "resume", "oracle", "target")
-"""Keys of the group ``active`` that a comparison sets, or has no use for."""
 
 
 def listed(value: str | Sequence[Any]) -> Any:
-    """``random,margin`` as a list; YAML in text, and mappings and lists, as they stand.
+    """Read ``random,margin`` as a list; leave YAML in text, mappings and lists as they stand.
 
     >>> listed("42,43"), listed("[42, 43]"), listed(42), listed("{a: random}")
     ([42, 43], [42, 43], [42], {'a': 'random'})
@@ -95,7 +90,7 @@ class CompareCLI(ActiveCLI):
         super().__init__(model_class, datamodule_class, config_file=config_file, args=args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what is compared, and how."""
+        """Add what is compared, and how."""
         super().add_arguments_to_parser(parser)
         add: Any = parser.add_argument
         add(
@@ -113,11 +108,11 @@ class CompareCLI(ActiveCLI):
         add("--jobs", type=int | None, default=None, help="processes at a time")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses; the keys that a comparison sets must not be given as flags."""
+        """Parse; refuse flags for keys that a comparison sets."""
         given = sys.argv[1:] if args is None else args
         for flag in given if isinstance(given, list) else []:
             key = flag.split("=")[0]
-            if key in [f"--active.{name}" for name in OURS]:
+            if key in [f"--active.{name}" for name in (*OURS, "oracle")]:
                 parser.error(
                     f"{key} is not for a comparison: --strategies, --seeds and --out say it, and "
                     "all runs must be of the same sizes"
@@ -125,7 +120,7 @@ class CompareCLI(ActiveCLI):
         super().parse_arguments(parser, args)
 
     def work(self) -> None:
-        """The comparison."""
+        """Compare."""
         try:
             with stopping(lambda: "finished steps are kept, and the same command goes on"):
                 self.comparison = self._compare()
@@ -154,16 +149,15 @@ class CompareCLI(ActiveCLI):
             jobs=config["jobs"],
         )
         classes = self._model_class, self._datamodule_class
-        one_run = OneRun(self.run_class, *classes, settings, own)
-        recipe = _CommandLine(self, one_run)
-        comparison = carry_out(recipe, list(own), config["seeds"], options)
+        recipe = _CommandLine(self, CommandLineRun(self.run_class, *classes, settings, own))
+        comparison = carry_out(recipe, config["seeds"], options)
         print("\n".join(lines_of(comparison)))
         print(f"tables and pictures: {options.out}, the words: {options.out / 'summary.md'}")
         print(f"curves: tensorboard --logdir {options.out}", flush=True)
         return comparison
 
     def _check_run_class(self) -> None:
-        """Raises TypeError when runs would lack arguments or links that this program adds."""
+        """Raise TypeError when runs would lack arguments or links that this program adds."""
         added = type(self).add_arguments_to_parser is not CompareCLI.add_arguments_to_parser
         if added and self.run_class is ActiveCLI:
             raise TypeError(
@@ -173,7 +167,7 @@ class CompareCLI(ActiveCLI):
 
 
 def lines_of(comparison: Comparison) -> Iterator[str]:
-    """The outcome for a terminal, best strategy first."""
+    """Yield the outcome for a terminal, best strategy first."""
     width = max(map(len, comparison.ranked))
     words, last = comparison.metric_words, comparison.num_labeled[-1]
     for strategy in comparison.ranked:
@@ -185,7 +179,7 @@ def lines_of(comparison: Comparison) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class OneRun:
+class CommandLineRun:
     """Does a run as its own command line would; travels to the process that does it."""
 
     run_class: type[ActiveCLI]
@@ -195,61 +189,51 @@ class OneRun:
     strategies: dict[str, dict[str, Any]]
 
     def settings_of(self, strategy: str, seed: int) -> dict[str, Any]:
-        """What ``config.yaml`` of the run says, but for its folder."""
+        """Return what ``config.yaml`` of the run says, but for its folder."""
         settings = copy.deepcopy(self.settings)
         settings["active"] |= {**self.strategies[strategy], "seed": seed}
         return settings
 
-    def __call__(self, strategy: str, seed: int, folder: Path) -> None:
-        """Begins the run or goes on with it."""
-        settings = self.settings_of(strategy, seed)
+    def __call__(self, run: Run) -> None:
+        """Begin the run or go on with it."""
+        settings = self.settings_of(run.strategy, run.seed)
         if settings["trainer"]["devices"] == "auto":
             settings["trainer"]["devices"] = 1
+        args = [
+            f"--config={json.dumps(settings)}",
+            f"--active.run_dir={run.folder}",
+            "--active.resume=auto",
+        ]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
-            self.run_class(
-                self.model_class,
-                self.datamodule_class,
-                args=[
-                    f"--config={json.dumps(settings)}",
-                    f"--active.run_dir={folder}",
-                    "--active.resume=auto",
-                ],
-            )
+            self.run_class(self.model_class, self.datamodule_class, args=args)
 
 
 class _CommandLine:
-    """The recipe of a :class:`CompareCLI`."""
+    """Makes the runs of a :class:`CompareCLI`."""
 
-    def __init__(self, program: CompareCLI, one_run: OneRun) -> None:
+    by_command_line = True
+
+    def __init__(self, program: CompareCLI, one_run: CommandLineRun) -> None:
         self._program = program
         self.one_run = one_run
+        self.strategies = one_run.strategies
+        self.device: str = program.trainer.strategy.root_device.type
+        self.protocol = {"run": one_run.run_class, "model": one_run.model_class}
 
-    @property
-    def device(self) -> str:
-        return self._program.trainer.strategy.root_device.type
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        one = self.one_run
-        return {"run": described(one.run_class), "model": described(one.model_class)}
-
-    def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
+    def trials(self, seed: int) -> Iterator[ActiveLearningLoop]:
         program = self._program
         active = {n: v for n, v in program.config_init["active"].items() if n not in OURS}
-        for strategy in strategies:
+        for own in self.strategies.values():
             yield ActiveLearningLoop(
                 program.model,
                 program.datamodule,
                 trainer=program.instantiate_trainer,
-                **{**active, **self.one_run.strategies[strategy], "seed": seed},
+                **{**active, **own, "seed": seed},
             )
 
-    def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
-        return {name: fixed_settings(self.one_run.settings_of(name, seed)) for name in strategies}
-
-    def began(self, start: Record) -> dict[str, Any]:
-        settings: dict[str, Any] | None = start["settings"]
-        if settings is None:
-            raise ValueError("no command line began it, which makes other weights of the same seed")
-        return fixed_settings(settings)
+    def beginnings(self, seed: int) -> dict[str, Provenance]:
+        return {
+            name: Provenance.of_command_line(self.one_run.settings_of(name, seed))
+            for name in self.strategies
+        }

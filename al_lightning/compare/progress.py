@@ -1,18 +1,19 @@
-"""What is seen of runs while they are carried out elsewhere: their journals, a line a run."""
+"""The journals of runs that are carried out elsewhere, shown as a line a run."""
 
 import sys
 from collections.abc import Sequence
-from types import TracebackType
+from contextlib import AbstractContextManager
 
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
-from al_lightning.compare.runs import Run, check_metric, check_shared, fits
+from al_lightning.compare.protocol import check_shared
+from al_lightning.compare.runs import Run, check_metric, fits
 from al_lightning.monitor.console import cycle_line
 from al_lightning.run.folder import JOURNAL
 
 
-class Progress:
-    """On a terminal a line for each run, kept up to date; elsewhere a line for each cycle.
+class Progress(AbstractContextManager["Progress"]):
+    """Shows a bar for each run on a terminal; elsewhere a line for each cycle.
 
     Args:
         runs: All of the comparison.
@@ -26,26 +27,18 @@ class Progress:
         self._sizes = dict.fromkeys(watched, 0)  # of journals, in bytes
         self._journals = {run: records for run in runs if (records := run.records())}
         self._num_shown = {run: len(fits(self._journals.get(run, []))) for run in watched}
-        self._bars: dict[Run, Tqdm] = {}
+        self._bars: dict[Run, tqdm] = {}
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for bar in self._bars.values():
             bar.close()
 
     def look(self) -> None:
-        """Shows what is new.
+        """Show what is new.
 
         Raises:
-            ValueError: when a cycle did not log the metric, as soon as it is over; when runs at one
-                seed began with other labels or weights.
+            ValueError: when a cycle is over and did not log the metric; when runs at one seed began
+                with other labels or weights.
         """
         for run in self._sizes:
             journal = run.folder / JOURNAL
@@ -64,7 +57,7 @@ class Progress:
         results = fits(records)
         check_metric(run, self.metric, results)
         if sys.stderr.isatty() and run not in self._bars:
-            self._bars[run] = Tqdm(total=num_cycles, desc=f"{run!s:<{self.width}}", leave=True)
+            self._bars[run] = tqdm(total=num_cycles, desc=f"{run!s:<{self.width}}")
         for result in results[self._num_shown[run] :]:
             if run not in self._bars:
                 print(f"{run!s:<{self.width}} | {cycle_line(result, num_cycles)}", flush=True)

@@ -1,65 +1,146 @@
-"""What all runs of a comparison share beyond what their journals say: ``protocol.json``.
+"""What all runs of a comparison share: what their journals say, and ``protocol.json``.
 
 A journal holds the loop's arguments, the module's plain hyperparameters and sums of the data, but
 not which classes, callbacks and functions they came from.
 """
 
 import json
+import re
 import sys
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from al_lightning.compare.recipe import Recipe
+from al_lightning.compare.runs import Run, some_of
 from al_lightning.run.folder import write_whole
-from al_lightning.training.provenance import differences
+from al_lightning.run.journal import Record
+from al_lightning.settings import Settings
+from al_lightning.training.provenance import Provenance
 
 PROTOCOL = "protocol.json"
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = (bool, int, float, type(None))
+PUBLIC = ("", ".acquisition", ".strategies", ".statistics", ".mnist", ".compare", ".monitor")
+"""Packages whose names stay, whichever file holds what they name."""
 
 
-def described(value: Any, free: tuple[str, ...] = ()) -> Any:
-    """A value in plain ones: functions and classes by name, objects by class and plain attributes.
+def described(value: Any) -> Any:
+    """Return a value in plain ones: functions and classes by name, objects by class and attributes.
+
+    A description describes itself, with names of the package as they are today.
 
     Args:
         value: A class, a function, a ``partial`` or whatever they are given.
-        free: Names of arguments of a ``partial`` that may differ.
 
-    >>> described(partial(sorted, reverse=True, key=str), free=("key",))
-    {'function': 'builtins.sorted', 'arguments': [], 'reverse': True}
+    >>> described(partial(sorted, reverse=True, key=str))
+    {'function': 'builtins.sorted', 'arguments': [], 'reverse': True, 'key': 'builtins.str'}
+    >>> described("al_lightning.models.LitSimpleCNN")
+    'al_lightning.LitSimpleCNN'
     """
     if isinstance(value, PLAIN):
         return value
+    if isinstance(value, str):
+        return _public_name(value)
     if isinstance(value, partial):
-        named = {name: described(v) for name, v in value.keywords.items() if name not in free}
-        arguments = [described(argument) for argument in value.args]
-        return {"function": described(value.func), "arguments": arguments, **named}
+        arguments = {"arguments": value.args, **value.keywords}
+        return {"function": described(value.func), **described(arguments)}
     if isinstance(value, Mapping):
         return {str(name): described(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [described(part) for part in value]
     if hasattr(value, "__qualname__"):
-        return f"{_module_name(value.__module__)}.{value.__qualname__}"
+        return _public_name(f"{_module_name(value.__module__)}.{value.__qualname__}")
     if isinstance(value, Path):  # where the data is does not matter; their sums are compared
         return "a path"
-    attributes = {n: v for n, v in getattr(value, "__dict__", {}).items() if isinstance(v, PLAIN)}
-    return {"class": described(type(value)), **attributes}
+    plain = (*PLAIN, str)
+    attributes = {n: v for n, v in getattr(value, "__dict__", {}).items() if isinstance(v, plain)}
+    return described({"class": type(value), **attributes})
 
 
 def _module_name(module: str) -> str:
-    """The name that a program's own file has when another program imports it."""
+    """Return the name that a program's own file has when another program imports it."""
     main = sys.modules["__main__"]
     if module != "__main__":
         return module
     return main.__spec__.name if main.__spec__ else Path(getattr(main, "__file__", module)).stem
 
 
-def check_protocol(out: Path, now: dict[str, Any]) -> None:
-    """Raises ValueError when the comparison in ``out`` was begun with something else; names it."""
+def _public_name(name: str) -> str:
+    """Return the name under which the package exports what one of its files defines."""
+    package, _, last = name.rpartition(".")
+    if re.fullmatch(r"al_lightning(\.\w+)*", package):
+        for public in PUBLIC:
+            if last in import_module(f"al_lightning{public}").__all__:
+                return f"al_lightning{public}.{last}"
+    return name
+
+
+def check_begun(recipe: Recipe, begun: Sequence[Run], out: Path) -> None:
+    """Hold every run in ``out`` to what it would begin with now, also those not asked for.
+
+    Raises:
+        ValueError: names each run that began otherwise, and in what.
+    """
+    beginnings = cache(recipe.beginnings)
+    different = {run: _began_otherwise(recipe, run, beginnings(run.seed)) for run in begun}
+    wrong = [f"{run}: {'; '.join(found[:4])}" for run, found in different.items() if found]
+    if wrong:
+        raise ValueError(
+            f"all runs in {out} must follow one protocol, found {some_of(wrong)}; give what they "
+            "began with, or compare in another folder"
+        )
+
+
+def _began_otherwise(recipe: Recipe, run: Run, beginnings: Mapping[str, Provenance]) -> list[str]:
+    start = run.records()[0]
+    by_command_line = start["settings"] is not None
+    if by_command_line != recipe.by_command_line:
+        who = "a" if by_command_line else "no"
+        return [f"{who} command line began it, which makes other weights of the same seed"]
+    began = Provenance(start["config"])
+    if by_command_line:
+        began = Provenance.of_command_line(start["settings"])
+    if run.strategy in beginnings:
+        return began.differences(beginnings[run.strategy])
+    # Not asked for: what is a strategy's own may be anything.
+    groups = next(iter(beginnings.values())).groups
+    own = {name: began.groups["active"].get(name) for name in Settings.names("of_strategy")}
+    return began.differences(Provenance({**groups, "active": {**groups["active"], **own}}))
+
+
+def check_shared(journals: Mapping[Run, Sequence[Record]]) -> None:
+    """Raise ValueError when runs at one seed began with other labels, weights or data.
+
+    Names two of them.
+    """
+    begun: dict[int, tuple[Run, Provenance]] = {}
+    for run, (start, *_) in journals.items():
+        ours = Provenance(
+            {
+                "labels": start["split"],
+                "weights": start["weights"],
+                "data": start["config"]["data"],
+                "hyperparameters": start["config"]["model"],
+            }
+        )
+        other, theirs = begun.setdefault(run.seed, (run, ours))
+        if different := theirs.differences(ours):
+            what = re.split("[.:]", different[0])[0]
+            raise ValueError(
+                f"runs at one seed must begin alike, found other initial {what} in {run} than "
+                f"in {other}; make model and data by functions that draw from the seed alone"
+            )
+
+
+def check_protocol(out: Path, now: Mapping[str, Any]) -> None:
+    """Raise ValueError when the comparison in ``out`` began with something else; name it."""
     path = out / PROTOCOL
     if not path.exists():
         return
-    different = list(differences(json.loads(path.read_text(encoding="utf-8")), now))
+    began = described(json.loads(path.read_text(encoding="utf-8")))
+    different = Provenance(began).differences(Provenance(now))
     if different:
         raise ValueError(
             f"all runs in {out} must follow one protocol, found {'; '.join(different[:4])}; give "
@@ -67,6 +148,6 @@ def check_protocol(out: Path, now: dict[str, Any]) -> None:
         )
 
 
-def write_protocol(out: Path, now: dict[str, Any]) -> None:
-    """Keeps it for :func:`check_protocol`."""
+def write_protocol(out: Path, now: Mapping[str, Any]) -> None:
+    """Keep it for :func:`check_protocol`."""
     write_whole(out / PROTOCOL, (json.dumps(now, indent=1) + "\n").encode())

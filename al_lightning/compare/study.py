@@ -1,59 +1,60 @@
 """The whole of a comparison: plan the runs, carry out those that are missing, read them, report."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from al_lightning.cli import FREE_ON_RESUME
+from al_lightning.compare.cluster import check_ray_is_installed, on_ray
 from al_lightning.compare.comparison import Comparison
-from al_lightning.compare.executors import (
-    LOG,
-    check_not_begun_by_import,
-    default_jobs,
-    in_processes,
-    on_ray,
-    visible_gpus,
-)
+from al_lightning.compare.machine import default_jobs, visible_gpus
+from al_lightning.compare.processes import check_can_travel, check_not_begun_by_import, in_processes
 from al_lightning.compare.progress import Progress
-from al_lightning.compare.protocol import check_protocol, described, write_protocol
+from al_lightning.compare.protocol import (
+    check_begun,
+    check_protocol,
+    check_shared,
+    described,
+    write_protocol,
+)
+from al_lightning.compare.recipe import (
+    OURS,
+    Parts,
+    Recipe,
+    as_arguments,
+    check_one_process,
+    check_oracle_answers,
+)
 from al_lightning.compare.report import write_report
 from al_lightning.compare.runs import (
-    CHOOSING,
-    OneRun,
-    Recipe,
     Run,
-    check_begun,
+    begun_in,
     check_interval,
     check_metric,
-    check_shared,
     fits,
     plan,
     read_comparison,
     share_their_labels,
+    some_of,
 )
+from al_lightning.compare.worker import LOG, Outcomes
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.loop import ActiveLearningLoop
-from al_lightning.run.journal import Record
-from al_lightning.seeds import seeded
 from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
 
 Executor = Literal["processes", "ray"]
-OURS = ("seed", "run_dir", "resume", "target", "monitors")
-"""Arguments of a run that a comparison sets, or has no use for."""
 
 
 class RunsFailedError(RuntimeError):
-    """Some runs failed; those that did not are kept."""
+    """Says that some runs failed; those that did not are kept."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a comparison is carried out and what is made of it; see :func:`compare`."""
+    """Says how a comparison is carried out and what is made of it; see :func:`compare`."""
 
     out: Path
     metric: str = "test_acc"
@@ -93,7 +94,7 @@ def compare(
     jobs: int | None = None,
     **active: Any,
 ) -> Comparison:
-    """Runs every strategy under every seed, and reports what came of it in ``out``.
+    """Run every strategy under every seed, and report what came of it in ``out``.
 
     Runs at one seed share initial labels and initial weights. Each is an ordinary run folder,
     ``out/STRATEGY/seed_N``: called again, finished runs are read and others go on where they
@@ -130,7 +131,7 @@ def compare(
     """
     options = Options(Path(out), metric, interval, tuple(thresholds), executor, jobs)
     own = as_arguments(strategies)
-    if taken := sorted(active.keys() & {*OURS, *CHOOSING[:2]}):
+    if taken := sorted(active.keys() & {*OURS, "strategy_args", "monitors"}):
         raise ValueError(
             f"{', '.join(taken)} is not for a comparison to be given: strategies and seeds say it, "
             "it has folders of its own, and all runs must be of the same sizes"
@@ -150,56 +151,30 @@ def compare(
     device = example.strategy.root_device.type
     if device != "cuda":  # of several GPUs here each process will see one
         check_one_process(example)
-    return carry_out(Parts(model, data, trainer, own, active, device), list(own), seeds, options)
+    return carry_out(Parts(model, data, trainer, own, active, device), seeds, options)
 
 
-def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By name the arguments of the loop that are a strategy's own.
-
-    >>> as_arguments(["random"])
-    {'random': {'strategy': 'random'}}
-    >>> as_arguments({"sharp": {"strategy": "power_bald", "strategy_args": {"beta": 8.0}}})
-    {'sharp': {'strategy': 'power_bald', 'strategy_args': {'beta': 8.0}}}
-    """
-    if isinstance(strategies, str):
-        strategies = [strategies]
-    if not isinstance(strategies, Mapping):
-        repeated = sorted({name for name in strategies if list(strategies).count(name) > 1})
-        if repeated:
-            raise ValueError(f"strategies must be distinct, got {', '.join(repeated)} repeated")
-        strategies = {name: name for name in strategies}
-    for name, value in strategies.items():
-        if isinstance(value, Mapping) and (strange := sorted(value.keys() - set(CHOOSING))):
-            raise ValueError(
-                f"a strategy must not set {', '.join(strange)}, found in {name!r}; it may set "
-                f"{', '.join(CHOOSING)}, and all else is for all runs"
-            )
-    return {
-        name: {"strategy": name, **value}
-        if isinstance(value, Mapping)
-        else {"strategy": name if value is None else value}
-        for name, value in strategies.items()
-    }
-
-
-def carry_out(
-    recipe: Recipe, strategies: Sequence[str], seeds: Sequence[int], options: Options
-) -> Comparison:
-    """What :func:`compare` does once it knows how each run is made."""
+def carry_out(recipe: Recipe, seeds: Sequence[int], options: Options) -> Comparison:
+    """Do what :func:`compare` does once it knows how each run is made."""
     check_not_begun_by_import()
-    runs = plan(strategies, seeds, options.out)
-    check_begun(recipe, runs, options.out)
-    check_protocol(options.out, recipe.protocol)
-    begun = {run: records for run in runs if (records := run.records())}
-    check_shared(begun)
-    for run, records in begun.items():
+    runs = plan(recipe.strategies, seeds, options.out)
+    protocol = described(recipe.protocol)
+    if begun := begun_in(options.out):
+        check_begun(recipe, begun, options.out)
+        check_protocol(options.out, protocol)
+    journals = {run: run.records() for run in runs if run in begun}
+    check_shared(journals)
+    for run, records in journals.items():
         check_metric(run, options.metric, fits(records))
     missing = [run for run in runs if not run.finished]
     if missing:
-        _try_out(recipe, strategies, seeds[0], options)
-        _execute(recipe, runs, missing, options)
+        _try_out(recipe, seeds[0], options.interval)
+        outcomes = _execute(recipe, protocol, runs, missing, options)
+        _check_none_failed({run: outcomes[run] for run in missing})
     comparison = read_comparison(runs, options.metric, options.interval, options.thresholds)
-    if share_their_labels({run: run.records() for run in runs}):
+    journals = {run: run.records() for run in runs}
+    check_shared(journals)
+    if share_their_labels(journals):
         rank_zero_warn(
             "the runs of all seeds began with the same labels, so intervals and tests leave out "
             "how much the first labels matter; let the data module draw them from its seed"
@@ -208,10 +183,10 @@ def carry_out(
     return comparison
 
 
-def _try_out(recipe: Recipe, strategies: Sequence[str], seed: int, options: Options) -> None:
-    """Has each strategy choose from one batch: what cannot work must say so before any run."""
-    trials = recipe.trials(strategies, seed)
-    for strategy in strategies:
+def _try_out(recipe: Recipe, seed: int, interval: tuple[int, int] | None) -> None:
+    """Have each strategy choose from one batch: what cannot work must say so before any run."""
+    trials = recipe.trials(seed)
+    for strategy in recipe.strategies:
         try:
             loop = next(trials)
             loop.prepare()
@@ -220,106 +195,35 @@ def _try_out(recipe: Recipe, strategies: Sequence[str], seed: int, options: Opti
         first, rows = loop.data.num_labeled, loop.data.pool.num_askable
         last = first + min(loop.acquisition_size * (loop.num_cycles - 1), rows)
         if first:
-            check_interval(options.interval, (first, last))
+            check_interval(interval, (first, last))
 
 
-def _execute(recipe: Recipe, runs: Sequence[Run], missing: Sequence[Run], options: Options) -> None:
+def _execute(
+    recipe: Recipe,
+    protocol: Mapping[str, Any],
+    runs: Sequence[Run],
+    missing: Sequence[Run],
+    options: Options,
+) -> Outcomes:
     gpus = visible_gpus() if recipe.device == "cuda" else []
+    carry_out: Callable[..., Outcomes]
     if options.executor == "ray":
-        submitting = on_ray(recipe.one_run, num_gpus=min(1, len(gpus)))
+        check_ray_is_installed()
+        carry_out = partial(on_ray, num_gpus=min(1, len(gpus)))
     else:
+        check_can_travel(recipe.one_run)
         # Of all runs, so that those which go on after an interruption compute with as many threads.
         jobs = options.jobs or default_jobs(len(runs), recipe.device, len(gpus))
-        submitting = in_processes(recipe.one_run, jobs, gpus)
-    with submitting as submit, Progress(runs, missing, options.metric) as progress:
-        write_protocol(options.out, recipe.protocol)
-        futures = {submit(run): run for run in missing}
-        waiting = set(futures)
-        while waiting:
-            _, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            progress.look()
-    # An exception is the executor's own: a process that was killed, a machine that was lost.
-    outcomes = {run: future.exception() or future.result() for future, run in futures.items()}
+        carry_out = partial(in_processes, jobs=jobs, gpus=gpus)
+    write_protocol(options.out, protocol)
+    with Progress(runs, missing, options.metric) as progress:
+        return carry_out(recipe.one_run, missing, progress.look)
+
+
+def _check_none_failed(outcomes: Outcomes) -> None:
     failed = [f"{run}: {why} (see {run.folder / LOG})" for run, why in outcomes.items() if why]
     if failed:
-        more = f"; and {len(failed) - 4} more" if len(failed) > 4 else ""
         raise RunsFailedError(
-            f"{len(failed)} of {len(missing)} runs failed, so nothing is averaged: "
-            f"{'; '.join(failed[:4])}{more}; the others are kept, and the same call goes on"
-        )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The recipe of :func:`compare`: makes each run from functions."""
-
-    model: Callable[[], L.LightningModule]
-    data: Callable[..., ActiveDataModule]
-    trainer: TrainerFactory
-    strategies: dict[str, dict[str, Any]]
-    active: dict[str, Any]
-    device: str
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        return {
-            "model": described(self.model),
-            "trainer": described(self.trainer, FREE_ON_RESUME["trainer"]),
-            "oracle": described(self.active.get("oracle", "dataset")),
-        }
-
-    def trials(self, strategies: Sequence[str], seed: int) -> Iterator[ActiveLearningLoop]:
-        # On one model and one data module, which a run would change and a trial does not.
-        parts = {**self._parts(seed), **self.active, "seed": seed}
-        for name in strategies:
-            yield ActiveLearningLoop(**{**parts, **self.strategies[name]})
-
-    def beginnings(self, strategies: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
-        loops = self.trials(strategies, seed)
-        return {name: loop.config for name, loop in zip(strategies, loops, strict=True)}
-
-    def began(self, start: Record) -> dict[str, Any]:
-        if start["settings"] is not None:
-            raise ValueError("a command line began it, which makes other weights of the same seed")
-        config: dict[str, Any] = start["config"]
-        return config
-
-    @property
-    def one_run(self) -> OneRun:
-        return self._run
-
-    def _run(self, strategy: str, seed: int, folder: Path) -> None:
-        with quiet():
-            check_one_process(check_factory(self.trainer))
-        parts: Any = self._parts(seed)
-        arguments = {**self.active, **self.strategies[strategy], "seed": seed}
-        if Run(strategy, seed, folder).records():
-            ActiveLearningLoop.resume(folder, **parts, **arguments).run()
-        else:
-            ActiveLearningLoop(**parts, **arguments, run_dir=folder).run()
-
-    def _parts(self, seed: int) -> dict[str, Any]:
-        with seeded(seed, "model"):
-            model = self.model()
-        with seeded(seed, "data"):
-            data = self.data(seed=seed)
-        return {"model": model, "data": data, "trainer": self.trainer}
-
-
-def check_oracle_answers(oracle: Any) -> None:
-    """Raises ValueError when the labels are to come from people: no run would end by itself."""
-    if oracle == "files":
-        raise ValueError(
-            'the runs of a comparison must get their labels by themselves, found oracle="files"; '
-            'give "dataset", or a function'
-        )
-
-
-def check_one_process(trainer: L.Trainer) -> None:
-    """Raises ValueError for a Trainer of several processes, or of a GPU that it names by number."""
-    if trainer.world_size > 1 or trainer.strategy.root_device.index:
-        raise ValueError(
-            "each run of a comparison must be one process, on a GPU that the comparison gives it, "
-            f"found a Trainer of {trainer.world_size} on {trainer.strategy.root_device}; give it "
-            "devices=1, and name GPUs by CUDA_VISIBLE_DEVICES"
+            f"{len(failed)} of {len(outcomes)} runs failed, so nothing is averaged: "
+            f"{some_of(failed)}; the others are kept, and the same call goes on"
         )

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from al_lightning.statistics.checks import check_finite, check_sizes
 
@@ -64,7 +65,7 @@ def aubc(curve: Curve, interval: tuple[float, float] | None = None) -> float:
         )
     sizes = [start, *(size for size in curve.num_labeled if start < size < end), end]
     accuracy = np.interp(sizes, curve.num_labeled, curve.accuracy)
-    return float(np.average((accuracy[1:] + accuracy[:-1]) / 2, weights=np.diff(sizes)))
+    return float(trapezoid(accuracy, sizes) / (end - start))
 
 
 def accuracy_at(curve: Curve, num_labeled: float) -> float:
