@@ -1,6 +1,6 @@
 """Active learning for PyTorch Lightning: keep your LightningModule, make your data active.
 
-A name is imported at its first use. So ``import al_lightning`` takes no time, and a command that
+Each name is imported when it is used. So ``import al_lightning`` takes no time, and a command that
 needs no torch imports none.
 """
 
@@ -62,14 +62,12 @@ __all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name when it is used."""
     if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value  # so that the next use does not come here
-    return value
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,1 +1,1 @@
-"""A page to label a query on, in a browser on this machine: ``python -m al_lightning.label``."""
+"""Labels from people: their answers, files to fill in, and ``python -m al_lightning.label``."""

@@ -246,13 +246,12 @@ class OpenQuery:
         )
         return [index for index, _ in last["answers"]]
 
-    def outcome(self, last: Mapping[int, Answer] | None = None) -> Record:
+    def outcome(self, last: Mapping[int, Answer] = {}) -> Record:
         """Return what :meth:`finish` would record now, without the rows on which people differ.
 
         Args:
             last: Answers that come with the closing; they hold against all others.
         """
-        last = last or {}
         labeled = rows_before(self.journal.records).labeled
         agreed = {i: row.answer for i, row in self.rows.items() if not row.in_conflict}
         held = {**{i: answer for i, answer in agreed.items() if i not in last}, **last}
@@ -267,9 +266,7 @@ class OpenQuery:
             "last": list(last),
         }
 
-    def finish(
-        self, last: Mapping[int, Answer] | None = None, *, by: str | None = None, how: str
-    ) -> Record:
+    def finish(self, last: Mapping[int, Answer] = {}, *, by: str | None = None, how: str) -> Record:
         """Close the query with the answers so far; its other rows return to the pool.
 
         Args:
@@ -285,7 +282,6 @@ class OpenQuery:
             ValueError: while people differ on a row, or when the first query of a run that begins
                 without labels got none.
         """
-        last = last or {}
         self.check(last)
         differing = [i for i, row in self.rows.items() if row.in_conflict and i not in last]
         if differing:

@@ -207,12 +207,8 @@ def _answer(
         return None  # sent off without a choice
     word = _choice(result)
     if word is None:
-        problems.add(
-            f"an annotation must hold one choice of the control {CHOICES!r}",
-            "another",
-            number,
-            f"use {CONFIG} as it is",
-        )
+        rule = f"an annotation must hold one choice of the control {CHOICES!r}"
+        problems.add(rule, "another", number, f"use {CONFIG} as it is")
         return None
     answer = find_answer(word, classes)
     if answer is None:

@@ -59,12 +59,13 @@ class Desk:
         """
         rows = self.query.rows
         unanswered = [index for index in self.query.indices if index not in rows]
-        others = [i for i, row in rows.items() if _wants_second(row, by)]
+        in_order = sorted(rows, key=lambda i: self.position.get(i, len(self.position)))
+        others = [index for index in in_order if _wants_second(rows[index], by)]
         differing = [i for i, row in rows.items() if row.in_conflict]
         # Two people at work share the rows: a row that another person sees now comes last.
         taken = {index for name, index in self._before.items() if name != by}
         unanswered.sort(key=lambda index: index in taken)
-        coming = [*unanswered, *(sorted(others, key=self._order) if second else []), *differing]
+        coming = [*unanswered, *(others if second else []), *differing]
         if show is not None:
             coming = [show, *(index for index in coming if index != show)]
         if by and coming:
@@ -139,9 +140,8 @@ class Desk:
     def progress(self) -> str:
         """The progress of the query, in words."""
         num, num_open = len(self.query.indices), len(self.query.open_indices)
-        return (
-            f"{num - num_open} of {_rows(num)} are answered, all kept in {self.query.journal.path}"
-        )
+        path = self.query.journal.path
+        return f"{num - num_open} of {_rows(num)} are answered, all kept in {path}"
 
     def picture_file(self, index: int) -> Path | None:
         """Return the picture of a row that the training process wrote; None when there is none."""
@@ -177,9 +177,6 @@ class Desk:
     def _picture(self, index: int) -> str | None:
         shown = index in self.position and self.picture_file(index) is not None
         return f"/images/{index}" if shown else None
-
-    def _order(self, index: int) -> int:
-        return self.position.get(index, len(self.position))
 
 
 def _wants_second(row: RowAnswers, by: str) -> bool:

@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import compare_digest
 from typing import Any
@@ -30,6 +31,7 @@ from starlette.routing import Route
 
 from al_lightning.label.page.desk import Desk
 from al_lightning.run.records import Mark
+from al_lightning.run.tables import MARKS
 
 MAX_BODY = 4096
 """Bytes."""
@@ -89,6 +91,7 @@ def _page(path: str, name: str, kind: str) -> Route:
     return Route(path, Response(content, media_type=kind), methods=["GET"])
 
 
+@dataclass(frozen=True)
 class _Requests:
     """Answers the page's requests.
 
@@ -96,9 +99,8 @@ class _Requests:
     changes it, and the reply leaves when the record is on the disk.
     """
 
-    def __init__(self, desk: Desk, on_finish: Callable[[], None]) -> None:
-        self.desk = desk
-        self.on_finish = on_finish
+    desk: Desk
+    on_finish: Callable[[], None]
 
     async def about(self, request: Request) -> Response:
         return JSONResponse(self.desk.about)
@@ -121,9 +123,8 @@ class _Requests:
         body = await _body(request, index=int, answer=(int, str), by=str, settles=bool, second=bool)
         by, value = _name(body["by"]), body["answer"]
         if isinstance(value, str):
-            marks = [mark.value for mark in Mark]
-            if value not in marks:
-                raise HTTPException(400, f"answer must be a class's position or one of {marks}")
+            if value not in MARKS:
+                raise HTTPException(400, f"answer must be a class's position or one of {MARKS}")
             value = Mark(value)
         with self._changing():
             self.desk.answer(body["index"], value, by, settles=body["settles"])
