@@ -16,7 +16,7 @@ from al_lightning.training.trainers import quiet
 
 
 class Member(Plain):
-    """Without dropout, so that alone and in an ensemble give the same; ``optimizers`` configures."""
+    """Without dropout, so that it is the same alone and in an ensemble."""
 
     def __init__(self, seed=0, optimizers=None):
         super().__init__(seed)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from al_lightning.data.initial import Initial, check_at_least
 from al_lightning.data.items import collate
 from al_lightning.data.labels import Labels, look_for_labels, own_labels
+from al_lightning.data.lightning_internals import epoch_to_begin_with
 from al_lightning.data.pool import Pool, as_indices
 from al_lightning.data.samplers import BatchShards, EpochShuffle
 from al_lightning.data.sets import DataSets, extras, find_unreadable, names_of
@@ -142,6 +143,12 @@ class ActiveDataModule(L.LightningDataModule):
         if self._labels is None:
             self._attach(self.load_sets())
 
+    def read(self) -> None:
+        """Prepare and read the data, unless it was read before."""
+        if self._labels is None:
+            self.prepare_data()
+            self.setup()
+
     def _attach(self, sets: DataSets) -> None:
         sets.check()
         num_rows = len(cast(Sized, sets.train))
@@ -222,6 +229,11 @@ class ActiveDataModule(L.LightningDataModule):
         """Number of rows in the pool."""
         return self.pool.num_unlabeled
 
+    @property
+    def given_labels(self) -> dict[int, Any]:
+        """Labels that came by hand, by data-set index."""
+        return self.labels.given
+
     def labels_of(self, indices: Sequence[int]) -> list[Any]:
         """Return the labels of these rows: the given one, else the data set's own."""
         return self.labels.of(indices)
@@ -260,20 +272,11 @@ class ActiveDataModule(L.LightningDataModule):
         """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
         rows = RowView(self.sets.train, self.labeled_indices, self.labels.given, self.label_key)
         purpose = self.seed, "shuffle", self.num_labeled
+        epoch = epoch_to_begin_with(self.trainer)
         sampler = EpochShuffle(
-            rows, *purpose, num_draws=self.epoch_size, epoch=self._epoch, **self._share
+            rows, *purpose, num_draws=self.epoch_size, epoch=epoch, **self._share
         )
         return self._loader(rows, self.batch_size, sampler, generator=sampler.worker_seeds)
-
-    @property
-    def _epoch(self) -> int:
-        """The epoch that a fit begins with; not 0 where it goes on from a checkpoint.
-
-        Loader workers start on it before Lightning has told the sampler. It is not
-        ``trainer.current_epoch``, which is one less here where a fit goes on after an epoch.
-        """
-        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
-        return progress.processed if progress else 0
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Serve the pool but for skipped rows, in ascending order, under evaluation transforms.
