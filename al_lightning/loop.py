@@ -132,7 +132,7 @@ class ActiveLearningLoop:
             AnswersError: when what the oracle answered cannot be taken.
         """
         self.data.read()
-        if self.settings.oracle == "dataset":
+        if self.oracle == "dataset":
             check_reveals(self.data.labels.are_held)
         while (query := self.ask()) is not None:
             closing = self._answers_to(query)
@@ -281,11 +281,11 @@ class ActiveLearningLoop:
         if self._watching is not None:
             return
         self.data.read()
-        check_oracle(self.settings.oracle, self.run_dir, self.data.classes)
+        check_oracle(self.oracle, self.run_dir, self.data.classes)
         is_new = not self._run.begun
         if is_new:
             self.data.leave_out_unreadable()
-            if self.settings.oracle == "files":
+            if self.oracle == "files":
                 self.data.labels.check_values([0])  # people answer with positions in the classes
         with quiet():
             self._cycles.try_asking(self._run)
@@ -303,12 +303,12 @@ class ActiveLearningLoop:
     def _answers_to(self, query: Query) -> Record | None:
         """Keep what the oracle answers; return the closing record once nothing is open."""
         waiting = self._open_query("run")
-        oracle = self.settings.oracle
+        oracle = self.oracle
         if oracle == "dataset":
             return intake.reveal(waiting, self.data.labels)
         folder = self._run.query_folder(query.cycle)
         answers = collected(oracle, query, waiting, folder, self._example.world_size)
-        return intake.take_in(waiting, self.data.labels, answers, self.settings.accept_unasked)
+        return intake.take_in(waiting, self.data.labels, answers, self.accept_unasked)
 
     def _open_query(self, what: str) -> OpenQuery:
         self._catch_up()
