@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from al_lightning.loop import Monitor as Monitor
     from al_lightning.mnist import ActiveMNISTDataModule as ActiveMNISTDataModule
     from al_lightning.mnist.model import LitSimpleCNN as LitSimpleCNN
+    from al_lightning.monitor import Console as Console
     from al_lightning.monitor import Exchange as Exchange
+    from al_lightning.monitor import Pictures as Pictures
+    from al_lightning.monitor import Tables as Tables
+    from al_lightning.monitor import TensorBoard as TensorBoard
     from al_lightning.prediction.ensemble import Ensemble as Ensemble
     from al_lightning.prediction.mc_dropout import MCDropout as MCDropout
     from al_lightning.run.records import INVALID as INVALID
@@ -40,7 +44,7 @@ _NAMES = {
     "loop": "ActiveLearningLoop Monitor",
     "mnist": "ActiveMNISTDataModule",
     "mnist.model": "LitSimpleCNN",
-    "monitor": "Exchange",
+    "monitor": "Console Exchange Pictures Tables TensorBoard",
     "prediction.ensemble": "Ensemble",
     "prediction.mc_dropout": "MCDropout",
     "run.records": "INVALID SKIP CycleResult Query",
