@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from al_lightning import INVALID, SKIP
 from al_lightning.label.agreement import agreements, cohens_kappa
-from al_lightning.label.answers import OpenQuery, fold
+from al_lightning.label.answers import OpenQuery, fold, rows_before
 from al_lightning.run.journal import Journal, read_records
 
 CLASSES = ["cat", "dog", "eel"]
@@ -96,6 +96,30 @@ def test_what_has_no_answer_returns_and_labels_of_before_are_corrected():
     assert record["by"] == "ann"
     with pytest.raises(ValueError, match="no query waits for labels: .* 'labels'"):
         OpenQuery(query.journal)
+
+
+def test_the_outcome_is_what_closing_would_record():
+    query = waiting()
+    query.answer({5: 1, 0: 2, 1: INVALID, 3: 0}, by="ann", how="files")
+    query.answer({3: 1}, by="ben", how="page")
+    before = list(query.journal.records)
+    now = query.outcome()
+    assert (now["indices"], now["labels"], now["skipped"]) == ([5], [1], [])
+    assert (now["invalid"], now["corrected"], now["last"]) == ([1], [[0, 2]], [])
+    then = query.outcome({3: SKIP, 5: 0})
+    assert query.journal.records == before
+    closed = query.finish({3: SKIP, 5: 0}, how="tell")
+    assert {name: closed[name] for name in then} == then
+    assert (then["indices"], then["labels"], then["skipped"]) == ([5], [0], [3])
+    assert then["last"] == [3, 5]
+
+
+def test_rows_before_are_those_of_closed_queries():
+    query = waiting()
+    query.answer({5: 1, 3: INVALID}, how="page")
+    assert rows_before(query.journal.records) == ({0, 1}, {7, 9})
+    query.finish(how="page")
+    assert rows_before(query.journal.records) == ({0, 1, 5}, {3, 7, 9})
 
 
 def test_the_first_labels_are_at_least_one():

@@ -62,6 +62,12 @@ def test_the_package_alone_loads_nothing_slow():
     assert loaded_by("import al_lightning") == (set(), [])
 
 
+def test_answers_files_and_the_page_load_nothing_slow():
+    modules = "label.agreement, label.label_studio, label.page.server, label.query_file, run.tables"
+    program = "\n".join(f"import al_lightning.{name}" for name in modules.split(", "))
+    assert loaded_by(program) == (set(), [])
+
+
 def test_the_loop_loads_neither_tensorboard_nor_jsonargparse():
     names = "ActiveLearningLoop, ActiveDataModule, STRATEGIES"
     loaded, _ = loaded_by(f"from al_lightning import {names}")

@@ -389,6 +389,13 @@ def test_who_differ_settle_before_it_can_be_finished(page):
     assert (labels["indices"], labels["invalid"]) == ([11, 12, 13, 14], [10])
 
 
+def test_rows_for_a_second_answer_come_in_the_order_of_the_query(page):
+    for index in (12, 10, 14, 11, 13):
+        page.answer(index, 0, by="ann")
+    state = page.state("bob", second="true")
+    assert (state["row"]["index"], state["next_picture"]) == (10, "/images/11")
+
+
 def test_a_row_of_a_file_on_which_people_differ_can_be_settled(page):
     page.query.answer({50: 0}, by="ann", how="files", accept_unasked=True)
     page.query.answer({50: 1}, by="bob", how="files", accept_unasked=True)

@@ -47,10 +47,9 @@ def agreements(records: Iterable[Record]) -> list[Agreement]:
     Args:
         records: All records of a run.
     """
-    by_cycle: dict[int, list[Record]] = {}
+    by_cycle: dict[int | None, list[Record]] = {}
     for record in records:
-        if record["event"] in ("answers", "undo"):
-            by_cycle.setdefault(record["cycle"], []).append(record)
+        by_cycle.setdefault(record.get("cycle"), []).append(record)
     # A row that is corrected in a later cycle counts in both.
     rows = [row.by_labeler for cycle in by_cycle.values() for row in fold(cycle).values()]
     people = sorted({name for row in rows for name in row if name})

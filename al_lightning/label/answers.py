@@ -45,7 +45,7 @@ class RowAnswers:
 
     @property
     def answer(self) -> Answer:
-        """The answer that holds; None while the row is open or people differ."""
+        """Return the answer that holds; None while the row is open or people differ."""
         if self.settled is not None:
             return self.settled
         first, *others = self.by_labeler.values() or [None]
@@ -53,12 +53,12 @@ class RowAnswers:
 
     @property
     def in_conflict(self) -> bool:
-        """True when people differ and nobody has settled the row."""
+        """Return True when people differ and nobody has settled the row."""
         return bool(self.by_labeler) and self.answer is None
 
     @property
     def labelers(self) -> list[str]:
-        """The names of those who answered, in the order of their first answers."""
+        """Return the names of those who answered, in the order of their first answers."""
         return [name for name in self.by_labeler if name]
 
 
@@ -167,21 +167,17 @@ class OpenQuery:
 
     @property
     def records(self) -> list[Record]:
-        """The query's records of answers and of undoing them, oldest first."""
-        return [
-            record
-            for record in self.journal.records
-            if record.get("cycle") == self.cycle and record["event"] in ("answers", "undo")
-        ]
+        """Return the records of the query's cycle, oldest first."""
+        return [record for record in self.journal.records if record.get("cycle") == self.cycle]
 
     @property
     def rows(self) -> dict[int, RowAnswers]:
-        """The answers by data-set index, including those to rows that were not asked."""
+        """Return the answers by data-set index, including those to rows that were not asked."""
         return fold(self.records)
 
     @property
     def open_indices(self) -> list[int]:
-        """Asked rows without an answer that holds: nobody answered, or people differ."""
+        """Return asked rows without an answer that holds: nobody answered, or people differ."""
         rows = self.rows
         return [i for i in self.indices if i not in rows or rows[i].answer is None]
 

@@ -38,7 +38,7 @@ class Desk:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The facts that stay the same while the query waits."""
+        """Return the facts that stay the same while the query waits."""
         return {
             "cycle": self.query.cycle,
             "num_rows": len(self.query.indices),
@@ -138,7 +138,7 @@ class Desk:
 
     @property
     def progress(self) -> str:
-        """The progress of the query, in words."""
+        """Return the progress of the query, in words."""
         num, num_open = len(self.query.indices), len(self.query.open_indices)
         path = self.query.journal.path
         return f"{num - num_open} of {_rows(num)} are answered, all kept in {path}"
