@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from al_lightning import ActiveDataModule
+from al_lightning.data.initial import Initial
 from al_lightning.data.items import inputs_of, read_label, replace_label
 from al_lightning.data.pool import as_indices
 from al_lightning.data.sets import extras
@@ -64,6 +65,24 @@ def test_balanced_takes_equally_many_of_each_class(num, shares):
     data = ActiveDataModule(rows(), initial_labeled_size=num, initial_sampling="balanced")
     labels = data.labels_of(data.labeled_indices.tolist())
     assert sorted((labels.count(c) for c in range(4)), reverse=True) == shares
+
+
+def test_the_start_is_drawn_from_rows_seed_and_labels_alone():
+    def own(indices):
+        return [i % 4 for i in indices]
+
+    start = Initial(size=8, sampling="balanced", val_size=3)
+    first, held_out = start.split(40, 7, own)
+    assert start.split(40, 7, own) == (first, held_out) != start.split(40, 8, own)
+    shuffled = np.random.RandomState(7).permutation(40).tolist()
+    assert first == [i for c in range(4) for i in [i for i in shuffled if i % 4 == c][:2]]
+    assert held_out == [i for i in shuffled if i not in first][:3]
+    with pytest.raises(ValueError, match="need a data set that holds labels"):
+        start.split(40, 7, None)
+    assert Initial(indices=[5, 2], val_size=1).split(6, 0, own)[0] == [5, 2]
+    with pytest.raises(ValueError, match=r"positions in classes \['a', 'b'\], got \[2\]"):
+        Initial(labels={0: 1, 3: 2}, classes=["a", "b"])
+    assert Initial(labels={0: 1, 3: 2}).split(6, 0, None) == ([0, 3], [])
 
 
 def test_balanced_needs_enough_of_each_class():
@@ -243,6 +262,8 @@ def test_replay_brings_the_split_to_what_a_journal_says():
     nothing = {"skipped": [], "invalid": [], "corrected": []}
     data.replay({"indices": [9], "labels": None, **nothing})
     assert data.labels_of([9]) == [1]
+    data.mark_invalid([6])
+    assert data.labels.given == {0: 2, 5: 1}
     with pytest.raises(ValueError, match=r"only a label that is there .*found \[20\]"):
         data.replay({"indices": [], "labels": [], **nothing, "corrected": [[20, 1]]})
 

@@ -1,1 +1,1 @@
-"""The data of a run: the split, views of it, and the Protocol of a data set."""
+"""The data of a run: data sets and their items, the split and its labels, the loaders."""

@@ -1,4 +1,4 @@
-"""Short sums of some rows of a data set, by which it is known again when a run is resumed."""
+"""Checksums of some rows: a run that is resumed knows its data set by them."""
 
 import zlib
 from collections.abc import Mapping, Sequence, Sized
@@ -16,11 +16,11 @@ NUM_ROWS = 32
 
 
 def fingerprint(dataset: Dataset[Any]) -> dict[str, str]:
-    """Checksums of ``NUM_ROWS`` rows, evenly spaced, by data-set index.
+    """Return checksums of ``NUM_ROWS`` rows, evenly spaced, by data-set index.
 
-    Read under a seed of its own, so that random transforms which draw from the global generators
-    give the same values each time. Rows that differ at a second reading all the same are left out,
-    and rows that cannot be read: they say nothing about the data set.
+    Each row is read under a seed of its own, so a random transform that draws from the global
+    generators gives the same values each time. A row that still differs when it is read again says
+    nothing about the data set and is left out, and so is a row that cannot be read.
 
     Args:
         dataset: Map-style.
@@ -45,7 +45,7 @@ def _read(dataset: Dataset[Any], index: int) -> int | None:
 
 
 def _sum(value: Any, crc: int) -> int:
-    """The checksum of ``crc`` and a value, by what it holds; of unknown objects the class alone."""
+    """Return the checksum of ``crc`` and what a value holds; of an unknown object, its class."""
     crc = zlib.crc32(type(value).__qualname__.encode(), crc)
     if isinstance(value, Mapping):
         for key, part in value.items():

@@ -48,27 +48,22 @@ class Initial:
         self._check_sampling()
         check_at_least(1, initial_labeled_size=self.size)
         check_at_least(0, val_size=self.val_size)
-        strange = [label for label in (self.labels or {}).values() if not self._is_class(label)]
-        if strange:
+        classes, labels = self.classes, (self.labels or {}).values()
+        strange = [y for y in labels if isinstance(y, int) and not 0 <= y < len(classes or ())]
+        if classes is not None and strange:
             raise ValueError(
-                f"initial_labels must be positions in classes {self.classes}, got {strange[:5]}"
+                f"initial_labels must be positions in classes {classes}, got {strange[:5]}"
             )
 
     def _check_sampling(self) -> None:
         if self.sampling not in SAMPLINGS:
-            raise ValueError(
-                'initial_sampling must be "random", "balanced" or "typiclust", got '
-                f"{self.sampling!r}"
-            )
+            known = ", ".join(SAMPLINGS)
+            raise ValueError(f"initial_sampling must be one of {known}, got {self.sampling!r}")
         if (self.sampling == "typiclust") != (self.embeddings is not None):
             raise ValueError(
                 'initial_sampling="typiclust" and initial_embeddings go together, got '
                 f"{self.sampling!r} {'without' if self.embeddings is None else 'with'} embeddings"
             )
-
-    def _is_class(self, label: Any) -> bool:
-        known = self.classes
-        return known is None or not isinstance(label, int) or 0 <= label < len(known)
 
     @property
     def known(self) -> list[int] | None:

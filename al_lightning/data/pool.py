@@ -3,7 +3,7 @@
 Shape suffix: N rows of the data set.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
 import numpy as np
@@ -75,14 +75,9 @@ class Pool:
             raise ValueError(
                 f"indices must be unlabeled, found {len(taken)} labeled already: {taken[:5]}"
             )
-        kept = self.held_out.intersection(indices)
-        if kept:
-            raise ValueError(
-                f"indices must not be held out for validation, found {sorted(kept)[:5]}"
-            )
-        broken = self.invalid.intersection(indices)
-        if broken:
-            raise ValueError(f"indices must not be marked invalid, found {sorted(broken)[:5]}")
+        kept, broken = (rows.intersection(indices) for rows in (self.held_out, self.invalid))
+        _refuse("indices must not be held out for validation", kept)
+        _refuse("indices must not be marked invalid", broken)
 
     def _check_rows(self, indices: Sequence[int]) -> None:
         num_rows = len(self.labeled_N)
@@ -109,10 +104,7 @@ class Pool:
         """Take rows off both sides for good, labeled or not; on ValueError nothing has changed."""
         self._check_rows(indices)
         kept = self.held_out.intersection(indices)
-        if kept:
-            raise ValueError(
-                f"rows held out for validation must be valid, found {sorted(kept)[:5]}"
-            )
+        _refuse("rows held out for validation must be valid", kept)
         rows = torch.as_tensor(list(indices), dtype=torch.int64)
         self.num_labeled -= int(self.labeled_N[rows].sum())
         self.labeled_N[rows] = False
@@ -123,6 +115,11 @@ class Pool:
         unlabeled_N: np.ndarray = ~self.labeled_N.numpy()
         unlabeled_N[[*self.held_out, *self.invalid]] = False
         return unlabeled_N
+
+
+def _refuse(rule: str, rows: Collection[int]) -> None:
+    if rows:
+        raise ValueError(f"{rule}, found {sorted(rows)[:5]}")
 
 
 def as_indices(indices: Sequence[int] | Tensor) -> list[int]:

@@ -1,4 +1,4 @@
-"""In which order rows are served: training rows by epoch, rows to read by whole batches."""
+"""The order in which rows are served: for training by epoch, for reading in whole batches."""
 
 from collections.abc import Iterator, Sized
 
@@ -9,16 +9,16 @@ from al_lightning.seeds import derive_seed, generator
 
 
 class EpochShuffle(DistributedSampler[int]):
-    """All rows, or draws of them, in an order that derives from the seed and the epoch alone.
+    """Serves all rows, or draws of them, in an order that only the seed and the epoch decide.
 
-    A fit that goes on after its third epoch sees the rows as one that was never interrupted.
-    Lightning calls ``set_epoch``, and leaves a ``DistributedSampler`` of the user's as it is. The
-    processes' shares are evened out by rows from the start of the order, as in Lightning's own.
+    A fit that goes on after its third epoch sees the same rows as one without an interruption.
+    Lightning calls ``set_epoch``, and does not replace a ``DistributedSampler``. As in Lightning's
+    own, rows from the start of the order fill up the shares of the processes to one length.
 
     Args:
         dataset: What to shuffle.
-        seed: What the order derives from.
-        purpose: And what else.
+        seed: Decides the order, with ``purpose`` and the epoch.
+        purpose: Keeps orders of one seed apart.
         num_draws: Rows of an epoch, drawn with replacement; each row once when not given.
         epoch: The epoch to begin with.
         num_replicas: How many processes share the rows.
@@ -36,18 +36,16 @@ class EpochShuffle(DistributedSampler[int]):
         rank: int = 0,
     ) -> None:
         self.num_rows = len(dataset)
-        drawn = range(
-            self.num_rows if num_draws is None else num_draws
-        )  # its length is what counts
+        drawn = range(self.num_rows if num_draws is None else num_draws)  # only its length counts
         super().__init__(drawn, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
         self.num_draws = num_draws
         self.purpose = purpose
         self.worker_seeds = torch.Generator()
-        """For the loader, which draws its workers' seeds from it."""
+        """The loader draws its workers' seeds from it."""
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order, and the workers' seeds, of the next pass."""
+        """Choose the order and the workers' seeds of the next pass."""
         super().set_epoch(epoch)
         draw = derive_seed(self.seed, *self.purpose, "workers", self.rank, epoch)
         self.worker_seeds.manual_seed(draw)
@@ -65,9 +63,9 @@ class EpochShuffle(DistributedSampler[int]):
 class BatchShards(DistributedSampler[int]):
     """Deals whole batches to the processes: the r-th of W gets batches r, r + W, r + 2 W, ...
 
-    Whole batches, because the last bits of a row's prediction depend on the batch it is in, and
-    each row once, where Lightning's own samplers repeat rows to even the shares. A share may be
-    empty. Lightning leaves a ``DistributedSampler`` of the user's as it is.
+    The batches are whole because the last bits of a row's prediction depend on its batch. Each row
+    comes once; Lightning's own samplers repeat rows to make the shares equal. A share may be empty.
+    Lightning does not replace a ``DistributedSampler``.
 
     Args:
         dataset: What to deal, in order.
