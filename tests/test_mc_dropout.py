@@ -15,6 +15,7 @@ from toys import QUIET, Plain, Predicting, points_data
 from al_lightning import Strategy
 from al_lightning.prediction.mc_dropout import MCDropout
 from al_lightning.prediction.read_pool import read_pool
+from al_lightning.prediction.wrapping import predicting
 from al_lightning.seeds import generator
 from al_lightning.training.trainers import quiet
 
@@ -241,6 +242,32 @@ def test_masks_follow_the_seed_prediction_began_with(x):
     torch.testing.assert_close(probs, sampled(Plain().eval(), x))
     torch.manual_seed(9)
     assert not torch.equal(sampler.predict_step((x, None), 0)["probs"], probs)
+
+
+@pytest.mark.parametrize("wrapped", [predicting, lambda model: MCDropout(model, 2)])
+def test_a_wrapped_module_prepares_its_own_batches(x, wrapped):
+    seen = []
+
+    class Prepares(Plain):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            seen.append("before")
+            return batch[0] / 2
+
+        def transfer_batch_to_device(self, batch, device, dataloader_idx):
+            seen.append("transfer")
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            seen.append("after")
+            return batch * 4
+
+    torch.manual_seed(SEED)
+    with quiet():
+        (out,) = L.Trainer(**QUIET).predict(wrapped(Prepares()), DataLoader(TensorDataset(x), 6))
+    assert seen == ["before", "transfer", "after"]
+    plain = Plain().eval()
+    expected = sampled(plain, 2 * x, K=2) if isinstance(out, dict) else plain(2 * x)
+    torch.testing.assert_close(out["probs"] if isinstance(out, dict) else out, expected)
 
 
 def state_of(model):

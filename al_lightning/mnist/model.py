@@ -1,7 +1,6 @@
 """``LitSimpleCNN``: the tutorial's small CNN for 28 x 28 grey images, as a LightningModule.
 
-Shape suffixes: B batch rows, H W height and width, C channels, K posterior samples, D embedding
-dimensions.
+Shape suffixes: B batch rows, C channels, H W height and width, D embedding dimensions.
 """
 
 from typing import Any, Literal, cast
@@ -32,16 +31,14 @@ class LitSimpleCNN(L.LightningModule):
     Args:
         lr: Adam's learning rate; the highest one under ``one_cycle``.
         dropout: Rate before the last layer; half of it after the pooling.
-        mc_samples: K of MC dropout in prediction (Gal and Ghahramani 2016, arXiv:1506.02142); 1
-            predicts without dropout.
+        mc_samples: K posterior samples by MC dropout in prediction; 1 predicts without dropout.
         augment: Turns, shifts and scales training images at random by up to 10 degrees, 2 pixels
             and a tenth.
         schedule: ``"constant"``, or ``"one_cycle"`` over the whole fit (Smith and Topin 2017,
             arXiv:1708.07120).
 
     Raises:
-        ValueError: for a rate outside [0, 1), a learning rate that is not positive, samples below
-            1 or without dropout, or an unknown schedule.
+        ValueError: for an argument outside its range, and for samples without dropout.
     """
 
     def __init__(
@@ -82,8 +79,8 @@ class LitSimpleCNN(L.LightningModule):
 
     def forward(self, x_B1HW: Tensor) -> Tensor:
         """Return logits (B, 10) of images (B, 1, 28, 28) in [0, 1]."""
-        embedding_BD = self.embed(self.features(x_B1HW).flatten(1))
-        return cast(Tensor, self.fc2(self.dropout2(embedding_BD)))
+        x = self.embed(self.features(x_B1HW).flatten(1))
+        return cast(Tensor, self.fc2(self.dropout2(x)))
 
     def features(self, x_B1HW: Tensor) -> Tensor:
         """Return what the convolutions see, (B, 64, 12, 12)."""
@@ -124,13 +121,11 @@ class LitSimpleCNN(L.LightningModule):
 
         def predict() -> Outputs:
             embedding_BD = self.embed(features_BCHW)
-            logits = self.fc2(self.dropout2(embedding_BD))
-            return Outputs(logits.float().softmax(-1), embedding_BD)
+            logits_BC = self.fc2(self.dropout2(embedding_BD))
+            return Outputs(logits_BC.float().softmax(-1), embedding_BD)
 
-        if self.mc_samples == 1:
-            out = predict()
-        else:
-            out = sampled(self, predict, self._masks or Masks(self, self.mc_samples))
+        K = self.mc_samples
+        out = sampled(self, predict, self._masks or Masks(self, K)) if K > 1 else predict()
         score_B = least_confidence(out.probs)
         return {"probs": out.probs, "uncertainty": score_B, "embedding": out.embedding}
 

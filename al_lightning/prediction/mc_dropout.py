@@ -112,7 +112,10 @@ class Masks:
         if (name, call) not in self._drawn:
             draw = generator(self._seed, "mc_dropout", name, call)
             kept = torch.rand(self.num_samples, *row, generator=draw) >= dropout.p
-            self._drawn[name, call] = kept.to(x.device)
+            # In the layout of the activations a product takes half the time.
+            last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            self._drawn[name, call] = kept.to(x.device, memory_format=layout)
         kept_K = self._drawn[name, call]
         if kept_K.shape[1:] != row:
             raise ValueError(
