@@ -45,11 +45,10 @@ from toys import QUIET, asked, events, loop_of, points_data, weights
 import al_lightning
 from al_lightning import ActiveCLI, ActiveLearningLoop, LitSimpleCNN, loop, power
 from al_lightning.acquisition import bald
-from al_lightning.compare import CompareCLI, RunsFailedError, compare, machine, processes, study
+from al_lightning.compare import CompareCLI, RunsFailedError, compare, processes, study
 from al_lightning.compare.__main__ import main
 from al_lightning.compare.cluster import on_ray
-from al_lightning.compare.machine import default_jobs, num_cores
-from al_lightning.compare.processes import in_processes
+from al_lightning.compare.processes import default_jobs, in_processes, num_cores
 from al_lightning.compare.progress import Progress
 from al_lightning.compare.protocol import PUBLIC, described
 from al_lightning.compare.runs import Run, plan, read_comparison
@@ -1194,8 +1193,8 @@ def test_a_cluster_is_the_one_that_is_named_or_our_own(monkeypatch, address, beg
 
 
 def test_a_run_for_each_gpu_or_core_as_far_as_memory_goes(monkeypatch):
-    monkeypatch.setattr(machine, "num_cores", lambda: 8)
-    monkeypatch.setattr(machine, "num_that_fit", lambda: 6)
+    monkeypatch.setattr(processes, "num_cores", lambda: 8)
+    monkeypatch.setattr(processes, "num_that_fit", lambda: 6)
     given = (20, "cpu", 0), (20, "cuda", 4), (3, "cuda", 4), (3, "cpu", 0), (20, "mps", 0)
     assert [default_jobs(*one) for one in given] == [6, 4, 3, 3, 1]
     monkeypatch.undo()
@@ -1206,57 +1205,57 @@ def test_a_run_for_each_gpu_or_core_as_far_as_memory_goes(monkeypatch):
 
 def test_memory_is_that_of_processes_like_this_one(monkeypatch):
     sizes = {"MemAvailable": 7_000, "VmHWM": 2_000}
-    monkeypatch.setattr(machine, "_kilobytes", lambda path, field: sizes[field])
-    assert machine.num_that_fit() == 3
+    monkeypatch.setattr(processes, "_kilobytes", lambda path, field: sizes[field])
+    assert processes.num_that_fit() == 3
     monkeypatch.undo()
-    assert 0 < machine.num_that_fit() < 10_000
+    assert 0 < processes.num_that_fit() < 10_000
 
 
-class Begun:
+class Process:
     """Stands in for a process; the one that began last is the first to end."""
 
     at_work = []
 
-    def __init__(self, outcome):
-        assert not outcome.poll()
-        self.outcome = outcome
-        self.sentinel = outcome
-        self.killed = False
-        Begun.at_work.append(self)
+    def __init__(self, run, outcome, begun):
+        self.run, self.sentinel, self.begun = run, outcome, begun
+        self.pid = None
+
+    def start(self):
+        self.pid = 1
+        Process.at_work.append(self)
+        self.begun.runs.append(self.run)
+        self.begun.gpus.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        self.begun.at_a_time.append(len(Process.at_work))
 
     def is_alive(self):
-        over = Begun.at_work[-1] is self
+        over = Process.at_work[-1] is self
         if over:
-            Begun.at_work.pop()
+            Process.at_work.pop()
         return not over
 
     def kill(self):
-        self.killed = True
+        Process.at_work.remove(self)
 
     def join(self):
-        assert self.killed
-        Begun.at_work.remove(self)
+        assert self not in Process.at_work
 
 
 @pytest.fixture
 def begun(monkeypatch):
     """What processes are begun with, that are none; the third one dies."""
-    monkeypatch.setattr(Begun, "at_work", [])
+    monkeypatch.setattr(Process, "at_work", [])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     found = SimpleNamespace(runs=[], threads=[], gpus=[], at_a_time=[])
 
-    def begin(one_run, run, num_threads, gpu):
+    def prepared(one_run, run, num_threads):
         reader, writer = multiprocessing.Pipe(duplex=False)
-        process = Begun(reader)
         with writer:
-            if len(found.runs) != 2:
+            if run.seed != 2:
                 writer.send(f"outcome of {run}" if run.seed % 2 else None)
-        found.runs.append(run)
         found.threads.append(num_threads)
-        found.gpus.append(gpu)
-        found.at_a_time.append(len(Begun.at_work))
-        return processes._Begun(run, process, reader)
+        return processes._Begun(run, Process(run, reader, found), reader)
 
-    monkeypatch.setattr(processes, "_begin", begin)
+    monkeypatch.setattr(processes, "_prepared", prepared)
     monkeypatch.setattr(processes, "num_cores", lambda: 8)
     return found
 
@@ -1288,7 +1287,28 @@ def test_an_error_ends_all_processes(begun):
     with pytest.raises(ValueError, match="seen enough"):
         in_processes(print, RUNS, look, jobs=4)
     assert len(begun.runs) == 4
-    assert Begun.at_work == []
+    assert Process.at_work == []
+
+
+def test_ctrl_c_while_a_process_starts_ends_it_too(begun, monkeypatch):
+    start = Process.start
+
+    def interrupted(process):
+        if len(begun.runs) == 2:
+            raise KeyboardInterrupt
+        start(process)
+        if len(begun.runs) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Process, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_processes(print, RUNS, print, jobs=4)
+    assert len(begun.runs) == 2
+    assert Process.at_work == []
+    begun.runs[:] = RUNS[:2]
+    with pytest.raises(KeyboardInterrupt):
+        in_processes(print, RUNS, print, jobs=4)
+    assert Process.at_work == []
 
 
 @pytest.mark.parametrize("before", ["3", None])
@@ -1308,6 +1328,20 @@ def test_a_program_without_a_guard_is_told_so(tmp_path, monkeypatch):
         run_comparison(tmp_path / "out")
 
 
+@pytest.mark.slow
+def test_a_program_that_begins_a_comparison_when_it_is_imported_ends(tmp_path):
+    """Each process knows its name before it imports the program."""
+    path = tmp_path / "program.py"
+    path.write_text(f"from compare_run import *\nrun_comparison({str(tmp_path / 'out')!r}, jobs=4)")
+    command, environment = [sys.executable, path], {**os.environ, "PYTHONPATH": PATH}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count('begin it under `if __name__ == "__main__":`') == 4
+    assert "4 of 4 runs failed" in done.stderr
+    assert "its process ended abruptly" in done.stderr
+    assert list(tmp_path.glob("out/*/*")) == []
+
+
 def test_what_a_notebook_defines_cannot_travel(monkeypatch):
     typed = ModuleType("__main__")
     exec("def one_run(run): pass", vars(typed))
@@ -1317,7 +1351,7 @@ def test_what_a_notebook_defines_cannot_travel(monkeypatch):
 
 
 def test_runs_that_go_on_have_as_many_threads_as_all_had(copied, inline, monkeypatch):
-    monkeypatch.setattr(machine, "num_cores", lambda: 3)
+    monkeypatch.setattr(processes, "num_cores", lambda: 3)
     cut_to(copied / "random" / "seed_2" / "journal.jsonl", 9)
     run_comparison(copied)
     assert (inline.runs, inline.jobs) == (["random, seed 2"], [3])
@@ -1326,9 +1360,9 @@ def test_runs_that_go_on_have_as_many_threads_as_all_had(copied, inline, monkeyp
 def test_visible_gpus_are_called_as_the_variable_calls_them(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert machine.visible_gpus() == ["0", "1"]
+    assert processes.visible_gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8932f937")
-    assert machine.visible_gpus() == ["3", "GPU-8932f937"]
+    assert processes.visible_gpus() == ["3", "GPU-8932f937"]
 
 
 def test_all_that_a_run_prints_goes_into_its_file(tmp_path, capfd):

@@ -292,7 +292,7 @@ def test_the_first_strategy_is_the_baseline_where_none_is_called_random():
     assert rows[0]["final_minus_same"] is None
     assert rows[1]["final_minus_same"] > 0
     assert "## Did not beat same" in summary_text(given, rows)
-    assert styles(given)["same"].color == "black"
+    assert styles(given)["same"]["color"] == "black"
     assert "labels of same" in efficiency_figure(given).axes[0].get_ylabel()
 
 
@@ -413,9 +413,11 @@ def test_18_strategies_look_different_and_stay_as_they_are():
     names = ["random", *(f"other_{i}" for i in range(17))]
     given = comparison(names, 2)
     found = styles(given)
-    assert len({(style.color, style.marker, style.dash) for style in found.values()}) == 18
+    looks = [[style[of] for of in ("color", "marker", "linestyle")] for style in found.values()]
+    assert len(set(map(str, looks))) == 18
     # In grey, too.
-    assert len({(style.marker, style.face == "white") for style in found.values()}) == 18
+    marks = {(style["marker"], style["markerfacecolor"] == "white") for style in found.values()}
+    assert len(marks) == 18
     fewer = styles(comparison(names[:9], 2))
     assert fewer == {name: found[name] for name in names[:9]}
     figure = curves_figure(given)

@@ -1,6 +1,6 @@
-"""Strategies x seeds under one protocol: runs side by side, statistics, tables and pictures.
+"""Compare strategies over seeds: runs side by side, statistics, tables and pictures.
 
-``study`` is the whole path. Each run is an ordinary run folder, so what is there is not done again.
+``study`` has all the steps. Each run is an ordinary run folder, so nothing is done twice.
 """
 
 from al_lightning.compare.cli import CompareCLI

@@ -1,4 +1,4 @@
-r"""``python -m al_lightning.compare``: strategies side by side, on MNIST or on your own project.
+r"""Compare strategies from the command line, on MNIST or on your own project.
 
 python -m al_lightning.compare --strategies random,margin,badge --seeds 42,43,44 --out runs/mine
 python -m al_lightning.compare --model_class my.net.LitNet --datamodule_class my.data.MyData \
@@ -20,10 +20,10 @@ PROGRAM = "python -m al_lightning.compare"
 
 
 class Program(CompareCLI):
-    """Says in its help what :func:`main` takes before."""
+    """Adds to its help the two flags that :func:`main` takes out."""
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """LightningCLI's, with a last line."""
+        """Make LightningCLI's parser, with a last line in its help."""
         parser = super().init_parser(**kwargs)
         parser.epilog = (
             "--model_class package.module.Name --datamodule_class package.module.Name: on a "
@@ -33,7 +33,7 @@ class Program(CompareCLI):
 
 
 def main() -> None:
-    """Takes the two classes out of the command line and leaves the rest to the comparison's own."""
+    """Take the two classes out of the command line and leave the rest to the program."""
     parser = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False)
     parser.add_argument("--model_class")
     parser.add_argument("--datamodule_class")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def imported(path: str) -> Any:
-    """What ``package.module.Name`` names.
+    """Import what ``package.module.Name`` names.
 
     Raises:
         ImportError: when there is no such module.

@@ -1,4 +1,4 @@
-"""TensorBoard of a comparison: its figures and summary, and the strategies' curves overlaid."""
+"""Write a comparison for TensorBoard: figures, summary, and the strategies' curves overlaid."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ SUFFIX = ".compare"
 def write_board(
     comparison: Comparison, figures: Mapping[str, Figure], summary: str, out: Path
 ) -> None:
-    """Writes ``compare/...`` into ``out`` and each strategy's mean curve into ``out/<strategy>``.
+    """Write ``compare/...`` into ``out`` and each strategy's mean curve into ``out/<strategy>``.
 
-    What an earlier call wrote is taken away, also that of a strategy which is no longer there.
-    A TensorBoard that has read it already is told to purge.
+    Files of an earlier call are deleted, also those of a strategy that is no longer there. A
+    TensorBoard that has read them already is told to purge.
     """
     name = f"events.out.tfevents.*{SUFFIX}"
     for earlier in [*out.glob(name), *out.glob(f"*/{name}")]:

@@ -1,4 +1,4 @@
-"""``CompareCLI``: the command line of a run, with strategies and seeds in the plural."""
+"""``CompareCLI``: the command line of a run, for several strategies and seeds."""
 
 import copy
 import json
@@ -17,6 +17,7 @@ from al_lightning.cli import ActiveCLI
 from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.recipe import (
     OURS,
+    Recipe,
     as_arguments,
     check_one_process,
     check_oracle_answers,
@@ -90,7 +91,7 @@ class CompareCLI(ActiveCLI):
         super().__init__(model_class, datamodule_class, config_file=config_file, args=args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what is compared, and how."""
+        """Add the flags of a comparison."""
         super().add_arguments_to_parser(parser)
         add: Any = parser.add_argument
         add(
@@ -108,7 +109,7 @@ class CompareCLI(ActiveCLI):
         add("--jobs", type=int | None, default=None, help="processes at a time")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; refuse flags for keys that a comparison sets."""
+        """Parse the command line; refuse flags for keys that a comparison sets."""
         given = sys.argv[1:] if args is None else args
         for flag in given if isinstance(given, list) else []:
             key = flag.split("=")[0]
@@ -120,7 +121,7 @@ class CompareCLI(ActiveCLI):
         super().parse_arguments(parser, args)
 
     def work(self) -> None:
-        """Compare."""
+        """Carry out the comparison and print its outcome."""
         try:
             with stopping(lambda: "finished steps are kept, and the same command goes on"):
                 self.comparison = self._compare()
@@ -148,13 +149,35 @@ class CompareCLI(ActiveCLI):
             executor=config["executor"],
             jobs=config["jobs"],
         )
-        classes = self._model_class, self._datamodule_class
-        recipe = _CommandLine(self, CommandLineRun(self.run_class, *classes, settings, own))
-        comparison = carry_out(recipe, config["seeds"], options)
+        comparison = carry_out(self._recipe(settings, own), config["seeds"], options)
         print("\n".join(lines_of(comparison)))
         print(f"tables and pictures: {options.out}, the words: {options.out / 'summary.md'}")
         print(f"curves: tensorboard --logdir {options.out}", flush=True)
         return comparison
+
+    def _recipe(self, settings: dict[str, Any], own: dict[str, dict[str, Any]]) -> Recipe:
+        classes = self._model_class, self._datamodule_class
+        one_run = CommandLineRun(self.run_class, *classes, settings, own)
+        active = {n: v for n, v in self.config_init["active"].items() if n not in OURS}
+
+        def trials(seed: int) -> Iterator[ActiveLearningLoop]:
+            for arguments in own.values():
+                yield ActiveLearningLoop(
+                    self.model,
+                    self.datamodule,
+                    trainer=self.instantiate_trainer,
+                    **{**active, **arguments, "seed": seed},
+                )
+
+        return Recipe(
+            strategies=own,
+            one_run=one_run,
+            trials=trials,
+            beginnings=one_run.beginnings,
+            protocol={"run": self.run_class, "model": self._model_class},
+            device=self.trainer.strategy.root_device.type,
+            by_command_line=True,
+        )
 
     def _check_run_class(self) -> None:
         """Raise TypeError when runs would lack arguments or links that this program adds."""
@@ -188,15 +211,14 @@ class CommandLineRun:
     settings: dict[str, Any]
     strategies: dict[str, dict[str, Any]]
 
-    def settings_of(self, strategy: str, seed: int) -> dict[str, Any]:
-        """Return what ``config.yaml`` of the run says, but for its folder."""
-        settings = copy.deepcopy(self.settings)
-        settings["active"] |= {**self.strategies[strategy], "seed": seed}
-        return settings
+    def beginnings(self, seed: int) -> dict[str, Provenance]:
+        """Return by strategy what its run begins with."""
+        settings = {name: self._settings(name, seed) for name in self.strategies}
+        return {name: Provenance.of_command_line(found) for name, found in settings.items()}
 
     def __call__(self, run: Run) -> None:
         """Begin the run or go on with it."""
-        settings = self.settings_of(run.strategy, run.seed)
+        settings = self._settings(run.strategy, run.seed)
         if settings["trainer"]["devices"] == "auto":
             settings["trainer"]["devices"] = 1
         args = [
@@ -208,32 +230,8 @@ class CommandLineRun:
             warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
             self.run_class(self.model_class, self.datamodule_class, args=args)
 
-
-class _CommandLine:
-    """Makes the runs of a :class:`CompareCLI`."""
-
-    by_command_line = True
-
-    def __init__(self, program: CompareCLI, one_run: CommandLineRun) -> None:
-        self._program = program
-        self.one_run = one_run
-        self.strategies = one_run.strategies
-        self.device: str = program.trainer.strategy.root_device.type
-        self.protocol = {"run": one_run.run_class, "model": one_run.model_class}
-
-    def trials(self, seed: int) -> Iterator[ActiveLearningLoop]:
-        program = self._program
-        active = {n: v for n, v in program.config_init["active"].items() if n not in OURS}
-        for own in self.strategies.values():
-            yield ActiveLearningLoop(
-                program.model,
-                program.datamodule,
-                trainer=program.instantiate_trainer,
-                **{**active, **own, "seed": seed},
-            )
-
-    def beginnings(self, seed: int) -> dict[str, Provenance]:
-        return {
-            name: Provenance.of_command_line(self.one_run.settings_of(name, seed))
-            for name in self.strategies
-        }
+    def _settings(self, strategy: str, seed: int) -> dict[str, Any]:
+        """Return what ``config.yaml`` of the run says, but for its folder."""
+        settings = copy.deepcopy(self.settings)
+        settings["active"] |= {**self.strategies[strategy], "seed": seed}
+        return settings

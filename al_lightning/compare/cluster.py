@@ -13,7 +13,7 @@ from al_lightning.compare.worker import OneRun, Outcomes, work
 
 
 def check_ray_is_installed() -> None:
-    """Raise ValueError when it is not."""
+    """Raise ValueError when Ray is not installed."""
     if find_spec("ray") is None:
         raise ValueError(
             'executor="ray" needs Ray, which is not installed: pip install "al_lightning[ray]"'

@@ -1,4 +1,4 @@
-"""What the runs of a comparison gave: curves by strategy and seed, and what derives from them."""
+"""The results of a comparison: curves by strategy and seed, and what follows from them."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ WORDS = {"acc": "accuracy", "test": "test", "train": "train", "val": "validation
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all runs of a comparison gave.
+    """Holds the results of all runs of a comparison.
 
     Args:
         metric: Name of the accuracy that the curves hold, such as ``test_acc``.
@@ -46,39 +46,39 @@ class Comparison:
 
     @property
     def ranked(self) -> list[str]:
-        """The strategies, best final mean first."""
+        """List the strategies, best final mean first."""
         return sorted(self.curves, key=lambda name: -self.mean(name).accuracy[-1])
 
     @property
     def metric_words(self) -> str:
-        """``test accuracy`` for ``test_acc``; a name with a part we do not know as it is."""
+        """Return ``test accuracy`` for ``test_acc``, and any other name as it is."""
         parts = self.metric.split("_")
         known = all(part in WORDS for part in parts)
         return " ".join(WORDS[part] for part in parts) if known else self.metric
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The thresholds, or the one that stands in for them."""
+        """Return the thresholds, or the one that stands in for them."""
         # Rounded down to what a column's name can say, so that the baseline's mean reaches it.
         final = math.floor(self.mean(self.baseline).accuracy[-1] * 1e4 + 1e-6) / 1e4
         return self.thresholds or (final,)
 
     def mean(self, strategy: str) -> Curve:
-        """The mean over seeds at each size."""
+        """Return the mean over seeds at each size."""
         return mean_curve(list(self.curves[strategy].values()))
 
     def finals(self, strategy: str) -> dict[int, float]:
-        """The last accuracy by seed."""
+        """Return the last accuracy by seed."""
         return {seed: curve.accuracy[-1] for seed, curve in self.curves[strategy].items()}
 
     def areas(self, strategy: str) -> dict[int, float]:
-        """AUBC by seed; empty when the curves are single points, which have no area."""
+        """Return AUBC by seed; empty when the curves are single points, which have no area."""
         if len(self.num_labeled) < 2:
             return {}
         return {seed: aubc(curve, self.interval) for seed, curve in self.curves[strategy].items()}
 
     def penalties(self) -> np.ndarray | None:
-        """Row beats column, both as in ``ranked``; None with one seed or one point."""
+        """Return how often row beats column, in ``ranked`` order; None for one seed or one size."""
         if len(self.seeds) < 2 or len(self.num_labeled) < 2:
             return None
         return penalty_matrix({name: self.curves[name] for name in self.ranked}, alpha=ALPHA)

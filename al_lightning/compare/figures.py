@@ -1,7 +1,7 @@
-"""Learning curves, label efficiency and pairwise penalties, readable in grey and by everyone."""
+"""Draw learning curves, label efficiency and pairwise penalties, readable also in grey."""
 
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -9,12 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from al_lightning.compare.comparison import Comparison
-from al_lightning.statistics import (
-    Curve,
-    label_efficiency,
-    labels_to_interpolated,
-    mean_interval,
-)
+from al_lightning.statistics import Curve, label_efficiency, labels_to_interpolated, mean_interval
 
 # Okabe and Ito 2008, "Color universal design", less yellow, which is lost on white. Neighbours
 # differ in lightness, so that they do in grey.
@@ -27,41 +22,27 @@ LABELS = "labels (rows in the training set)"
 CONVENTION = "Labels: rows in the training set of the tested model, the initial ones included."
 
 
-class Style(NamedTuple):
-    """How a strategy is drawn; no two are alike before there are 90 strategies."""
+def styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Return arguments for ``Axes.plot`` by strategy; they depend on its place alone.
 
-    color: str
-    marker: str
-    dash: tuple[float, tuple[float, ...]]
-    face: str
-    """Colour inside the markers."""
-
-    @property
-    def line(self) -> dict[str, Any]:
-        """Arguments for ``Axes.plot``."""
-        return {
-            "color": self.color,
-            "marker": self.marker,
-            "linestyle": self.dash,
-            "markerfacecolor": self.face,
-            "markersize": 6.5,
-            "linewidth": 1.6,
-        }
-
-
-def styles(comparison: Comparison) -> dict[str, Style]:
-    """A style by strategy, from its place in the comparison, whatever came out of it."""
+    No two are alike before there are 90 strategies.
+    """
     baseline = comparison.baseline
-    found = {baseline: Style("black", ".", (0, (4, 2)), "black")}
+    found = {baseline: _style("black", ".", (0, (4, 2)), "black")}
     for i, name in enumerate(name for name in comparison.curves if name != baseline):
         color = COLORS[i % len(COLORS)]
         face = "white" if i // len(MARKERS) % 2 else color
-        found[name] = Style(color, MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)], face)
+        found[name] = _style(color, MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)], face)
     return found
 
 
+def _style(color: str, marker: str, dash: Any, face: str) -> dict[str, Any]:
+    marks = {"marker": marker, "markerfacecolor": face, "markersize": 6.5}
+    return {"color": color, "linestyle": dash, "linewidth": 1.6, **marks}
+
+
 def curves_figure(comparison: Comparison) -> Figure:
-    """Mean accuracy against the number of labels, with the interval of the mean."""
+    """Draw mean accuracy against the number of labels, with the interval of the mean."""
     figure, axes = _canvas(comparison)
     several, many = len(comparison.seeds) > 1, len(comparison.curves) > MAX_BANDS
     sizes = comparison.num_labeled
@@ -70,7 +51,7 @@ def curves_figure(comparison: Comparison) -> Figure:
     for place, (name, style) in enumerate(styles(comparison).items()):
         mean = comparison.mean(name).accuracy
         marks = (place % every, every)
-        axes.plot(sizes, mean, label=f"{name}  {mean[-1]:.4f}", markevery=marks, **style.line)
+        axes.plot(sizes, mean, label=f"{name}  {mean[-1]:.4f}", markevery=marks, **style)
         if several:
             _draw_intervals(axes, comparison, name, place if bars else None)
     cut = _limit(axes, comparison)
@@ -85,11 +66,11 @@ def curves_figure(comparison: Comparison) -> Figure:
 
 
 def _draw_intervals(axes: Axes, comparison: Comparison, name: str, place: int | None) -> None:
-    """A band, or bars at sizes that depend on ``place``: those of all would hide each other."""
+    """Draw a band, or bars at sizes that depend on ``place``, so that bars hide no others."""
     sizes, curves = comparison.num_labeled, comparison.curves[name].values()
     values = zip(*(curve.accuracy for curve in curves), strict=True)
     _, _, low, high, _ = zip(*map(mean_interval, values), strict=True)
-    color = styles(comparison)[name].color
+    color = styles(comparison)[name]["color"]
     if place is None:
         axes.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
         return
@@ -99,7 +80,7 @@ def _draw_intervals(axes: Axes, comparison: Comparison, name: str, place: int | 
 
 
 def _limit(axes: Axes, comparison: Comparison) -> str:
-    """Limits the axis to what the runs reached: with two seeds, intervals are far wider."""
+    """Limit the axis to what the runs reached: with two seeds, intervals are far wider."""
     reached = [curve.accuracy for curves in comparison.curves.values() for curve in curves.values()]
     low, high = np.min(reached), np.max(reached)
     margin = max(0.05 * (high - low), 1e-4)
@@ -109,7 +90,7 @@ def _limit(axes: Axes, comparison: Comparison) -> str:
 
 
 def efficiency_figure(comparison: Comparison) -> Figure:
-    """How many times as many labels the baseline needs to reach an accuracy, on mean curves."""
+    """Draw the labels of the baseline over those of each strategy, against accuracy, on means."""
     baseline = comparison.baseline
     means = {name: comparison.mean(name) for name in comparison.curves}
     low = means[baseline].accuracy[0]
@@ -124,8 +105,8 @@ def efficiency_figure(comparison: Comparison) -> Figure:
     for place, (name, style) in enumerate(styles(comparison).items()):
         ratios, bounds = _ratios(means[name], means[baseline], levels)
         marks = (place * 3 % 25, 25)
-        axes.plot(levels, ratios, label=name, markevery=marks, **style.line)
-        axes.plot(levels, bounds, color=style.color, linestyle=":", linewidth=1.2)
+        axes.plot(levels, ratios, label=name, markevery=marks, **style)
+        axes.plot(levels, bounds, color=style["color"], linestyle=":", linewidth=1.2)
     _legend(figure, axes, comparison)
     axes.set(
         xlabel=f"{comparison.metric_words} to reach",
@@ -143,7 +124,7 @@ def efficiency_figure(comparison: Comparison) -> Figure:
 
 
 def _ratios(method: Curve, baseline: Curve, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ratio where both reach a level, its lower bound where only the method does; else NaN."""
+    """Return ratios where both reach a level, and bounds where only the method does; else NaN."""
     ratios = np.array([label_efficiency(method, baseline, x) for x in levels])
     needed = np.array([labels_to_interpolated(method, x) for x in levels])
     bounds = np.where(np.isposinf(ratios), baseline.num_labeled[-1] / needed, np.nan)
@@ -151,7 +132,7 @@ def _ratios(method: Curve, baseline: Curve, levels: np.ndarray) -> tuple[np.ndar
 
 
 def penalty_figure(comparison: Comparison) -> Figure:
-    """How often each strategy beats each other one significantly, and the columns' means."""
+    """Draw how often each strategy beats each other one significantly, with column means."""
     penalties = comparison.penalties()
     if penalties is None:
         return _words("No pairwise penalties: they need at least\ntwo seeds and two sizes.")
@@ -178,7 +159,7 @@ def penalty_figure(comparison: Comparison) -> Figure:
 
 
 def _print_cells(axes: Axes, cells: np.ndarray) -> None:
-    """Shares of 1 as shades, with the numbers on them."""
+    """Draw shares of 1 as shades, and print the numbers on them."""
     cmap = colormaps["Blues"]
     axes.imshow(cells, cmap=cmap, vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(cells):
@@ -197,7 +178,7 @@ def _canvas(comparison: Comparison) -> tuple[Figure, Axes]:
 
 
 def _legend(figure: Figure, axes: Axes, comparison: Comparison, title: str = "") -> None:
-    """Beside the axes, best final mean first."""
+    """Put the legend beside the axes, best final mean first."""
     handles, labels = axes.get_legend_handles_labels()
     places = [list(styles(comparison)).index(name) for name in comparison.ranked]
     figure.legend(
@@ -210,7 +191,7 @@ def _legend(figure: Figure, axes: Axes, comparison: Comparison, title: str = "")
 
 
 def _caption(figure: Figure, comparison: Comparison, text: str) -> None:
-    """The number of seeds and ``text`` under the axes, wrapped to the figure's width."""
+    """Write the number of seeds and ``text`` under the axes, wrapped to the figure's width."""
     num = len(comparison.seeds)
     seeds = f"{num} seeds." if num > 1 else "One seed."
     wrapped = fill(f"{seeds} {text}", int(figure.get_figwidth() * 14))

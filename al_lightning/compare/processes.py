@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from al_lightning.compare.machine import num_cores
 from al_lightning.compare.runs import Run
 from al_lightning.compare.worker import OneRun, Outcomes, work
 
@@ -61,28 +61,29 @@ def in_processes(
         while waiting or begun:
             for job in sorted(set(range(jobs)) - begun.keys())[: len(waiting)]:
                 gpu = gpus[job % len(gpus)] if gpus else None
-                begun[job] = _begin(one_run, waiting.popleft(), num_threads, gpu)
+                begun[job] = _prepared(one_run, waiting.popleft(), num_threads)
+                with new_processes_see(gpu):
+                    begun[job].process.start()
             wait([one.process.sentinel for one in begun.values()], timeout=0.5)
             _collect(begun, outcomes)
             look()
     finally:
+        # A run folder can be left at any moment. On SIGTERM a run would end, but its process would
+        # not.
         for one in begun.values():
-            # A run folder can be left at any moment. On SIGTERM a run would end, but its process
-            # would not.
-            one.process.kill()
-            one.process.join()
+            if one.process.pid is not None:
+                one.process.kill()
+                one.process.join()
     return outcomes
 
 
-def _begin(one_run: OneRun, run: Run, num_threads: int, gpu: str | None) -> _Begun:
+def _prepared(one_run: OneRun, run: Run, num_threads: int) -> _Begun:
+    """Return a process that has not started: one that is known before can be ended at any time."""
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     reader, writer = context.Pipe(duplex=False)
+    # Once it has started, the process alone holds the end that it writes to.
     arguments = (writer, one_run, run, num_threads)
-    process = context.Process(target=_carry_out, args=arguments, name=NAME)
-    with new_processes_see(gpu):
-        process.start()
-    writer.close()
-    return _Begun(run, process, reader)
+    return _Begun(run, context.Process(target=_carry_out, args=arguments, name=NAME), reader)
 
 
 def _collect(begun: dict[int, _Begun], outcomes: Outcomes) -> None:
@@ -115,7 +116,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def new_processes_see(gpu: str | None) -> Iterator[None]:
-    """Begin processes inside the block with this GPU alone; with None, with those of this one.
+    """Show this GPU alone to processes that begin inside the block; with None, change nothing.
 
     A process cannot choose for itself. The program that it imports first may ask torch for a GPU,
     and what CUDA saw then holds for good.
@@ -155,3 +156,46 @@ def check_not_begun_by_import() -> None:
             "a comparison must not begin when its program is imported, as each of its processes "
             'does; begin it under `if __name__ == "__main__":`'
         )
+
+
+def default_jobs(num_runs: int, device: str, num_gpus: int) -> int:
+    """Return how many runs to do at a time: one a GPU, or else one a core, as far as memory goes.
+
+    A run is taken to need what this process has needed, which has tried one of each strategy.
+
+    Args:
+        num_runs: Of the comparison.
+        device: Type of the device that they train on: ``"cpu"``, ``"cuda"``, ...
+        num_gpus: CUDA devices.
+    """
+    most = {"cpu": num_cores(), "cuda": num_gpus}.get(device, 1)
+    return max(1, min(num_runs, most, num_that_fit()))
+
+
+def num_that_fit() -> int:
+    """Count how many processes like this one fit into free memory.
+
+    A very large number where the system does not say.
+    """
+    if not Path("/proc/meminfo").exists():
+        return sys.maxsize
+    available = _kilobytes("/proc/meminfo", "MemAvailable")
+    return available // _kilobytes("/proc/self/status", "VmHWM")
+
+
+def _kilobytes(path: str, field: str) -> int:
+    (line,) = [line for line in Path(path).read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1])
+
+
+def num_cores() -> int:
+    """Count the cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """Return the name that ``CUDA_VISIBLE_DEVICES`` has for each GPU that this process sees."""
+    named = os.environ.get(GPUS)
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]

@@ -1,4 +1,4 @@
-"""The journals of runs that are carried out elsewhere, shown as a line a run."""
+"""Show how far runs are that other processes carry out, from their journals."""
 
 import sys
 from collections.abc import Sequence

@@ -7,14 +7,14 @@ not which classes, callbacks and functions they came from.
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from al_lightning.compare.recipe import Recipe
-from al_lightning.compare.runs import Run, some_of
+from al_lightning.compare.runs import Journals, Run, some_of
 from al_lightning.run.folder import write_whole
 from al_lightning.run.journal import Record
 from al_lightning.settings import Settings
@@ -27,7 +27,7 @@ PUBLIC = ("", ".acquisition", ".strategies", ".statistics", ".mnist", ".compare"
 
 
 def described(value: Any) -> Any:
-    """Return a value in plain ones: functions and classes by name, objects by class and attributes.
+    """Return plain values for any: names of functions and classes, class and attributes of objects.
 
     A description describes itself, with names of the package as they are today.
 
@@ -77,15 +77,21 @@ def _public_name(name: str) -> str:
     return name
 
 
-def check_begun(recipe: Recipe, begun: Sequence[Run], out: Path) -> None:
+def check_same_protocol(recipe: Recipe, begun: Journals, out: Path) -> None:
     """Hold every run in ``out`` to what it would begin with now, also those not asked for.
 
     Raises:
         ValueError: names each run that began otherwise, and in what.
     """
     beginnings = cache(recipe.beginnings)
-    different = {run: _began_otherwise(recipe, run, beginnings(run.seed)) for run in begun}
-    wrong = [f"{run}: {'; '.join(found[:4])}" for run, found in different.items() if found]
+    wrong = []
+    for run, (start, *_) in begun.items():
+        if different := _began_otherwise(recipe, run, start, beginnings(run.seed)):
+            wrong.append(f"{run}: {'; '.join(different[:4])}")
+    path = out / PROTOCOL
+    if begun and path.exists() and not wrong:
+        began = described(json.loads(path.read_text(encoding="utf-8")))
+        wrong = Provenance(began).differences(Provenance(described(recipe.protocol)))
     if wrong:
         raise ValueError(
             f"all runs in {out} must follow one protocol, found {some_of(wrong)}; give what they "
@@ -93,8 +99,9 @@ def check_begun(recipe: Recipe, begun: Sequence[Run], out: Path) -> None:
         )
 
 
-def _began_otherwise(recipe: Recipe, run: Run, beginnings: Mapping[str, Provenance]) -> list[str]:
-    start = run.records()[0]
+def _began_otherwise(
+    recipe: Recipe, run: Run, start: Record, beginnings: Mapping[str, Provenance]
+) -> list[str]:
     by_command_line = start["settings"] is not None
     if by_command_line != recipe.by_command_line:
         who = "a" if by_command_line else "no"
@@ -110,21 +117,16 @@ def _began_otherwise(recipe: Recipe, run: Run, beginnings: Mapping[str, Provenan
     return began.differences(Provenance({**groups, "active": {**groups["active"], **own}}))
 
 
-def check_shared(journals: Mapping[Run, Sequence[Record]]) -> None:
+def check_shared(journals: Journals) -> None:
     """Raise ValueError when runs at one seed began with other labels, weights or data.
 
     Names two of them.
     """
     begun: dict[int, tuple[Run, Provenance]] = {}
     for run, (start, *_) in journals.items():
-        ours = Provenance(
-            {
-                "labels": start["split"],
-                "weights": start["weights"],
-                "data": start["config"]["data"],
-                "hyperparameters": start["config"]["model"],
-            }
-        )
+        config = start["config"]
+        parts = {"data": config["data"], "hyperparameters": config["model"]}
+        ours = Provenance({"labels": start["split"], "weights": start["weights"], **parts})
         other, theirs = begun.setdefault(run.seed, (run, ours))
         if different := theirs.differences(ours):
             what = re.split("[.:]", different[0])[0]
@@ -134,20 +136,7 @@ def check_shared(journals: Mapping[Run, Sequence[Record]]) -> None:
             )
 
 
-def check_protocol(out: Path, now: Mapping[str, Any]) -> None:
-    """Raise ValueError when the comparison in ``out`` began with something else; name it."""
-    path = out / PROTOCOL
-    if not path.exists():
-        return
-    began = described(json.loads(path.read_text(encoding="utf-8")))
-    different = Provenance(began).differences(Provenance(now))
-    if different:
-        raise ValueError(
-            f"all runs in {out} must follow one protocol, found {'; '.join(different[:4])}; give "
-            "what the comparison began with, or compare in another folder"
-        )
-
-
-def write_protocol(out: Path, now: Mapping[str, Any]) -> None:
-    """Keep it for :func:`check_protocol`."""
-    write_whole(out / PROTOCOL, (json.dumps(now, indent=1) + "\n").encode())
+def write_protocol(recipe: Recipe, out: Path) -> None:
+    """Keep what all runs share for :func:`check_same_protocol`."""
+    text = json.dumps(described(recipe.protocol), indent=1) + "\n"
+    write_whole(out / PROTOCOL, text.encode())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 
@@ -19,68 +19,85 @@ OURS = ("strategy", "seed", "run_dir", "resume", "target")
 """Keys of the group ``active`` that a comparison sets for each run, or has no use for."""
 
 
-class Recipe(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
     """Says how the runs of a comparison are made."""
 
+    strategies: Mapping[str, Mapping[str, Any]]
+    """By name, the arguments of the loop that are a strategy's own."""
+    one_run: OneRun
+    trials: Callable[[int], Iterator[ActiveLearningLoop]]
+    """Makes, of a seed, a loop without a run folder for each strategy in turn."""
+    beginnings: Callable[[int], dict[str, Provenance]]
+    """Gives, of a seed, what the run of each strategy begins with."""
+    protocol: Mapping[str, Any]
+    """What all runs share, as far as their journals do not say it."""
+    device: str
+    """Type of the device that the runs train on: ``"cpu"``, ``"cuda"``, ..."""
     by_command_line: bool
     """Two kinds of program make other weights of the same seed."""
 
-    @property
-    def strategies(self) -> Mapping[str, Mapping[str, Any]]:
-        """By name, the arguments of the loop that are a strategy's own."""
 
-    @property
-    def one_run(self) -> OneRun:
-        """Carries out a run in another process."""
+def recipe_of_parts(
+    model: Callable[[], L.LightningModule],
+    data: Callable[..., ActiveDataModule],
+    trainer: TrainerFactory,
+    strategies: Sequence[str] | Mapping[str, Any],
+    active: Mapping[str, Any],
+) -> Recipe:
+    """Make the recipe of functions; see :func:`~al_lightning.compare.study.compare`.
 
-    @property
-    def device(self) -> str:
-        """Type of the device that the runs train on: ``"cpu"``, ``"cuda"``, ..."""
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """What all runs share, as far as their journals do not say it."""
-
-    def trials(self, seed: int) -> Iterator[ActiveLearningLoop]:
-        """Make a loop without a run folder for each strategy in turn, to see that it works."""
-
-    def beginnings(self, seed: int) -> dict[str, Provenance]:
-        """Return by strategy what its run begins with."""
+    Raises:
+        ValueError, TypeError: for arguments that cannot work.
+    """
+    if taken := sorted(active.keys() & {*OURS, "strategy_args", "monitors"}):
+        raise ValueError(
+            f"{', '.join(taken)} is not for a comparison to be given: strategies and seeds say it, "
+            "it has folders of its own, and all runs must be of the same sizes"
+        )
+    _check_makes("model", model, L.LightningModule)
+    _check_makes("data", data, ActiveDataModule)
+    check_oracle_answers(oracle := active.get("oracle", "dataset"))
+    with quiet():
+        example = check_factory(trainer)
+    device = example.strategy.root_device.type
+    if device != "cuda":  # of several GPUs here each process will see one
+        check_one_process(example)
+    parts = Parts(model, data, trainer, as_arguments(strategies), active)
+    return Recipe(
+        strategies=parts.strategies,
+        one_run=parts.run,
+        trials=parts.trials,
+        beginnings=parts.beginnings,
+        protocol={"model": model, "trainer": trainer, "oracle": oracle},
+        device=device,
+        by_command_line=False,
+    )
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Makes each run of functions; see :func:`~al_lightning.compare.study.compare`."""
+    """Makes each run of functions; travels to the process that does it."""
 
     model: Callable[[], L.LightningModule]
     data: Callable[..., ActiveDataModule]
     trainer: TrainerFactory
     strategies: Mapping[str, Mapping[str, Any]]
     active: Mapping[str, Any]
-    device: str
-
-    by_command_line = False
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        oracle = self.active.get("oracle", "dataset")
-        return {"model": self.model, "trainer": self.trainer, "oracle": oracle}
-
-    @property
-    def one_run(self) -> OneRun:
-        return self._run
 
     def trials(self, seed: int) -> Iterator[ActiveLearningLoop]:
-        # On one model and one data module, which a run would change and a trial does not.
+        """Yield a loop a strategy, on one model and data module, which a trial does not change."""
         parts = self._parts(seed)
         for name in self.strategies:
             yield ActiveLearningLoop(**parts, **self._arguments(name, seed))
 
     def beginnings(self, seed: int) -> dict[str, Provenance]:
+        """Return by strategy what its run begins with."""
         loops = zip(self.strategies, self.trials(seed), strict=True)
         return {name: Provenance(loop.config) for name, loop in loops}
 
-    def _run(self, run: Run) -> None:
+    def run(self, run: Run) -> None:
+        """Begin the run or go on with it."""
         with quiet():
             check_one_process(check_factory(self.trainer))
         parts, arguments = self._parts(run.seed), self._arguments(run.strategy, run.seed)
@@ -109,13 +126,11 @@ def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dic
     >>> as_arguments({"sharp": {"strategy": "power_bald", "strategy_args": {"beta": 8.0}}})
     {'sharp': {'strategy': 'power_bald', 'strategy_args': {'beta': 8.0}}}
     """
-    if isinstance(strategies, str):
-        strategies = [strategies]
     if not isinstance(strategies, Mapping):
-        repeated = sorted({name for name in strategies if list(strategies).count(name) > 1})
-        if repeated:
+        names = [strategies] if isinstance(strategies, str) else list(strategies)
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"strategies must be distinct, got {', '.join(repeated)} repeated")
-        strategies = dict.fromkeys(strategies)
+        strategies = dict.fromkeys(names)
     own = Settings.names("of_strategy")
     found = {}
     for name, value in strategies.items():
@@ -128,6 +143,14 @@ def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dic
             )
         found[name] = {"strategy": name, **value}
     return found
+
+
+def _check_makes(what: str, given: Any, kind: type) -> None:
+    if isinstance(given, kind) or not callable(given):
+        raise TypeError(
+            f"{what} must be a function that makes one for each run, got an instance of "
+            f"{type(given).__name__}; pass the class, or partial(...) of it"
+        )
 
 
 def check_oracle_answers(oracle: Any) -> None:

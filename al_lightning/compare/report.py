@@ -1,4 +1,4 @@
-"""All that is written of a comparison: tables, text, pictures, TensorBoard."""
+"""Write the report of a comparison: tables, text, pictures, TensorBoard."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 def write_report(comparison: Comparison, out: Path) -> None:
-    """Writes tables, text, pictures and TensorBoard's files into ``out``."""
+    """Write tables, text, pictures and TensorBoard's files into ``out``."""
     # All is made before anything is written, so that no old part stands beside a new one.
     leading = ["strategy", "seed", "cycle", "num_labeled", comparison.metric]
     header = list(dict.fromkeys([*leading, *(name for row in comparison.rows for name in row)]))
@@ -44,14 +44,14 @@ def write_report(comparison: Comparison, out: Path) -> None:
 
 
 def cell(value: Any) -> Any:
-    """What a table holds: empty for what cannot be given, ``inf`` for never."""
+    """Return a value for a table: empty for what cannot be given, ``inf`` for never."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return float(value) if isinstance(value, float) else value  # NumPy's floats print otherwise
 
 
 def summary_rows(comparison: Comparison) -> list[Row]:
-    """A row a strategy; every number as it is, None for what cannot be given."""
+    """Return a row a strategy; None stands for what cannot be given."""
     penalties = comparison.penalties()
     rows = []
     for strategy in comparison.curves:

@@ -39,8 +39,12 @@ class Run:
         return bool(records) and records[-1]["event"] == "end"
 
 
+Journals = Mapping[Run, Sequence[Record]]
+"""By run, its records; none is empty."""
+
+
 def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run]:
-    """List all runs, the first seed of each strategy first: what is there early can be compared.
+    """List all runs, seed by seed: the first results can be compared early.
 
     Raises:
         ValueError: for no strategy or seed, one given twice, or a name that cannot be a folder's.
@@ -63,14 +67,14 @@ def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run
     return [Run(name, seed, out / name / f"seed_{seed}") for seed in seeds for name in names]
 
 
-def begun_in(out: Path) -> list[Run]:
-    """List every run of the comparison in ``out`` that began, whatever was asked for."""
-    found = []
+def journals_in(out: Path) -> Journals:
+    """Read the journal of every run in ``out``, whatever was asked for."""
+    journals = {}
     for path in sorted(out.glob(f"*/seed_*/{JOURNAL}")):
         number = path.parent.name.removeprefix("seed_")
-        if number.lstrip("-").isdigit():
-            found.append(Run(path.parent.parent.name, int(number), path.parent))
-    return [run for run in found if run.records()]
+        if number.lstrip("-").isdigit() and (records := read_records(path)):
+            journals[Run(path.parent.parent.name, int(number), path.parent)] = records
+    return journals
 
 
 def read_comparison(
@@ -107,11 +111,15 @@ def read_comparison(
             tuple(result.num_labeled for result in results),
             tuple(result.metrics[metric] for result in results),
         )
-    sizes_of = {run: curves[run.strategy][run.seed].num_labeled for run in runs}
-    _check_sizes(sizes_of)
-    first = sizes_of[runs[0]]
-    check_interval(interval, first)
-    return Comparison(metric, curves, rows, interval or (first[0], first[-1]), tuple(thresholds))
+    sizes = curves[runs[0].strategy][runs[0].seed].num_labeled
+    for run in runs:
+        if odd := sorted(set(sizes) ^ set(curves[run.strategy][run.seed].num_labeled)):
+            raise ValueError(
+                f"all runs must be of the same training-set sizes, found {runs[0]} and {run} apart "
+                f"at {odd[:5]}; a strategy must choose the same number of rows as all others"
+            )
+    check_interval(interval, sizes)
+    return Comparison(metric, curves, rows, interval or (sizes[0], sizes[-1]), tuple(thresholds))
 
 
 def _row(run: Run, metric: str, result: CycleResult) -> dict[str, Any]:
@@ -155,18 +163,7 @@ def check_interval(interval: tuple[float, float] | None, sizes: Sequence[int]) -
         )
 
 
-def _check_sizes(sizes_of: dict[Run, tuple[int, ...]]) -> None:
-    first, sizes = next(iter(sizes_of.items()))
-    for run, others in sizes_of.items():
-        if others != sizes:
-            odd = sorted(set(sizes) ^ set(others))
-            raise ValueError(
-                f"all runs must be of the same training-set sizes, found {first} and {run} apart "
-                f"at {odd[:5]}; a strategy must choose the same number of rows as all others"
-            )
-
-
-def share_their_labels(journals: Mapping[Run, Sequence[Record]]) -> bool:
+def share_their_labels(journals: Journals) -> bool:
     """Tell whether runs of several seeds all began with the same labels."""
     seeds = {run.seed for run in journals}
     labels = {str(start["split"]["labeled_indices"]) for start, *_ in journals.values()}

@@ -1,4 +1,4 @@
-"""The whole of a comparison: plan the runs, carry out those that are missing, read them, report."""
+"""Compare: plan the runs, carry out those that are missing, read them, report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,31 +11,23 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from al_lightning.compare.cluster import check_ray_is_installed, on_ray
 from al_lightning.compare.comparison import Comparison
-from al_lightning.compare.machine import default_jobs, visible_gpus
-from al_lightning.compare.processes import check_can_travel, check_not_begun_by_import, in_processes
+from al_lightning.compare.processes import (
+    check_can_travel,
+    check_not_begun_by_import,
+    default_jobs,
+    in_processes,
+    visible_gpus,
+)
 from al_lightning.compare.progress import Progress
-from al_lightning.compare.protocol import (
-    check_begun,
-    check_protocol,
-    check_shared,
-    described,
-    write_protocol,
-)
-from al_lightning.compare.recipe import (
-    OURS,
-    Parts,
-    Recipe,
-    as_arguments,
-    check_one_process,
-    check_oracle_answers,
-)
+from al_lightning.compare.protocol import check_same_protocol, check_shared, write_protocol
+from al_lightning.compare.recipe import Recipe, recipe_of_parts
 from al_lightning.compare.report import write_report
 from al_lightning.compare.runs import (
     Run,
-    begun_in,
     check_interval,
     check_metric,
     fits,
+    journals_in,
     plan,
     read_comparison,
     share_their_labels,
@@ -43,7 +35,7 @@ from al_lightning.compare.runs import (
 )
 from al_lightning.compare.worker import LOG, Outcomes
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
+from al_lightning.training.trainers import TrainerFactory
 
 Executor = Literal["processes", "ray"]
 
@@ -130,47 +122,24 @@ def compare(
         RunsFailedError: when runs failed: names them and why; nothing is reported then.
     """
     options = Options(Path(out), metric, interval, tuple(thresholds), executor, jobs)
-    own = as_arguments(strategies)
-    if taken := sorted(active.keys() & {*OURS, "strategy_args", "monitors"}):
-        raise ValueError(
-            f"{', '.join(taken)} is not for a comparison to be given: strategies and seeds say it, "
-            "it has folders of its own, and all runs must be of the same sizes"
-        )
-    for what, given, kind in (
-        ("model", model, L.LightningModule),
-        ("data", data, ActiveDataModule),
-    ):
-        if isinstance(given, kind) or not callable(given):
-            raise TypeError(
-                f"{what} must be a function that makes one for each run, got an instance of "
-                f"{type(given).__name__}; pass the class, or partial(...) of it"
-            )
-    check_oracle_answers(active.get("oracle"))
-    with quiet():
-        example = check_factory(trainer)
-    device = example.strategy.root_device.type
-    if device != "cuda":  # of several GPUs here each process will see one
-        check_one_process(example)
-    return carry_out(Parts(model, data, trainer, own, active, device), seeds, options)
+    recipe = recipe_of_parts(model, data, trainer, strategies, active)
+    return carry_out(recipe, seeds, options)
 
 
 def carry_out(recipe: Recipe, seeds: Sequence[int], options: Options) -> Comparison:
-    """Do what :func:`compare` does once it knows how each run is made."""
+    """Carry out a comparison once it is known how each run is made."""
     check_not_begun_by_import()
     runs = plan(recipe.strategies, seeds, options.out)
-    protocol = described(recipe.protocol)
-    if begun := begun_in(options.out):
-        check_begun(recipe, begun, options.out)
-        check_protocol(options.out, protocol)
-    journals = {run: run.records() for run in runs if run in begun}
+    begun = journals_in(options.out)
+    check_same_protocol(recipe, begun, options.out)
+    journals = {run: begun[run] for run in runs if run in begun}
     check_shared(journals)
     for run, records in journals.items():
         check_metric(run, options.metric, fits(records))
     missing = [run for run in runs if not run.finished]
     if missing:
         _try_out(recipe, seeds[0], options.interval)
-        outcomes = _execute(recipe, protocol, runs, missing, options)
-        _check_none_failed({run: outcomes[run] for run in missing})
+        _check_none_failed(_execute(recipe, runs, missing, options))
     comparison = read_comparison(runs, options.metric, options.interval, options.thresholds)
     journals = {run: run.records() for run in runs}
     check_shared(journals)
@@ -184,7 +153,7 @@ def carry_out(recipe: Recipe, seeds: Sequence[int], options: Options) -> Compari
 
 
 def _try_out(recipe: Recipe, seed: int, interval: tuple[int, int] | None) -> None:
-    """Have each strategy choose from one batch: what cannot work must say so before any run."""
+    """Let each strategy choose from one batch: what cannot work must fail before any run."""
     trials = recipe.trials(seed)
     for strategy in recipe.strategies:
         try:
@@ -199,11 +168,7 @@ def _try_out(recipe: Recipe, seed: int, interval: tuple[int, int] | None) -> Non
 
 
 def _execute(
-    recipe: Recipe,
-    protocol: Mapping[str, Any],
-    runs: Sequence[Run],
-    missing: Sequence[Run],
-    options: Options,
+    recipe: Recipe, runs: Sequence[Run], missing: Sequence[Run], options: Options
 ) -> Outcomes:
     gpus = visible_gpus() if recipe.device == "cuda" else []
     carry_out: Callable[..., Outcomes]
@@ -215,9 +180,10 @@ def _execute(
         # Of all runs, so that those which go on after an interruption compute with as many threads.
         jobs = options.jobs or default_jobs(len(runs), recipe.device, len(gpus))
         carry_out = partial(in_processes, jobs=jobs, gpus=gpus)
-    write_protocol(options.out, protocol)
+    write_protocol(recipe, options.out)
     with Progress(runs, missing, options.metric) as progress:
-        return carry_out(recipe.one_run, missing, progress.look)
+        outcomes = carry_out(recipe.one_run, missing, progress.look)
+    return {run: outcomes[run] for run in missing}  # in this order
 
 
 def _check_none_failed(outcomes: Outcomes) -> None:

@@ -13,14 +13,10 @@ Row = Mapping[str, Any]
 
 
 def summary_text(comparison: Comparison, rows: Sequence[Row]) -> str:
-    """The summary for a person, as Markdown."""
+    """Write the summary for a person, as Markdown."""
     by_name = {row["strategy"]: row for row in rows}
     ranked = [by_name[name] for name in comparison.ranked]
-    parts = [
-        "# Comparison of strategies",
-        protocol(comparison),
-        _results_table(comparison, ranked),
-    ]
+    parts = ["# Comparison of strategies", protocol(comparison), _results_table(comparison, ranked)]
     if len(ranked) > 1:
         parts += [f"## Did not beat {comparison.baseline}", _did_not_beat(comparison, ranked)]
         parts += ["## Pairwise penalties", _penalty_table(comparison)]
@@ -28,7 +24,7 @@ def summary_text(comparison: Comparison, rows: Sequence[Row]) -> str:
 
 
 def protocol(comparison: Comparison) -> str:
-    """A paragraph that says what was measured, over what, and how sure the numbers are."""
+    """Say in a paragraph what was measured, over what, and how sure the numbers are."""
     seeds, sizes, words = comparison.seeds, comparison.num_labeled, comparison.metric_words
     num_tests = (len(comparison.curves) - 1) * (2 if len(sizes) > 1 else 1)
     start, end = comparison.interval
@@ -71,9 +67,8 @@ def _results_table(comparison: Comparison, rows: Sequence[Row]) -> str:
         "AUBC": [_mean(row, "aubc") for row in rows],
     }
     if len(rows) > 1:
-        for name, words in (("final", "at the end"), ("aubc", "by AUBC")):
-            changes = [_change(row, f"{name}_minus_{baseline}") for row in rows]
-            columns[f"minus {baseline}, {words}"] = changes
+        for words, name in _differences(comparison).items():
+            columns[f"minus {baseline}, {words}"] = [_change(row, name) for row in rows]
     for level in comparison.levels:
         columns[f"labels to {level}{' (25/50/75 %)' * several}"] = [
             " / ".join(_size(row[f"labels_to_{level}_q{q}"], last) for q in quarters)
@@ -82,18 +77,22 @@ def _results_table(comparison: Comparison, rows: Sequence[Row]) -> str:
     return _markdown(list(columns), list(zip(*columns.values(), strict=True)))
 
 
+def _differences(comparison: Comparison) -> dict[str, str]:
+    """Return the columns that hold differences to the baseline, by what they are called."""
+    names = {"at the end": "final", "by AUBC": "aubc"}
+    return {words: f"{name}_minus_{comparison.baseline}" for words, name in names.items()}
+
+
 def _did_not_beat(comparison: Comparison, rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
-        found = {
-            words: f"{name}_minus_{comparison.baseline}"
-            for name, words in (("final", "at the end"), ("aubc", "by AUBC"))
-            if row[f"{name}_minus_{comparison.baseline}"] is not None
-        }
-        verdicts = {words: _verdict(row, column) for words, column in found.items()}
-        if not set(verdicts.values()) <= {"significantly better", "higher"}:
-            said = [f"{w} {_change(row, found[w], True)}: {verdicts[w]}" for w in found]
-            lines.append(f"- {row['strategy']}: {'; '.join(said)}")
+        verdicts = [
+            (f"{words} {_change(row, column, True)}", _verdict(row, column))
+            for words, column in _differences(comparison).items()
+            if row[column] is not None
+        ]
+        if not {verdict for _, verdict in verdicts} <= {"significantly better", "higher"}:
+            lines.append(f"- {row['strategy']}: {'; '.join(map(': '.join, verdicts))}")
     wanted = "significantly better" if len(comparison.seeds) > 1 else "higher"
     if not lines:
         by_area = " and by AUBC" * (len(comparison.num_labeled) > 1)
@@ -113,7 +112,7 @@ def _verdict(row: Row, column: str) -> str:
 
 
 def _lacks_spread(row: Row, column: str) -> bool:
-    """Whether a t-test's p is the limit of 0 that says nothing: frequent with two seeds."""
+    """Tell whether all differences are equal, so that p = 0 says nothing; two seeds often are."""
     return bool(row[column] != 0 and row[f"{column}_low"] == row[f"{column}_high"])
 
 

@@ -1,4 +1,4 @@
-"""What a process does for one run: its output goes into a file, why it failed comes back."""
+"""Carry out one run in the process at hand: output into a file, the reason of a failure back."""
 
 import contextlib
 import os

@@ -10,16 +10,8 @@ from al_lightning.statistics.curves import (
     mean_curve,
     quartiles,
 )
-from al_lightning.statistics.intervals import (
-    Interval,
-    PairedTest,
-    mean_interval,
-    paired_t_test,
-)
-from al_lightning.statistics.penalty import (
-    checkpoints,
-    penalty_matrix,
-)
+from al_lightning.statistics.intervals import Interval, PairedTest, mean_interval, paired_t_test
+from al_lightning.statistics.penalty import checkpoints, penalty_matrix
 
 __all__ = [
     "Curve",

@@ -1,4 +1,4 @@
-"""What sizes, seeds and values must be, with errors that name what was found."""
+"""Check sizes, seeds and values; each error names what was found."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 
 def check_sizes(num_labeled: Sequence[int]) -> None:
-    """Raises ValueError unless they are one or more, positive and strictly ascending."""
+    """Raise ValueError unless they are one or more, positive and strictly ascending."""
     if not num_labeled:
         raise ValueError("sizes must be one or more, got none; a run has one after its first cycle")
     for before, after in pairwise([0, *num_labeled]):
@@ -20,7 +20,7 @@ def check_sizes(num_labeled: Sequence[int]) -> None:
 def check_same_seeds(
     ours: Mapping[int, object], theirs: Mapping[int, object], name: str, other_name: str
 ) -> None:
-    """Raises ValueError unless both have the same keys, one or more."""
+    """Raise ValueError unless both have the same keys, one or more."""
     if not ours and not theirs:
         raise ValueError("a paired test needs one seed or more, got none; collect the runs first")
     if ours.keys() != theirs.keys():
@@ -32,13 +32,13 @@ def check_same_seeds(
 
 
 def check_finite(values: Mapping[int, float], what: str, cure: str = "leave it out") -> None:
-    """Raises ValueError for a value that is not finite; names its key."""
+    """Raise ValueError for a value that is not finite; names its key."""
     for key, value in values.items():
         if not math.isfinite(value):
             raise ValueError(f"{what} {key} must be finite, got {value}; {cure}")
 
 
 def check_share(name: str, value: float) -> None:
-    """Raises ValueError unless it lies in (0, 1)."""
+    """Raise ValueError unless it lies in (0, 1)."""
     if not 0 < value < 1:  # phrased so that NaN fails too
         raise ValueError(f"{name} must lie between 0 and 1, got {value}; 5 % is 0.05")

@@ -14,7 +14,7 @@ from al_lightning.statistics.checks import check_finite, check_sizes
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy against training-set size of one run.
+    """Holds accuracy against training-set size of one run.
 
     Raises:
         ValueError: without a point, for sizes below 1 or not strictly ascending, accuracies that
@@ -37,7 +37,7 @@ class Curve:
 
 
 def aubc(curve: Curve, interval: tuple[float, float] | None = None) -> float:
-    """Area under the budget curve by trapezoids, divided by its width: the mean accuracy.
+    """Return the area under the curve by trapezoids, divided by its width: the mean accuracy.
 
     Args:
         curve: What to integrate.
@@ -69,7 +69,7 @@ def aubc(curve: Curve, interval: tuple[float, float] | None = None) -> float:
 
 
 def accuracy_at(curve: Curve, num_labeled: float) -> float:
-    """The accuracy at a size, interpolated linearly between points and exact at each.
+    """Return the accuracy at a size, interpolated linearly between points.
 
     Raises:
         ValueError: for a size outside the curve's range; nothing is extrapolated.
@@ -93,7 +93,7 @@ def labels_to(
     convention: Literal["true", "optimistic"] = "true",
     sustained: bool = False,
 ) -> float:
-    """The smallest training-set size whose accuracy reaches ``x``.
+    """Return the smallest training-set size whose accuracy reaches ``x``.
 
     Args:
         curve: Where to look.
@@ -131,7 +131,7 @@ def labels_to(
 
 
 def labels_to_interpolated(curve: Curve, x: float) -> float:
-    """Where the straight lines between the curve's points first reach ``x``.
+    """Return where the straight lines between the curve's points first reach ``x``.
 
     Returns:
         A size within the curve's range: the first one when it reaches ``x`` already, which bounds
@@ -156,7 +156,7 @@ def labels_to_interpolated(curve: Curve, x: float) -> float:
 
 
 def label_efficiency(method: Curve, baseline: Curve, x: float) -> float:
-    """How many labels the baseline needs to reach ``x`` for each that the method needs.
+    """Return how many labels the baseline needs to reach ``x`` for each that the method needs.
 
     Returns:
         The ratio of :func:`labels_to_interpolated`; above 1 the method needs fewer. Infinity when
@@ -173,7 +173,7 @@ def label_efficiency(method: Curve, baseline: Curve, x: float) -> float:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The 25, 50 and 75 % quantiles by nearest rank: each is one of the values.
+    """Return the 25, 50 and 75 % quantiles by nearest rank: each is one of the values.
 
     Of n values in order, the quantile p is the one at rank ceil(p n), counted from 1. Nothing is
     interpolated, so runs that never reached an accuracy take part as infinity.
@@ -198,7 +198,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The pointwise mean of curves with the same sizes.
+    """Return the pointwise mean of curves with the same sizes.
 
     Raises:
         ValueError: without a curve, or when sizes differ.
@@ -221,7 +221,7 @@ def _reaches(curve: Curve, x: float) -> list[bool]:
 
 
 def check_same_sizes(curve: Curve, other: Curve, name: str, other_name: str) -> None:
-    """Raises ValueError unless both have the same sizes; names the first that differ."""
+    """Raise ValueError unless both have the same sizes; names the first that differ."""
     for ours, theirs in zip_longest(curve.num_labeled, other.num_labeled, fillvalue="nothing"):
         if ours != theirs:
             raise ValueError(

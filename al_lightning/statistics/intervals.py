@@ -1,4 +1,4 @@
-"""What runs under several seeds say of a mean, and of the difference between two strategies.
+"""Intervals of a mean over seeds, and tests of the difference between two strategies.
 
 Runs at one seed share their initial labels and weights, so strategies are compared within seeds.
 """
@@ -18,7 +18,7 @@ ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
 class Interval(NamedTuple):
-    """A mean over runs, and where that of many more would be."""
+    """Holds a mean over runs, and where the mean of many more would be."""
 
     mean: float
     std: float | None
@@ -30,7 +30,7 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """The mean of independent runs with its t interval, which takes them for normal.
+    """Return the mean of independent runs with its t interval, which takes them for normal.
 
     Args:
         values: One a run, finite.
@@ -56,7 +56,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 class PairedTest(NamedTuple):
-    """A comparison within seeds."""
+    """Holds a comparison within seeds."""
 
     difference: float
     """Mean of ours - theirs."""
@@ -71,7 +71,7 @@ class PairedTest(NamedTuple):
 def paired_t_test(
     ours: Mapping[int, float], theirs: Mapping[int, float], level: float = 0.95
 ) -> PairedTest:
-    """Tests by a paired two-sided t-test whether the mean difference is 0.
+    """Test by a paired two-sided t-test whether the mean difference is 0.
 
     Equal differences give p = 0, the limit of the test, or p = 1 where all are 0. They are equal,
     or 0, up to the rounding of the values (:data:`ROUNDING` times the largest), since .3 - .2 and

@@ -15,14 +15,14 @@ from al_lightning.statistics.intervals import paired_t_test
 
 
 def checkpoints(num_labeled: Sequence[int], acquisition_size: int | None = None) -> list[int]:
-    """The sizes n0 + q, n0 + 2 q, n0 + 4 q, ... up to the last size: dense where curves are steep.
+    """Return the sizes n0 + q, n0 + 2 q, n0 + 4 q, ...: dense where curves are steep.
 
     Args:
         num_labeled: Training-set sizes from n0, strictly ascending.
         acquisition_size: q; the first step when None.
 
     Returns:
-        The sizes, ascending; none for one size, or when q leads beyond the last.
+        Those up to the last size, ascending; none for one size, or when q leads beyond the last.
 
     Raises:
         ValueError: without a size, for sizes below 1 or not ascending, or q below 1.
@@ -52,7 +52,7 @@ def penalty_matrix(
     acquisition_size: int | None = None,
     alpha: float = 0.05,
 ) -> NDArray[np.float64]:
-    """How often each strategy beats each other one significantly.
+    """Return how often each strategy beats each other one significantly.
 
     At each of the :func:`checkpoints` any two strategies meet in a :func:`paired_t_test`, and cell
     (i, j) gains 1 / number of checkpoints where i beats j. The authors' code also counts the first
@@ -104,7 +104,7 @@ def penalty_matrix(
 
 
 def _shared_sizes(curves: Mapping[str, Mapping[int, Curve]]) -> tuple[int, ...]:
-    """The sizes of all curves, which also have the same two seeds or more."""
+    """Return the sizes of all curves; check that seeds and sizes are the same."""
     if not curves:
         raise ValueError("a penalty matrix needs one strategy or more, got none; pass their curves")
     first_name, first_runs = next(iter(curves.items()))
