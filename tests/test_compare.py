@@ -43,7 +43,7 @@ from tiny_mnist import write_tiny_mnist
 from toys import QUIET, asked, events, loop_of, points_data, weights
 
 import al_lightning
-from al_lightning import ActiveCLI, ActiveLearningLoop, LitSimpleCNN, loop, power
+from al_lightning import ActiveCLI, ActiveLearningLoop, LitSimpleCNN, power
 from al_lightning.acquisition import bald
 from al_lightning.compare import CompareCLI, RunsFailedError, compare, processes, study
 from al_lightning.compare.__main__ import main
@@ -54,6 +54,7 @@ from al_lightning.compare.protocol import PUBLIC, described
 from al_lightning.compare.runs import Run, plan, read_comparison
 from al_lightning.compare.worker import work
 from al_lightning.mnist import RECIPE
+from al_lightning.monitor import defaults
 from al_lightning.run.journal import read_records
 from al_lightning.seeds import seeded
 
@@ -115,7 +116,7 @@ def inline(monkeypatch):
     monkeypatch.setattr(study, "check_can_travel", lambda _: None)
     monkeypatch.setattr(study, "in_processes", in_this_process)
     monkeypatch.setattr(study, "write_report", lambda *_: None)
-    monkeypatch.setattr(loop, "DEFAULT_MONITORS", [])
+    monkeypatch.setattr(defaults, "default_monitors", list)
     return begun
 
 
