@@ -1,8 +1,8 @@
 """Compute what comes before the first dropout once a batch, not once a sample.
 
 All K samples of a batch have the same values before the first dropout. Sharing them takes 0.4 of
-the time of running every layer in every sample, for ``LitSimpleCNN(dropout=0.5)`` and K = 20 on a
-CPU; ``python benchmarks/mc_dropout.py`` measures it.
+the time of running every layer in every sample, for ``LitSimpleCNN(dropout=0.5)`` and K = 20 on
+one core; ``python benchmarks/mc_dropout.py --threads 1`` measures it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
