@@ -380,7 +380,7 @@ def test_each_public_name_is_of_one_thing():
     packages = [import_module(f"al_lightning{package}") for package in PUBLIC]
     for package in packages:
         for name in package.__all__:
-            things = {id(vars(other)[name]) for other in packages if name in other.__all__}
+            things = {id(getattr(other, name)) for other in packages if name in other.__all__}
             assert len(things) == 1, name
 
 
