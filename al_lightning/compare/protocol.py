@@ -1,4 +1,4 @@
-"""What all runs of a comparison share: what their journals say, and ``protocol.json``.
+"""The protocol that all runs of a comparison share: their journals, and ``protocol.json``.
 
 A journal holds the loop's arguments, the module's plain hyperparameters and sums of the data, but
 not which classes, callbacks and functions they came from.

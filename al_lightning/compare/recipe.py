@@ -1,4 +1,4 @@
-"""How the runs of a comparison are made: of functions here, of a command line in ``cli``."""
+"""Recipes for the runs of a comparison: of functions here, of a command line in ``cli``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
