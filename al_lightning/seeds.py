@@ -5,8 +5,10 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
 
@@ -44,3 +46,25 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     with isolate_rng():
         seed_all(derive_seed(seed, *purpose))
         yield
+
+
+class _Reseed(Callback):
+    """Seeds again once processes have met, as DDP seeds them anew after ``seed_everything``."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        seed_all(self._seed)
+
+
+@contextmanager
+def seeded_step(trainer: L.Trainer, seed: int, *purpose: str | int) -> Iterator[None]:
+    """Seed one fit, test or prediction of ``trainer``, on every rank."""
+    again = _Reseed(derive_seed(seed, *purpose))
+    trainer.callbacks.insert(0, again)  # type: ignore[attr-defined]
+    try:
+        with seeded(seed, *purpose):
+            yield
+    finally:
+        trainer.callbacks.remove(again)  # type: ignore[attr-defined]

@@ -49,19 +49,24 @@ def stopping(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether a ``raise`` statement of this package made the error.
+    """Tell whether this package refused something, in a sentence for the user.
 
-    Its message is then a sentence for the user. An error that comes from anywhere else, such as a
-    slip in a user's module, needs its traceback.
+    That is an error of a ``raise`` statement of ours, or of the system where we asked for a file.
+    Any other, such as a slip in a user's module, needs its traceback.
     """
+    own_package = __name__.partition(".")[0]
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    is_refusal = False
+    while trace is not None:
+        frame = trace.tb_frame
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package == own_package:
+            is_raise = frame.f_code.co_code[trace.tb_lasti] == opmap["RAISE_VARARGS"]
+            is_refusal = is_raise or isinstance(error, OSError)
+        elif package not in sys.stdlib_module_names:
+            is_refusal = False
         trace = trace.tb_next
-    if trace is None:
-        return False
-    frame = trace.tb_frame
-    is_ours = frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]
-    return is_ours and frame.f_code.co_code[trace.tb_lasti] == opmap["RAISE_VARARGS"]
+    return is_refusal
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

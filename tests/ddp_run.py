@@ -16,7 +16,7 @@ from al_lightning.acquisition import margin
 from al_lightning.label.answers import AnswersError
 from al_lightning.prediction.mc_dropout import MCDropout
 from al_lightning.prediction.read_pool import read_pool
-from al_lightning.seeds import seeded
+from al_lightning.seeds import seeded_step
 from al_lightning.training.trainers import quiet
 
 POOLS = (1, 3, 100)
@@ -60,9 +60,10 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
         else:
             state[f"pool of {num_rows}"] = [pool.indices.tolist(), pool.scores.tolist()]
     model = Plain()
-    with quiet(), seeded(0, "predict"):
+    predicts = trainer()
+    with quiet(), seeded_step(predicts, 0, "predict"):
         pool = read_pool(
-            trainer(),
+            predicts,
             MCDropout(model, 4),
             points_data(57),
             EVERYTHING,

@@ -19,6 +19,7 @@ from toys import loop_of
 
 from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
 from al_lightning.mnist import RECIPE, files
+from al_lightning.mnist import datamodule as mnist_datamodule
 from al_lightning.mnist.files import FILES
 from al_lightning.run.journal import Journal
 

@@ -122,14 +122,13 @@ class CompareCLI(ActiveCLI):
 
     def work(self) -> None:
         """Carry out the comparison and print its outcome."""
-        try:
-            with stopping(lambda: "finished steps are kept, and the same command goes on"):
-                self.comparison = self._compare()
-        except RunsFailedError as error:
-            print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
-            raise SystemExit(1) from error
-        except (ValueError, TypeError, OSError) as error:
-            self._exit(error)
+        with self._one_line():
+            try:
+                with stopping(lambda: "finished steps are kept, and the same command goes on"):
+                    self.comparison = self._compare()
+            except RunsFailedError as error:
+                print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
+                raise SystemExit(1) from error
 
     def _compare(self) -> Comparison:
         config = self.config

@@ -35,6 +35,7 @@ from al_lightning.compare.runs import (
 )
 from al_lightning.compare.worker import LOG, Outcomes
 from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.stopping import is_refusal
 from al_lightning.training.trainers import TrainerFactory
 
 Executor = Literal["processes", "ray"]
@@ -160,6 +161,8 @@ def _try_out(recipe: Recipe, seed: int, interval: tuple[int, int] | None) -> Non
             loop = next(trials)
             loop.prepare()
         except (ValueError, TypeError) as error:
+            if not is_refusal(error):
+                raise
             raise ValueError(f"strategy {strategy!r} cannot run: {error}") from error
         first, rows = loop.data.num_labeled, loop.data.pool.num_askable
         last = first + min(loop.acquisition_size * (loop.num_cycles - 1), rows)

@@ -7,15 +7,13 @@ the journal holds is not done again.
 import copy
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
@@ -26,7 +24,7 @@ from al_lightning.prediction.mc_dropout import MCDropout
 from al_lightning.prediction.read_pool import read_pool
 from al_lightning.run.journal import Record
 from al_lightning.run.run import Run
-from al_lightning.seeds import derive_seed, generator, seed_all, seeded
+from al_lightning.seeds import generator, seeded, seeded_step
 from al_lightning.settings import Settings
 from al_lightning.strategies import Strategy
 from al_lightning.training.checkpoints import (
@@ -218,7 +216,7 @@ class Cycles:
             shutil.rmtree(folder, ignore_errors=True)
         cycle_fit = CycleFit(self.data, history, goes_on, self.seed, *purpose)
         trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
-        with _seeded_step(trainer, self.seed, *purpose):
+        with seeded_step(trainer, self.seed, *purpose):
             trainer.fit(part.network, datamodule=self.data, ckpt_path=goes_on)
         return cycle_fit.metrics(trainer)
 
@@ -262,7 +260,7 @@ class Cycles:
     def _tested(
         self, trainer: L.Trainer, network: L.LightningModule, cycle: int
     ) -> dict[str, float]:
-        with _seeded_step(trainer, self.seed, "test", cycle):
+        with seeded_step(trainer, self.seed, "test", cycle):
             trainer.test(network, datamodule=self.data, verbose=False)
         return numbers(trainer.callback_metrics)
 
@@ -271,7 +269,7 @@ class Cycles:
     def query(self, trainer: L.Trainer, cycle: int) -> Record:
         """Predict the pool, or its candidates, on all ranks, and choose on the first."""
         begin = time.perf_counter()
-        with _seeded_step(trainer, self.seed, "predict", cycle):
+        with seeded_step(trainer, self.seed, "predict", cycle):
             pool = read_pool(
                 trainer,
                 self.predictor,
@@ -304,28 +302,6 @@ class Cycles:
             return None
         draw = generator(self.seed, "candidates", cycle)
         return askable[torch.randperm(len(askable), generator=draw)[:size].msort()]
-
-
-class _Reseed(Callback):
-    """Seeds again once processes have met, as DDP seeds them anew after ``seed_everything``."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        seed_all(self._seed)
-
-
-@contextmanager
-def _seeded_step(trainer: L.Trainer, seed: int, *purpose: str | int) -> Iterator[None]:
-    """Seed one fit, test or prediction of ``trainer``, on every rank."""
-    again = _Reseed(derive_seed(seed, *purpose))
-    trainer.callbacks.insert(0, again)  # type: ignore[attr-defined]
-    try:
-        with seeded(seed, *purpose):
-            yield
-    finally:
-        trainer.callbacks.remove(again)  # type: ignore[attr-defined]
 
 
 def _load(network: L.LightningModule, weights: dict[str, Any]) -> None:
