@@ -63,7 +63,7 @@ class ActiveLearningLoop:
         monitors: Sequence[Monitor] | None = None,
         **settings: Any,
     ) -> None:
-        given = Settings(**settings)
+        given = Settings.of(settings)
         strategy = find_strategy(given.strategy, given.strategy_args)
         with quiet():
             self._example = check_factory(trainer)

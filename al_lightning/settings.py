@@ -1,6 +1,7 @@
 """What a run is asked to do: each option of the loop, in this one place."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -67,6 +68,16 @@ class Settings:
                 f"candidate_size must be at least acquisition_size={self.acquisition_size}, got "
                 f"{self.candidate_size}"
             )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Settings":
+        """Return the settings with these options; TypeError for a name that is none."""
+        known = cls.__dataclass_fields__
+        for name in given.keys() - known.keys():
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise TypeError(f"unexpected keyword argument {name!r}; {hint}options are {[*known]}")
+        return cls(**given)
 
     @classmethod
     def names(cls, kind: str) -> tuple[str, ...]:
