@@ -39,7 +39,8 @@ NO_VALIDATION_WARNINGS = (
 
 IDLE_MESSAGES = re.compile(
     r"(GPU|TPU|HPU) available|💡|LOCAL_RANK: |`Trainer.*` (stopped|was configured so)|Using .*bit"
-    r"|Restor(ing|ed) |Loaded model weights|-+\ndistributed_backend=|\nDetected KeyboardInterrupt"
+    r"|Restor(ing|ed) |Loaded model weights|Loading `train_dataloader`|-+\ndistributed_backend="
+    r"|\nDetected KeyboardInterrupt"
 )
 """Beginnings of what Lightning logs at every fit, test and prediction, devices say."""
 
