@@ -49,7 +49,7 @@ from al_lightning import (
 )
 from al_lightning.mnist.datamodule import DigitImages
 from al_lightning.monitor import tensorboard
-from al_lightning.prediction.read_pool import _Collect
+from al_lightning.prediction.read_pool import _Reader
 from al_lightning.run.journal import Journal
 from al_lightning.training.trainers import quiet
 
@@ -180,7 +180,7 @@ def watching(watch: Stopwatch) -> Iterator[None]:
         (importlib.import_module("torch.optim.adam"), "adam", "training"),
         (LitSimpleCNN, "test_step", "testing"),
         (LitSimpleCNN, "predict_step", "scoring"),
-        (_Collect, "write_on_batch_end", "scoring"),
+        (_Reader, "write_on_batch_end", "scoring"),
         (DigitImages, "__getitems__", "loading"),
         (Pictures, "on_cycle", "drawing"),
         (Pictures, "on_labels", "drawing"),
