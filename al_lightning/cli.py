@@ -22,8 +22,8 @@ from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import is_first_rank
 from al_lightning.label.answers import AnswersError
 from al_lightning.loop import ActiveLearningLoop
-from al_lightning.run.folder import CONFIG, JOURNAL, next_version, write_whole
-from al_lightning.run.journal import Record, read_records
+from al_lightning.run.folder import CONFIG, JOURNAL, next_version, records_of, write_whole
+from al_lightning.run.journal import read_records
 from al_lightning.run.records import CycleResult
 from al_lightning.settings import Settings
 from al_lightning.stopping import is_refusal, stopping
@@ -125,11 +125,10 @@ class ActiveCLI(LightningCLI):
         if run_dir is None:
             parser.error("--active.resume needs --active.run_dir, the folder of the run")
         try:
-            records = read_records(Path(run_dir) / JOURNAL)
-            if not records and resume == "auto":
+            if resume == "auto" and not read_records(Path(run_dir) / JOURNAL):
                 super().parse_arguments(parser, args)
                 return
-            self._began = _settings_of(records, run_dir)
+            self._began = _settings_of(Path(run_dir))
             given = given if isinstance(given, list) else []
             with warnings.catch_warnings():
                 # These are the command line, over what it was when the run began.
@@ -222,15 +221,13 @@ class ActiveCLI(LightningCLI):
         raise SystemExit(2) from error
 
 
-def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:
+def _settings_of(run_dir: Path) -> dict[str, Any]:
     """Return the configuration that a run began with.
 
     Raises:
         ValueError: when there is no run, or a program of another kind began it.
     """
-    if not records:
-        raise ValueError(f"{run_dir} holds no run to resume: {JOURNAL} is missing or empty")
-    settings: dict[str, Any] | None = records[0]["settings"]
+    settings: dict[str, Any] | None = records_of(run_dir)[0]["settings"]
     if settings is None:
         raise ValueError(
             f"the run in {run_dir} was not begun from a command line; go on with it by "

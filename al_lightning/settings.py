@@ -1,7 +1,7 @@
 """What a run is asked to do: each option of the loop, in this one place."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,6 +11,16 @@ FUNCTION = "a function"
 
 FREE = {"free": True}
 OF_STRATEGY = {"of_strategy": True}
+
+
+def hint(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return a question that names the known name nearest to ``name``; empty when none is near.
+
+    >>> hint("margn", ["entropy", "margin"])
+    "did you mean 'margin'? "
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +84,9 @@ class Settings:
         """Return the settings with these options; TypeError for a name that is none."""
         known = cls.__dataclass_fields__
         for name in given.keys() - known.keys():
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise TypeError(f"unexpected keyword argument {name!r}; {hint}options are {[*known]}")
+            raise TypeError(
+                f"unexpected keyword argument {name!r}; {hint(name, known)}options are {[*known]}"
+            )
         return cls(**given)
 
     @classmethod

@@ -98,17 +98,13 @@ def _drawn(
     cpu = torch.device("cpu")
     # On the CPU: elsewhere cumsum may differ from run to run, and strict determinism forbids it.
     mass_N = distances_N.to(cpu, torch.float64).cumsum(0)
-    proposal_draws_R, keep_draws_R = uniform(
-        2 * NUM_PROPOSALS, generator=generator, device=cpu
-    ).chunk(2)
+    draws = uniform(2 * NUM_PROPOSALS, generator=generator, device=cpu)
+    proposal_draws_R, keep_draws_R = draws.chunk(2)
     # A draw of at most 1 - 2^-53 times the total stays below the total, also after rounding.
     rows_R = torch.searchsorted(mass_N, proposal_draws_R * mass_N[-1], right=True)
     rows_R = rows_R.to(distances_N.device)
-    distances_R, probs_RC, embeddings_RD = (
-        distances_N[rows_R],
-        probs_NC[rows_R],
-        embeddings_ND[rows_R],
-    )
+    distances_R, probs_RC = distances_N[rows_R], probs_NC[rows_R]
+    embeddings_RD = embeddings_ND[rows_R]
     thresholds_R = keep_draws_R.to(distances_R) * distances_R
     kept = torch.zeros(1, dtype=torch.int64, device=rows_R.device)  # the first was drawn as now
     while len(kept) < num:

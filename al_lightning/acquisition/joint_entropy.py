@@ -168,12 +168,11 @@ def grouped(configurations: Configurations, num: int) -> Configurations:
     weights_S, posterior_SK = configurations
     spread = torch.arange(num, device=weights_S.device) * len(weights_S) // num
     centres_GK = posterior_SK[by_posterior(posterior_SK)[spread]]
+    joint_SK = weights_S[:, None] * posterior_SK
     for _ in range(LLOYD_STEPS):
         nearest_S = nearest(posterior_SK, centres_GK)
         weights_G = weights_S.new_zeros(num).index_add_(0, nearest_S, weights_S)
-        joint_GK = torch.zeros_like(centres_GK).index_add_(
-            0, nearest_S, weights_S[:, None] * posterior_SK
-        )
+        joint_GK = torch.zeros_like(centres_GK).index_add_(0, nearest_S, joint_SK)
         used_G = weights_G > 0
         centres_GK[used_G] = joint_GK[used_G] / weights_G[used_G, None]
     return Configurations(weights_G[used_G], centres_GK[used_G])

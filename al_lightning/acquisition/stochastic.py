@@ -64,12 +64,9 @@ def _log_weights(scores_N: Tensor, kind: Kind) -> Tensor:
     if kind == "softmax":
         return scores_N
     if kind == "softrank":
-        ranks_N = torch.empty_like(scores_N)
         order_N = scores_N.argsort(descending=True, stable=True)
-        ranks_N[order_N] = torch.arange(
-            1, len(scores_N) + 1, dtype=scores_N.dtype, device=scores_N.device
-        )
-        return -ranks_N.log()
+        ranks_N = order_N.argsort() + 1
+        return -ranks_N.to(scores_N).log()
     if kind == "power":
         if (scores_N < 0).any():
             raise ValueError(

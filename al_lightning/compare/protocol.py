@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.compare.recipe import Recipe
-from al_lightning.compare.runs import Journals, Run, some_of
+from al_lightning.compare.runs import Journals, Run
 from al_lightning.run.folder import write_whole
 from al_lightning.run.journal import Record
+from al_lightning.run.records import listed
 from al_lightning.settings import Settings
 from al_lightning.training.provenance import Provenance
 
@@ -94,8 +95,8 @@ def check_same_protocol(recipe: Recipe, begun: Journals, out: Path) -> None:
         wrong = Provenance(began).differences(Provenance(described(recipe.protocol)))
     if wrong:
         raise ValueError(
-            f"all runs in {out} must follow one protocol, found {some_of(wrong)}; give what they "
-            "began with, or compare in another folder"
+            f"all runs in {out} must follow one protocol, found "
+            f"{listed(wrong, 4, '; ')}; give what they began with, or compare in another folder"
         )
 
 

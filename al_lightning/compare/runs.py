@@ -10,7 +10,7 @@ from typing import Any
 from al_lightning.compare.comparison import Comparison
 from al_lightning.run.folder import JOURNAL
 from al_lightning.run.journal import Record, read_records
-from al_lightning.run.records import CycleResult, results_of
+from al_lightning.run.records import CycleResult, listed, results_of
 from al_lightning.statistics import Curve
 
 NAME_OF_FOLDER = re.compile(r"(?![ .])[\w .,;()\[\]=+-]*(?<![ .])")
@@ -98,8 +98,9 @@ def read_comparison(
     unfinished = [str(run) for run in runs if not run.finished]
     if unfinished:
         raise ValueError(
-            f"all runs must be over before they are compared, found {some_of(unfinished)} missing "
-            "or unfinished; run the comparison again to go on with them"
+            "all runs must be over before they are compared, found "
+            f"{listed(unfinished, 4, '; ')} missing or unfinished; run the comparison again to go "
+            "on with them"
         )
     curves: dict[str, dict[int, Curve]] = {run.strategy: {} for run in runs}
     rows: list[dict[str, Any]] = []
@@ -168,13 +169,3 @@ def share_their_labels(journals: Journals) -> bool:
     seeds = {run.seed for run in journals}
     labels = {str(start["split"]["labeled_indices"]) for start, *_ in journals.values()}
     return len(seeds) > 1 and len(labels) == 1
-
-
-def some_of(found: Sequence[str], num: int = 4) -> str:
-    """List the first few, and count the others.
-
-    >>> some_of(["a", "b", "c"], 2)
-    'a; b; and 1 more'
-    """
-    more = [f"and {len(found) - num} more"] if len(found) > num else []
-    return "; ".join([*found[:num], *more])

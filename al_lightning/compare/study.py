@@ -31,10 +31,10 @@ from al_lightning.compare.runs import (
     plan,
     read_comparison,
     share_their_labels,
-    some_of,
 )
 from al_lightning.compare.worker import LOG, Outcomes
 from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.run.records import listed
 from al_lightning.stopping import is_refusal
 from al_lightning.training.trainers import TrainerFactory
 
@@ -194,5 +194,5 @@ def _check_none_failed(outcomes: Outcomes) -> None:
     if failed:
         raise RunsFailedError(
             f"{len(failed)} of {len(outcomes)} runs failed, so nothing is averaged: "
-            f"{some_of(failed)}; the others are kept, and the same call goes on"
+            f"{listed(failed, 4, '; ')}; the others are kept, and the same call goes on"
         )

@@ -1,8 +1,8 @@
-"""The images of a folder as a data set, without labels or with a label each."""
+"""The images of a folder as a data set without labels."""
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -118,25 +118,6 @@ class ImagePool(Dataset[Any]):
         except UnreadableImageError as error:
             return str(error)
         return None
-
-
-class LabeledImages(Dataset[tuple[Any, int]]):
-    """Serves the images of a pool, each with its label.
-
-    Args:
-        images: The pool.
-        targets: A label for each of them.
-    """
-
-    def __init__(self, images: ImagePool, targets: Sequence[int]) -> None:
-        self.images = images
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.images[index], self.targets[index]
 
 
 def _find_images(folder: Path) -> list[str]:

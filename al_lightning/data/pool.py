@@ -75,9 +75,8 @@ class Pool:
             raise ValueError(
                 f"indices must be unlabeled, found {len(taken)} labeled already: {taken[:5]}"
             )
-        kept, broken = (rows.intersection(indices) for rows in (self.held_out, self.invalid))
-        _refuse("indices must not be held out for validation", kept)
-        _refuse("indices must not be marked invalid", broken)
+        _refuse("indices must not be held out for validation", self.held_out.intersection(indices))
+        _refuse("indices must not be marked invalid", self.invalid.intersection(indices))
 
     def _check_rows(self, indices: Sequence[int]) -> None:
         num_rows = len(self.labeled_N)
@@ -103,8 +102,7 @@ class Pool:
     def mark_invalid(self, indices: Sequence[int]) -> None:
         """Take rows off both sides for good, labeled or not; on ValueError nothing has changed."""
         self._check_rows(indices)
-        kept = self.held_out.intersection(indices)
-        _refuse("rows held out for validation must be valid", kept)
+        _refuse("rows held out for validation must be valid", self.held_out.intersection(indices))
         rows = torch.as_tensor(list(indices), dtype=torch.int64)
         self.num_labeled -= int(self.labeled_N[rows].sum())
         self.labeled_N[rows] = False

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from torch.utils.data import Dataset, IterableDataset
 
 from al_lightning.data.views import UnreadableRowError
+from al_lightning.run.records import listed
 
 
 class DataSets(NamedTuple):
@@ -86,11 +87,10 @@ def find_unreadable(dataset: Any) -> tuple[list[int], str]:
     """Return the rows that cannot be read, where the data set can tell, and a sentence of them."""
     look = extras(dataset).unreadable
     broken = {} if look is None else dict(look())
-    shown = list(broken)[:5]
-    names = names_of(dataset, shown) or [f"row {index}" for index in shown]
-    named = "; ".join(f"{n}: {broken[i]}" for n, i in zip(names, shown, strict=True))
-    more = f"; and {len(broken) - len(shown)} more" if len(broken) > len(shown) else ""
-    return list(broken), f"{len(broken)} rows cannot be read and are left out: {named}{more}"
+    rows = list(broken)
+    names = names_of(dataset, rows) or [f"row {row}" for row in rows]
+    why = listed([f"{n}: {broken[i]}" for n, i in zip(names, rows, strict=True)], between="; ")
+    return rows, f"{len(rows)} rows cannot be read and are left out: {why}"
 
 
 def _check_map_style(name: str, dataset: Any) -> None:

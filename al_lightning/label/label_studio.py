@@ -23,8 +23,8 @@ from al_lightning.label.query_file import (
     find_answer,
 )
 from al_lightning.run.folder import write_whole
-from al_lightning.run.records import SKIP, Mark
-from al_lightning.run.tables import Problems, check_classes, listed, read_bytes
+from al_lightning.run.records import SKIP, Mark, listed
+from al_lightning.run.tables import Problems, check_classes, read_bytes
 
 TASKS = "label_studio_tasks.json"
 CONFIG = "label_studio_config.xml"

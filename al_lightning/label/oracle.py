@@ -13,7 +13,7 @@ from al_lightning.distributed import from_first_rank, processes_have_met
 from al_lightning.label.answers import Answer, AnswersError, OpenQuery, from_plain
 from al_lightning.label.label_studio import read_export
 from al_lightning.label.query_file import GivenAnswer, QueryRows, read_answers
-from al_lightning.run.records import Query, plain
+from al_lightning.run.records import Query, listed, plain
 from al_lightning.run.tables import check_classes
 
 Oracle = Callable[[Query], Mapping[int, Answer] | Sequence[Answer] | None]
@@ -117,14 +117,10 @@ def from_function(query: Query, given: Any) -> list[AnswersTogether]:
     return [AnswersTogether(answers, by=None, how="oracle")] if answers else []
 
 
-def answer_files(folder: Path) -> list[Path]:
-    """List the files of a query that hold answers: ``to_label*.csv`` and ``export*.json``."""
-    found = [*folder.glob("to_label*.csv"), *folder.glob("export*.json")]
-    return sorted(path for path in found if path.is_file())
-
-
 def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
     """Return what is new in the files of a query's folder, in the order of their names.
+
+    These are ``to_label*.csv`` and ``export*.json``.
 
     A line counts when it is new or says something else than it did at the last reading, so what was
     changed or taken back on the page meanwhile stays so.
@@ -134,7 +130,9 @@ def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
     """
     asked = query_rows(query)
     readings: dict[tuple[Path, str | None], list[GivenAnswer]] = {}
-    for path in answer_files(folder):
+    for path in sorted([*folder.glob("to_label*.csv"), *folder.glob("export*.json")]):
+        if not path.is_file():
+            continue
         try:
             read = read_export(path, asked) if is_export(path) else read_answers(path, asked)
         except ValueError as error:
@@ -179,24 +177,14 @@ def _check_agree(readings: Mapping[tuple[Path, str | None], Sequence[GivenAnswer
                     f"{given.line} of {path.name}"
                 )
     if different:
-        more = f" and {len(different) - 5} more" if len(different) > 5 else ""
         raise AnswersError(
-            "answers of one person must not conflict, found "
-            f"{', '.join(different[:5])}{more}; leave the right ones, or say in the column labeler "
-            "who gave which"
+            f"answers of one person must not conflict, found {listed(different)}; leave the right "
+            "ones, or say in the column labeler who gave which"
         )
 
 
 def query_rows(query: OpenQuery) -> QueryRows:
-    """Return what answers in files must fit.
-
-    Raises:
-        ValueError: when the classes are not known.
-    """
-    if query.classes is None:
-        raise ValueError(
-            "labels in files need the names of the classes, and the data module has none; give it "
-            'classes=["cat", "dog"]'
-        )
+    """Return what answers in files must fit; the classes must be known."""
+    assert query.classes is not None  # check_oracle has seen to it
     start, asked = query.journal.records[0], query.record
     return QueryRows(query.indices, asked["names"], query.classes, start["run"], query.cycle)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from al_lightning.label.answers import Answer, in_words
-from al_lightning.run.records import Mark
-from al_lightning.run.tables import Problems, listed, read_table, shown, write_table
+from al_lightning.run.records import Mark, listed
+from al_lightning.run.tables import Problems, read_table, shown, write_table
 
 HEADER = ["index", "path", "predicted", "score", "label", "labeler"]
 

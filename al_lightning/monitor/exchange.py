@@ -1,6 +1,7 @@
 """A query that waits, as files: pictures, a table to fill in, and tasks for Label Studio."""
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ class Exchange(Monitor):
             if (picture := picture_of(loop, index)) is not None
         }
         for index, picture in pictures.items():
-            write_whole(folder / "images" / f"{index}{suffix_of(picture)}", picture)
+            suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"
+            write_whole(folder / "images" / f"{index}{suffix}", picture)
         rows = label_rows(loop, query)
         asked = query_rows(OpenQuery(Journal.in_memory(list(loop.records))))
         if len(pictures) == len(rows):
@@ -48,24 +50,13 @@ class Exchange(Monitor):
 
 
 def label_rows(loop: Watched, query: Query) -> list[LabelRow]:
-    """The rows of a query as a person sees them."""
-    nothing: list[Any] = [None] * len(query.indices)
-    columns = zip(
-        query.indices,
-        query.names or nothing,
-        query.predicted or nothing,
-        query.scores or nothing,
-        strict=True,
-    )
-    return [
-        LabelRow(
-            index=index,
-            name=name or "",
-            predicted="" if predicted is None else str(class_name(loop, predicted)),
-            score=score,
-        )
-        for index, name, predicted, score in columns
-    ]
+    """Return the rows of a query as a person sees them."""
+    empty = [""] * len(query.indices)
+    names = query.names or empty
+    predicted = [str(class_name(loop, label)) for label in query.predicted or empty]
+    scores: Sequence[float | None] = query.scores or [None] * len(empty)
+    columns = zip(query.indices, names, predicted, scores, strict=True)
+    return [LabelRow(*cells) for cells in columns]
 
 
 def picture_of(loop: Watched, index: int) -> bytes | None:
@@ -88,8 +79,3 @@ def picture_of(loop: Watched, index: int) -> bytes | None:
     else:
         picture.convert("RGB").save(content, "JPEG", quality=90)
     return content.getvalue()
-
-
-def suffix_of(picture: bytes) -> str:
-    """``.png`` or ``.jpg``, by content."""
-    return ".png" if picture.startswith(b"\x89PNG") else ".jpg"

@@ -70,13 +70,8 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
         axes.margins(y=0.15)  # room for the last value
         if cycles:
             last = f"{values[-1]:.4f}" if title != "labeled rows" else f"{values[-1]:,}"
-            axes.annotate(
-                last,
-                (cycles[-1], values[-1]),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="right",
-            )
+            above: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "right"}
+            axes.annotate(last, (cycles[-1], values[-1]), **above)
     return figure
 
 

@@ -126,10 +126,9 @@ def known_labels(loop: Watched, indices: Sequence[int]) -> list[Any]:
 
 
 def class_name(loop: Watched, label: Any) -> Any:
-    """The name of a class by its position; the label itself where there are no names."""
-    classes = loop.data.classes
-    is_position = isinstance(label, int) and classes is not None and 0 <= label < len(classes)
-    return classes[label] if classes is not None and is_position else label
+    """Return the name of a class by its position; the label itself where there are no names."""
+    classes = loop.data.classes or []
+    return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

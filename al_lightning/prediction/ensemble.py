@@ -113,11 +113,7 @@ class Ensemble(Wrapping):
         Raises:
             ValueError: when a member's prediction cannot be read or is sampled already.
         """
-        outputs = self._predicted(batch, batch_idx)
-        prediction = {"probs": outputs.probs}
-        if outputs.embedding is not None:
-            prediction["embedding"] = outputs.embedding
-        return prediction
+        return self._predicted(batch, batch_idx).prediction
 
     def _predicted(self, batch: Any, batch_idx: int) -> Outputs:
         return stacked([predicted(one, cloned(batch), batch_idx) for one in self.members])

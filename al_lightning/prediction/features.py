@@ -1,10 +1,10 @@
 """Embeddings of a model that returns none: what goes into a layer of it."""
 
-import difflib
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
+
+from al_lightning.settings import hint
 
 
 class LayerInput:
@@ -22,12 +22,7 @@ class LayerInput:
         self._hook = self._layer.register_forward_pre_hook(self._see, with_kwargs=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._hook.remove()
 
     def _see(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -55,9 +50,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     """Return the layer of that name; ValueError names the nearest when there is none."""
     layers: dict[str, nn.Module] = dict(model.named_modules())
     if name not in layers or not name:
-        near = difflib.get_close_matches(name, layers, n=1, cutoff=0.0)
         raise ValueError(
-            f"embedding_layer must name a layer of the model, got {name!r}; did you mean "
-            f"{near[0]!r}? its layers are {[layer for layer in layers if layer]}"
+            f"embedding_layer must name a layer of the model, got {name!r}; "
+            f"{hint(name, layers, 0)}its layers are {[layer for layer in layers if layer]}"
         )
     return layers[name]

@@ -69,9 +69,8 @@ class MCDropout(Wrapping):
                 the model's prediction cannot be read or is sampled already.
         """
         masks = self._masks or Masks(self.model, self.mc_samples)
-        out = sampled(self.model, lambda: predicted(self.model, cloned(batch), batch_idx), masks)
-        prediction = {"probs": out.probs}
-        return prediction if out.embedding is None else {**prediction, "embedding": out.embedding}
+        predict = partial(predicted, self.model, batch_idx=batch_idx)
+        return sampled(self.model, lambda: predict(cloned(batch)), masks).prediction
 
     def on_predict_start(self) -> None:
         self._masks = Masks(self.model, self.mc_samples)

@@ -35,6 +35,12 @@ class Outputs:
         """Return (B, C), averaged over the samples where there are any."""
         return self.probs if self.num_samples is None else self.probs.mean(1)
 
+    @property
+    def prediction(self) -> dict[str, Tensor]:
+        """Return ``probs`` and, where there is one, ``embedding``, as a ``predict_step`` does."""
+        embedding = {} if self.embedding is None else {"embedding": self.embedding}
+        return {"probs": self.probs, **embedding}
+
 
 def stacked(members: Sequence[Outputs]) -> Outputs:
     """Join one distribution a row from each of K networks into K samples a row, (B, K, C).

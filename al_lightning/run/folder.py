@@ -4,12 +4,20 @@ import os
 import zlib
 from pathlib import Path
 
-from al_lightning.run.journal import read_records, sync_folder
+from al_lightning.run.journal import Record, read_records, sync_folder
 
 JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"
 INITIAL_WEIGHTS = "initial_weights.pt"
 WEIGHTS = "weights.ckpt"
+
+
+def records_of(run_dir: Path) -> list[Record]:
+    """Read the journal of a run; raise ValueError when it is damaged or there is none."""
+    records = read_records(run_dir / JOURNAL)
+    if not records:
+        raise ValueError(f"{run_dir} holds no run: {JOURNAL} is missing or empty")
+    return records
 
 
 def query_folder(run_dir: Path, cycle: int) -> Path:

@@ -7,6 +7,9 @@ from typing import Any
 
 from al_lightning.run.journal import Record
 
+NUM_SHOWN = 5
+"""A message names this many of a kind, and counts the others."""
+
 
 class Mark(Enum):
     """An answer that is not a label."""
@@ -81,3 +84,13 @@ def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
 def plain(value: Any) -> Any:
     """Return a number or a list of them for a tensor or an array, which JSON does not take."""
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def listed(found: Sequence[str], num: int = NUM_SHOWN, between: str = ", ") -> str:
+    """Join the first few, and count the others.
+
+    >>> listed("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(found) - num} more" if len(found) > num else ""
+    return between.join(found[:num]) + more

@@ -16,6 +16,7 @@ from al_lightning.run.folder import (
     check_vacant,
     checksum,
     query_folder,
+    records_of,
     set_aside,
     sync,
 )
@@ -58,10 +59,7 @@ class Run:
             ValueError: when there is none, or its journal is damaged.
         """
         run = cls(Path(folder))
-        records = read_records(Path(folder) / JOURNAL)
-        if not records:
-            raise ValueError(f"{folder} holds no run to resume: {JOURNAL} is missing or empty")
-        run.journal = Journal.in_memory(records)
+        run.journal = Journal.in_memory(records_of(Path(folder)))
         return run
 
     @property

@@ -1,9 +1,9 @@
 """Strategies made of scores and selectors: the highest scores, draws by score, a diverse choice."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from torch import Generator, Tensor
 
@@ -17,6 +17,7 @@ from al_lightning.acquisition import (
     vote_entropy,
 )
 from al_lightning.acquisition.checks import checked_embeddings
+from al_lightning.acquisition.stochastic import Kind
 from al_lightning.strategies.strategy import PoolOutputs, Score, Strategy
 
 OF_SAMPLES = (bald, consensus_kl, mean_std, variation_ratio, vote_entropy)
@@ -93,6 +94,26 @@ def diverse(score: Score, *, by: Callable[..., Tensor], factor: float = 10.0) ->
     )
 
 
+class OfColumns:
+    """Chooses by a selector of ``acquisition``, which gets columns of the pool.
+
+    Args:
+        selector: Called as ``selector(*columns, num)``, with ``generator`` if it takes one.
+        columns: Names of the columns, in the order of its parameters.
+    """
+
+    def __init__(self, selector: Callable[..., Tensor], *columns: str) -> None:
+        self.selector = selector
+        self.columns = columns
+        self.__signature__ = inspect.signature(selector)  # its own arguments are the strategy's
+
+    def __call__(
+        self, pool: PoolOutputs, num: int, generator: Generator, **arguments: Any
+    ) -> Tensor:
+        columns = (getattr(pool, name) for name in self.columns)
+        return _selected(self.selector, columns, num, generator, **arguments)
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """Return a function's name, or that of a callable object's class."""
     return getattr(function, "__qualname__", type(function).__name__)
@@ -113,14 +134,7 @@ def _highest_scores(pool: PoolOutputs, num: int, generator: Generator) -> Tensor
     return top_k(pool.scores, num)
 
 
-def _drawn(
-    kind: Literal["power", "softmax", "softrank"],
-    pool: PoolOutputs,
-    num: int,
-    generator: Generator,
-    *,
-    beta: float,
-) -> Tensor:
+def _drawn(kind: Kind, pool: PoolOutputs, num: int, generator: Generator, *, beta: float) -> Tensor:
     return stochastic(pool.scores, num, kind, beta, generator=generator)
 
 
@@ -133,7 +147,17 @@ def _diverse(
     factor: float,
 ) -> Tensor:
     best = top_k(pool.scores, int(factor * num))
-    takes_draws = "generator" in inspect.signature(by).parameters
-    draws: dict[str, Any] = {"generator": generator} if takes_draws else {}
     embeddings_ND = checked_embeddings(pool.embeddings)  # also where no candidate is
-    return best[by(embeddings_ND[best], pool.labeled_embeddings, num, **draws)]
+    return best[_selected(by, (embeddings_ND[best], pool.labeled_embeddings), num, generator)]
+
+
+def _selected(
+    selector: Callable[..., Tensor],
+    inputs: Iterable[Tensor],
+    num: int,
+    generator: Generator,
+    **arguments: Any,
+) -> Tensor:
+    if "generator" in inspect.signature(selector).parameters:
+        arguments["generator"] = generator
+    return selector(*inputs, num, **arguments)

@@ -12,6 +12,7 @@ import lightning as L
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.fingerprint import fingerprint
 from al_lightning.data.sets import extras
+from al_lightning.run.records import listed
 from al_lightning.settings import Settings
 
 TRAINER = (
@@ -113,10 +114,9 @@ class Provenance:
         """Raise ValueError when a run is resumed with something else; list up to eight keys."""
         different = self.differences(now)
         if different:
-            more = f" and {len(different) - 8} more" if len(different) > 8 else ""
             raise ValueError(
-                f"a run must be resumed as it began, found {'; '.join(different[:8])}{more}; give "
-                "what it began with, or start anew in another folder"
+                f"a run must be resumed as it began, found {listed(different, 8, '; ')}; give what "
+                "it began with, or start anew in another folder"
             )
 
 
