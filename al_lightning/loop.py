@@ -243,12 +243,12 @@ class ActiveLearningLoop:
 
     @property
     def finished(self) -> bool:
-        """Whether no further cycle follows."""
+        """True when no further cycle follows."""
         return self._run.finished
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the run began with, by group, in plain values; a copy."""
+        """The configuration of the run when it began, by group, in plain values; a copy."""
         return copy.deepcopy(dict(self._provenance.groups))
 
     @property

@@ -1,4 +1,4 @@
-"""The start of a run: which rows are labeled first, and which are held out for validation.
+"""The start of a run: the rows that are labeled first, and those held out for validation.
 
 Shape suffixes: N rows of the data set, D embedding dimensions.
 """

@@ -14,8 +14,8 @@ from torch import Tensor
 class Pool:
     """Knows which of ``num_rows`` rows are labeled.
 
-    Rows in ``held_out`` are for validation: they are on neither side and never change. Rows marked
-    invalid are on neither side too. Skipped rows are unlabeled, and nobody is to be asked for them.
+    Rows in ``held_out`` are for validation: they are on neither side, and stay there. Rows marked
+    invalid are on neither side either. Skipped rows are unlabeled, and are not asked for.
 
     Args:
         num_rows: Rows in the data set.
@@ -95,7 +95,7 @@ class Pool:
         self.skipped.difference_update(indices)
 
     def skip(self, indices: Sequence[int]) -> None:
-        """Keep ``indices`` in the pool, and out of what may be asked for."""
+        """Keep ``indices`` in the pool, but never ask for them."""
         self.check(indices)
         self.skipped.update(indices)
 

@@ -21,11 +21,11 @@ from al_lightning.run.records import Query
 
 TO_LABEL = "to_label.csv"
 LONGEST_SIDE = 1024
-"""Pixels of a picture for a person; what is larger is made smaller."""
+"""Pixels of a picture for a person; larger pictures are made smaller."""
 
 
 class Exchange(Monitor):
-    """Writes the folder ``queries/cycle_N`` once; what people fill in is theirs."""
+    """Writes the folder ``queries/cycle_N`` once; people's entries are never overwritten."""
 
     def on_wait(self, loop: Watched, query: Query) -> None:
         if loop.run_dir is None or loop.data.classes is None:
@@ -60,9 +60,10 @@ def label_rows(loop: Watched, query: Query) -> list[LabelRow]:
 
 
 def picture_of(loop: Watched, index: int) -> bytes | None:
-    """Return a row as PNG, or JPEG where that is much smaller.
+    """Return a row as PNG, or as JPEG where that is much smaller.
 
-    None when it is not an image, or cannot be read any more: a person can still call it invalid.
+    It is None when the row is no image, or cannot be read any more. A person can still call such a
+    row invalid.
     """
     dataset: Any = loop.data.sets.pool
     picture = read_or_none(extras(dataset).picture or dataset.__getitem__, index)

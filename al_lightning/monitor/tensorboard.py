@@ -17,8 +17,8 @@ SUFFIX = ".active"
 class TensorBoard(Monitor):
     """Writes ``active/...`` into the run folder; each cycle's own curves are beside it.
 
-    A resumed run takes away what its predecessors wrote and writes it again, so every point is
-    there once. A TensorBoard that has read it already is told to purge.
+    A resumed run removes the files of its predecessors and writes them anew, so every point is
+    there once. A TensorBoard that has read the old files is told to purge them.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Embeddings of a model that returns none: what goes into a layer of it."""
+"""Embeddings of a model that returns none: the input of one of its layers."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from al_lightning.settings import hint
 
 
 class LayerInput:
-    """Takes what goes into a layer while the block lasts; of several calls a batch the first.
+    """Keeps the input of a layer inside the block; of several calls in a batch, the first.
 
     Args:
-        layer: Of the model that predicts.
+        layer: A layer of the model that predicts.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -34,7 +34,7 @@ class LayerInput:
         """Return the embedding (B, D) of the batch that was predicted last.
 
         Raises:
-            ValueError: when the layer did not see the ``num_rows`` of it.
+            ValueError: when the layer did not see the ``num_rows`` rows of the batch.
         """
         seen, self._seen = self._seen, None
         if seen is None or len(seen) != num_rows:
@@ -47,7 +47,7 @@ class LayerInput:
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """Return the layer of that name; ValueError names the nearest when there is none."""
+    """Return the layer of that name; raise ValueError, with the nearest, when there is none."""
     layers: dict[str, nn.Module] = dict(model.named_modules())
     if name not in layers or not name:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Names in the run folder, whether a folder may become one, and files that are whole or absent."""
+"""Names in the run folder, the check of a new one, and files that are complete or absent."""
 
 import os
 import zlib
@@ -21,19 +21,19 @@ def records_of(run_dir: Path) -> list[Record]:
 
 
 def query_folder(run_dir: Path, cycle: int) -> Path:
-    """Where a query that waits for labels has its pictures and files to fill in."""
+    """Return the folder of a query that waits: its pictures, and the files to fill in."""
     return run_dir / "queries" / f"cycle_{cycle}"
 
 
 def set_aside(folder: Path) -> None:
-    """Gives a folder that is in the way another name; what is in it may be a person's work."""
+    """Rename a folder that is in the way; a person's work may be in it."""
     if folder.exists():
         others = sum(1 for _ in folder.parent.glob(f"{folder.name}_before_*"))
         folder.rename(folder.with_name(f"{folder.name}_before_{others + 1}"))
 
 
 def check_vacant(run_dir: Path) -> None:
-    """Writes nothing.
+    """Check that a run may begin in ``run_dir``; write nothing.
 
     Raises:
         ValueError: when ``run_dir`` holds a run, is a file, or cannot be written.
@@ -53,7 +53,7 @@ def check_vacant(run_dir: Path) -> None:
 
 
 def next_version(runs_dir: Path) -> Path:
-    """``version_N`` with the first N above those of all runs in ``runs_dir``."""
+    """Return ``version_N``; N is one above the highest of all runs in ``runs_dir``."""
     taken = [
         int(path.parent.name.removeprefix("version_"))
         for path in runs_dir.glob(f"version_*/{JOURNAL}")
@@ -63,9 +63,9 @@ def next_version(runs_dir: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, and folders above it, so that a reader finds the old content or the new.
+    """Write a file, and the folders above it; a reader finds the old content or the new one.
 
-    The new one need not be on the disk when this returns; :func:`sync` sees to that.
+    The new content may not be on the disk yet when this returns; :func:`sync` waits for that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -74,14 +74,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Returns when the file's content and name are on the disk."""
+    """Wait until the file's content and its name are on the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
     sync_folder(path.parent)
 
 
 def checksum(path: Path) -> str:
-    """CRC-32 of a file, in hexadecimal."""
+    """Return the CRC-32 of a file, in hexadecimal."""
     crc = 0
     with open(path, "rb") as file:
         while chunk := file.read(2**20):

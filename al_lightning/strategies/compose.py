@@ -1,4 +1,4 @@
-"""Strategies made of scores and selectors: the highest scores, draws by score, a diverse choice."""
+"""Strategies made from scores and selectors: highest scores, draws by score, a diverse choice."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -29,8 +29,8 @@ def by_score(score: Score, *, min_samples: int | None = None) -> Strategy:
 
     Args:
         score: Row-wise, higher = label sooner.
-        min_samples: Posterior samples that it needs at least; when not given, 2 for the scores of
-            ``acquisition`` that compare samples, and 1 for all others.
+        min_samples: The least number of posterior samples that it needs. When not given, 2 for the
+            scores of ``acquisition`` that compare samples, and 1 for all others.
 
     >>> import torch
     >>> strategy = by_score(lambda probs_NC: 1 - probs_NC.amax(-1))
@@ -44,8 +44,8 @@ def by_score(score: Score, *, min_samples: int | None = None) -> Strategy:
 def power(score: Score, *, beta: float = 1.0) -> Strategy:
     """Make a strategy that draws rows in proportion to ``score ** beta``.
 
-    Batches lose the copies that a cut at the top collects, at the same cost: Kirsch et al. 2023,
-    arXiv:2106.12059.
+    A batch then holds fewer copies than the rows with the highest scores do, at the same cost:
+    Kirsch et al. 2023, arXiv:2106.12059.
 
     >>> power(bald, beta=8.0).name
     'power(bald)'
@@ -64,7 +64,7 @@ def softrank(score: Score, *, beta: float = 1.0) -> Strategy:
 
 
 def diverse(score: Score, *, by: Callable[..., Tensor], factor: float = 10.0) -> Strategy:
-    """Make a strategy that takes the ``factor * num`` highest scores, of these a diverse ``num``.
+    """Make a strategy that takes a diverse ``num`` of the ``factor * num`` highest scores.
 
     Args:
         score: Row-wise, higher = label sooner.

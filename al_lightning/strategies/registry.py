@@ -90,10 +90,10 @@ def find_strategy(
 
     Args:
         strategy: A name in :data:`STRATEGIES`, a :class:`Strategy` or a function.
-        arguments: Set for its ``select``, by name.
+        arguments: Arguments of its ``select``, by name.
 
     Raises:
-        ValueError: for an unknown name (tells the nearest), or an argument it does not take.
+        ValueError: for an unknown name (names the nearest), or an argument that it does not take.
         TypeError: for anything but a name, a Strategy or a function.
 
     >>> find_strategy("power_bald", {"beta": 4.0}).keep["scores"] is bald
@@ -124,7 +124,7 @@ def find_strategy(
 
 
 def strategy_name(strategy: str | Strategy | Select) -> str:
-    """Return the strategy's name in :data:`STRATEGIES`, or its own, for a journal."""
+    """Return the strategy's name in :data:`STRATEGIES`, or else its own name, for a journal."""
     if isinstance(strategy, str):
         return strategy
     names = [name for name, known in STRATEGIES.items() if known is strategy]
