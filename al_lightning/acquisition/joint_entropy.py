@@ -1,7 +1,7 @@
 """Entropy of several rows' labels together, by a tree of their joint outcomes.
 
 A configuration is one label for each row seen so far. Later rows need only two things of it: its
-probability, and how plausible it makes each posterior sample. This pair is kept:
+probability, and the plausibility of each posterior sample under it. This pair is kept:
 
     ``H(y_1..y_b) = sum_i H(y_i | y_1..y_i-1)``,
     ``H(y_i | y_1..y_i-1) = sum_s p(s) H(sum_k p(k | s) p(y_i | w_k))`` over configurations ``s``.

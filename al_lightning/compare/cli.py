@@ -53,7 +53,7 @@ def listed(value: str | Sequence[Any]) -> Any:
 class CompareCLI(ActiveCLI):
     """Compares strategies from the command line of any Lightning project.
 
-    In two lines::
+    Two lines are enough::
 
         if __name__ == "__main__":
             CompareCLI(MyModule, MyDataModule)
@@ -62,16 +62,16 @@ class CompareCLI(ActiveCLI):
     :func:`~al_lightning.compare.study.compare`.
 
     Args:
-        model_class: The LightningModule, or a function that returns one; to be imported by name,
-            since each run is made in a process of its own.
+        model_class: The LightningModule, or a function that returns one. It must be importable by
+            name, since each run is made in a process of its own.
         datamodule_class: The :class:`ActiveDataModule`, likewise.
         config_file: YAML with this program's defaults; flags and ``--config`` override it.
         args: Command line; ``sys.argv[1:]`` when not given.
 
     Attributes:
-        comparison: What came of it.
-        run_class: The program that each run is by itself; a subclass that adds arguments or links
-            names one that adds them too.
+        comparison: The results.
+        run_class: The program that carries out one run. A subclass that adds arguments or links
+            must name a program that adds them too.
 
     Exits with status 2 and one sentence when the arguments cannot work or runs cannot be compared,
     with 1 when a run failed; with 130 after Ctrl-C and 143 after SIGTERM.
@@ -202,7 +202,7 @@ def lines_of(comparison: Comparison) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class CommandLineRun:
-    """Does a run as its own command line would; travels to the process that does it."""
+    """Carries out a run as its own command line would; is sent to the process of the run."""
 
     run_class: type[ActiveCLI]
     model_class: Any
@@ -211,7 +211,7 @@ class CommandLineRun:
     strategies: dict[str, dict[str, Any]]
 
     def beginnings(self, seed: int) -> dict[str, Provenance]:
-        """Return by strategy what its run begins with."""
+        """Return by strategy the provenance that its run begins with."""
         settings = {name: self._settings(name, seed) for name in self.strategies}
         return {name: Provenance.of_command_line(found) for name, found in settings.items()}
 
@@ -230,7 +230,7 @@ class CommandLineRun:
             self.run_class(self.model_class, self.datamodule_class, args=args)
 
     def _settings(self, strategy: str, seed: int) -> dict[str, Any]:
-        """Return what ``config.yaml`` of the run says, but for its folder."""
+        """Return the configuration of the run, as in its ``config.yaml``, but for its folder."""
         settings = copy.deepcopy(self.settings)
         settings["active"] |= {**self.strategies[strategy], "seed": seed}
         return settings

@@ -1,7 +1,7 @@
 """The protocol that all runs of a comparison share: their journals, and ``protocol.json``.
 
-A journal holds the loop's arguments, the module's plain hyperparameters and sums of the data, but
-not which classes, callbacks and functions they came from.
+A journal holds the loop's arguments, the module's plain hyperparameters and checksums of the data.
+It does not hold the classes, callbacks and functions that made them; ``protocol.json`` does.
 """
 
 import json
@@ -28,12 +28,12 @@ PUBLIC = ("", ".acquisition", ".strategies", ".statistics", ".mnist", ".compare"
 
 
 def described(value: Any) -> Any:
-    """Return plain values for any: names of functions and classes, class and attributes of objects.
+    """Describe a value in plain values: functions and classes by name, objects by attributes.
 
-    A description describes itself, with names of the package as they are today.
+    A description is described by itself, except that old names of the package become new ones.
 
     Args:
-        value: A class, a function, a ``partial`` or whatever they are given.
+        value: A class, a function, a ``partial``, or an argument of one.
 
     >>> described(partial(sorted, reverse=True, key=str))
     {'function': 'builtins.sorted', 'arguments': [], 'reverse': True, 'key': 'builtins.str'}
@@ -79,10 +79,10 @@ def _public_name(name: str) -> str:
 
 
 def check_same_protocol(recipe: Recipe, begun: Journals, out: Path) -> None:
-    """Hold every run in ``out`` to what it would begin with now, also those not asked for.
+    """Check that every run in ``out`` began as it would begin now, also runs not asked for.
 
     Raises:
-        ValueError: names each run that began otherwise, and in what.
+        ValueError: names each run that began otherwise, and the differences.
     """
     beginnings = cache(recipe.beginnings)
     wrong = []
@@ -138,6 +138,6 @@ def check_shared(journals: Journals) -> None:
 
 
 def write_protocol(recipe: Recipe, out: Path) -> None:
-    """Keep what all runs share for :func:`check_same_protocol`."""
+    """Write the shared parts of all runs, for :func:`check_same_protocol`."""
     text = json.dumps(described(recipe.protocol), indent=1) + "\n"
     write_whole(out / PROTOCOL, text.encode())

@@ -1,4 +1,4 @@
-"""The runs of a comparison, one for each strategy and seed, and what their journals say."""
+"""The runs of a comparison, one for each strategy and seed, and the results in their journals."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from al_lightning.run.records import CycleResult, listed, results_of
 from al_lightning.statistics import Curve
 
 NAME_OF_FOLDER = re.compile(r"(?![ .])[\w .,;()\[\]=+-]*(?<![ .])")
-"""Names that every file system takes."""
+"""Names that every file system accepts."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Run:
 
 
 Journals = Mapping[Run, Sequence[Record]]
-"""By run, its records; none is empty."""
+"""The records of each run; none is empty."""
 
 
 def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run]:
-    """List all runs, seed by seed: the first results can be compared early.
+    """List all runs, seed by seed, so that first results can be compared early.
 
     Raises:
         ValueError: for no strategy or seed, one given twice, or a name that cannot be a folder's.
@@ -68,7 +68,7 @@ def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run
 
 
 def journals_in(out: Path) -> Journals:
-    """Read the journal of every run in ``out``, whatever was asked for."""
+    """Read the journal of every run in ``out``, also of runs that were not asked for."""
     journals = {}
     for path in sorted(out.glob(f"*/seed_*/{JOURNAL}")):
         number = path.parent.name.removeprefix("seed_")
@@ -86,14 +86,14 @@ def read_comparison(
     """Read the curves and rows of runs that are over.
 
     Args:
-        runs: All of a comparison.
+        runs: All runs of a comparison.
         metric: Name of the accuracy.
         interval: Labels over which AUBC is taken; from the first size to the last when not given.
         thresholds: Accuracies for "labels to x".
 
     Raises:
-        ValueError: when a run is missing or not over, a cycle lacks the metric, or runs are of
-            different sizes: names them.
+        ValueError: when a run is missing or not over, a cycle lacks the metric, or runs have
+            different sizes; names the runs.
     """
     unfinished = [str(run) for run in runs if not run.finished]
     if unfinished:
@@ -141,7 +141,7 @@ def fits(records: Sequence[Record]) -> list[CycleResult]:
 
 
 def check_metric(run: Run, metric: str, results: Sequence[CycleResult]) -> None:
-    """Raise ValueError when a cycle of a run did not log the metric, or no number."""
+    """Raise ValueError when a cycle of a run did not log the metric as a finite number."""
     for result in results:
         if metric not in result.metrics:
             raise ValueError(
@@ -156,7 +156,7 @@ def check_metric(run: Run, metric: str, results: Sequence[CycleResult]) -> None:
 
 
 def check_interval(interval: tuple[float, float] | None, sizes: Sequence[int]) -> None:
-    """Raise ValueError when the area is to be taken where no run has been."""
+    """Raise ValueError when the interval leaves the sizes of the runs."""
     if interval and not sizes[0] <= interval[0] < interval[1] <= sizes[-1]:
         raise ValueError(
             f"interval must lie within the sizes of the runs, {sizes[0]} to {sizes[-1]}, got "

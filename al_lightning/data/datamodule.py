@@ -45,11 +45,9 @@ class ActiveDataModule(L.LightningDataModule):
             pretrained network, for ``initial_sampling="typiclust"``.
         val_size: Number of rows to hold out of the pool for validation, drawn by ``seed``.
         batch_size: Rows in a training batch.
-        epoch_size: Rows in a training epoch, drawn with replacement from the labeled ones. So an
-            epoch has one length, whatever the number of labels. When not given, each labeled row
-            comes once.
-        eval_batch_size: Rows in a batch of validation, test and prediction; ``batch_size`` when not
-            given.
+        epoch_size: Rows in a training epoch, drawn with replacement from the labeled ones. When not
+            given, each labeled row comes once.
+        eval_batch_size: Rows in a batch of validation, test and prediction, if not ``batch_size``.
         num_workers: Loader processes.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
         label_key: The place of the label in an item: a position in a tuple (default 1) or a key of
@@ -310,9 +308,8 @@ class ActiveDataModule(L.LightningDataModule):
     def test_dataloader(self) -> Any:
         """Serve ``test_set``; no loader when there is none.
 
-        With several processes each tests on all of it. Shares of one size would need repeated rows,
-        which count twice. And a metric that is logged without ``sync_dist`` would be that of one
-        share.
+        With several processes each tests on all of it. Shares of one size need repeated rows, which
+        count twice; and a metric logged without ``sync_dist`` would be that of one share.
         """
         if self.sets.test is None:
             return []

@@ -1,8 +1,8 @@
 """A query as tasks for Label Studio, and the answers in its exports.
 
-The tasks contain the pictures, so no server is needed for them; by default Label Studio accepts
-files of up to 250 MB. The data of each task hold the row's identity. They come back in an export,
-and so we know which row an answer is for.
+The tasks contain the pictures, so no server is needed for them. By default Label Studio accepts
+files of up to 250 MB. The data of each task hold the row's identity. An export returns them, so we
+know which row an answer is for.
 """
 
 import base64

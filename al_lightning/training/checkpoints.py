@@ -1,8 +1,8 @@
 """Weights of a cycle, and fits that go on from Lightning's last checkpoint to the same end.
 
 Some things are not in Lightning's checkpoint. The random state is not needed, since every epoch is
-seeded anew. We add whether an early stop was due, and the metrics of the last epoch, for a fit that was
-interrupted after it.
+seeded anew. We add whether an early stop was due, and the metrics of the last epoch, for a fit that
+was interrupted after it.
 """
 
 import io
