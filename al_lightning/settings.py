@@ -13,6 +13,13 @@ OF_STRATEGY = {"of_strategy": True}
 """Marks of fields, see :class:`Settings`."""
 
 
+def check_at_least(least: int, **values: int | None) -> None:
+    """Raise ValueError for a value below ``least``; None is no value."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 def hint(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return a question that names the known name nearest to ``name``; empty when none is near.
 
@@ -69,10 +76,8 @@ class Settings:
     accept_unasked: bool = field(default=False, metadata=FREE)
 
     def __post_init__(self) -> None:
-        for name in ("acquisition_size", "num_cycles", "candidate_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        sizes = ("acquisition_size", "num_cycles", "candidate_size")
+        check_at_least(1, **{name: getattr(self, name) for name in sizes})
         if self.candidate_size is not None and self.candidate_size < self.acquisition_size:
             raise ValueError(
                 f"candidate_size must be at least acquisition_size={self.acquisition_size}, got "

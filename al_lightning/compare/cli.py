@@ -34,10 +34,10 @@ COMPARED = ("strategies", "seeds", *(option.name for option in fields(Options)))
 """Keys that are a comparison's own."""
 
 
-def listed(value: str | Sequence[Any]) -> Any:
+def parsed(value: str | Sequence[Any]) -> Any:
     """Read ``random,margin`` as a list; leave YAML in text, mappings and lists as they stand.
 
-    >>> listed("42,43"), listed("[42, 43]"), listed(42), listed("{a: random}")
+    >>> parsed("42,43"), parsed("[42, 43]"), parsed(42), parsed("{a: random}")
     ([42, 43], [42, 43], [42], {'a': 'random'})
     """
     if not isinstance(value, str):
@@ -96,15 +96,15 @@ class CompareCLI(ActiveCLI):
         add: Any = parser.add_argument
         add(
             "--strategies",
-            type=listed,
+            type=parsed,
             required=True,
             help="random,margin,badge; or in YAML a mapping of names to keys of the group active",
         )
-        add("--seeds", type=listed, default=[42, 43, 44], help="42,43,44")
+        add("--seeds", type=parsed, default=[42, 43, 44], help="42,43,44")
         add("--out", type=str, required=True, help="folder of the comparison")
         add("--metric", type=str, default="test_acc", help="what is compared, higher = better")
-        add("--interval", type=listed, default=None, help="20,250: labels over which AUBC is taken")
-        add("--thresholds", type=listed, default=[], help="0.9,0.95: for labels to that accuracy")
+        add("--interval", type=parsed, default=None, help="20,250: labels over which AUBC is taken")
+        add("--thresholds", type=parsed, default=[], help="0.9,0.95: for labels to that accuracy")
         add("--executor", type=Executor, default="processes")
         add("--jobs", type=int | None, default=None, help="processes at a time")
 

@@ -65,7 +65,6 @@ class Progress(AbstractContextManager["Progress"]):
         if run in self._bars and results:
             last = results[-1]
             bar = self._bars[run]
-            bar.set_postfix_str(
-                f"labels {last.num_labeled}, {self.metric} {last.metrics[self.metric]:.4f}"
-            )
+            metric = f"{self.metric} {last.metrics[self.metric]:.4f}"
+            bar.set_postfix_str(f"labels {last.num_labeled}, {metric}")
             bar.update(len(results) - bar.n)

@@ -107,7 +107,7 @@ def read_comparison(
     for run in sorted(runs, key=lambda run: (list(curves).index(run.strategy), run.seed)):
         results = fits(run.records())
         check_metric(run, metric, results)
-        rows += [_row(run, metric, result) for result in results]
+        rows += [_row(run, result) for result in results]
         curves[run.strategy][run.seed] = Curve(
             tuple(result.num_labeled for result in results),
             tuple(result.metrics[metric] for result in results),
@@ -123,13 +123,12 @@ def read_comparison(
     return Comparison(metric, curves, rows, interval or (sizes[0], sizes[-1]), tuple(thresholds))
 
 
-def _row(run: Run, metric: str, result: CycleResult) -> dict[str, Any]:
+def _row(run: Run, result: CycleResult) -> dict[str, Any]:
     return {
         "strategy": run.strategy,
         "seed": run.seed,
         "cycle": result.cycle,
         "num_labeled": result.num_labeled,
-        metric: result.metrics[metric],
         **result.metrics,
         **{f"{name}_seconds": value for name, value in result.seconds.items()},
     }

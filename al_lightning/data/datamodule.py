@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from al_lightning.data.initial import Initial, check_at_least
+from al_lightning.data.initial import Initial
 from al_lightning.data.items import collate
 from al_lightning.data.labels import Labels, look_for_labels, own_labels
 from al_lightning.data.lightning_internals import epoch_to_begin_with
@@ -21,6 +21,7 @@ from al_lightning.data.sets import DataSets, extras, find_unreadable, names_of
 from al_lightning.data.views import RowView
 from al_lightning.run.journal import Record
 from al_lightning.run.records import plain
+from al_lightning.settings import check_at_least
 
 
 class ActiveDataModule(L.LightningDataModule):

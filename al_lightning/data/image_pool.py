@@ -15,6 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.data.pictures import UnreadableImageError, read_picture, to_tensor
 from al_lightning.data.views import UnreadableRowError
+from al_lightning.settings import check_at_least
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -55,8 +56,7 @@ class ImagePool(Dataset[Any]):
         image_size: int | None = 64,
         transform: Transform = to_tensor,
     ) -> None:
-        if image_size is not None and image_size < 1:
-            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        check_at_least(1, image_size=image_size)
         self.folder = Path(folder)
         self.image_size = image_size
         self.transform = transform

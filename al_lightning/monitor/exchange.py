@@ -33,11 +33,8 @@ class Exchange(Monitor):
         folder = query_folder(loop.run_dir, query.cycle)
         if (folder / TO_LABEL).exists():
             return
-        pictures = {
-            index: picture
-            for index in query.indices
-            if (picture := picture_of(loop, index)) is not None
-        }
+        found = {index: picture_of(loop, index) for index in query.indices}
+        pictures = {index: picture for index, picture in found.items() if picture is not None}
         for index, picture in pictures.items():
             suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"
             write_whole(folder / "images" / f"{index}{suffix}", picture)

@@ -134,8 +134,6 @@ def class_name(loop: Watched, label: Any) -> Any:
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file, completely or not at all."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     # A file's name need not be proper text.
     write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))

@@ -27,6 +27,7 @@ from al_lightning.prediction.wrapping import (
     replaced_forwards,
 )
 from al_lightning.seeds import generator
+from al_lightning.settings import check_at_least
 
 SUPPORTED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -96,8 +97,7 @@ class Masks:
     """
 
     def __init__(self, model: nn.Module, num_samples: int) -> None:
-        if num_samples < 1:
-            raise ValueError(f"mc_samples must be at least 1, got {num_samples}")
+        check_at_least(1, mc_samples=num_samples)
         self.num_samples = num_samples
         self.dropouts = _checked_dropouts(model)
         self._seed = torch.initial_seed()

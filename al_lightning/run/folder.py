@@ -54,12 +54,10 @@ def check_vacant(run_dir: Path) -> None:
 
 def next_version(runs_dir: Path) -> Path:
     """Return ``version_N``; N is one above the highest of all runs in ``runs_dir``."""
-    taken = [
-        int(path.parent.name.removeprefix("version_"))
-        for path in runs_dir.glob(f"version_*/{JOURNAL}")
-        if path.parent.name.removeprefix("version_").isdigit()
-    ]
-    return runs_dir / f"version_{max(taken, default=-1) + 1}"
+    runs = runs_dir.glob(f"version_*/{JOURNAL}")
+    numbers = [path.parent.name.removeprefix("version_") for path in runs]
+    last = max((int(number) for number in numbers if number.isdigit()), default=-1)
+    return runs_dir / f"version_{last + 1}"
 
 
 def write_whole(path: Path, content: bytes) -> None:

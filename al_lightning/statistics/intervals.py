@@ -13,7 +13,7 @@ from scipy import stats
 from al_lightning.statistics.checks import check_finite, check_same_seeds, check_share
 
 # Differences that are equal on paper may differ after rounding by up to half of this, times the
-# largest value: each value is off by eps / 2 of it, and the difference, up to twice as large, by eps.
+# largest value: each value is off by eps / 2 of it, the difference, up to twice as large, by eps.
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 

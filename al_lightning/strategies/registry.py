@@ -32,7 +32,7 @@ from al_lightning.acquisition import (
     variation_ratio,
     vote_entropy,
 )
-from al_lightning.settings import hint
+from al_lightning.settings import check_at_least, hint
 from al_lightning.strategies.compose import OfColumns, by_score, name_of, power
 from al_lightning.strategies.strategy import Column, PoolOutputs, Select, Strategy
 
@@ -42,8 +42,7 @@ def _random(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
 
 
 def _epig(pool: PoolOutputs, num: int, generator: Generator, *, num_targets: int = 100) -> Tensor:
-    if num_targets < 1:
-        raise ValueError(f"num_targets must be at least 1, got {num_targets}")
+    check_at_least(1, num_targets=num_targets)
     probs_NKC = pool.probs
     # The pool stands for where the model will be used (arXiv:2304.08151).
     targets = torch.randperm(len(pool), generator=generator)[:num_targets]
