@@ -76,7 +76,9 @@ def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> 
         left_N = torch.ones_like(distances_N, dtype=torch.bool)
         for rows in picks:
             left_N[rows] = False
-        picks.append(_shuffled(left_N.nonzero()[:, 0], generator=generator)[:missing])
+        left = left_N.nonzero()[:, 0]
+        draws = uniform(len(left), generator=generator, device=left.device)
+        picks.append(left[draws.argsort(stable=True)][:missing])
     return torch.cat(picks)
 
 
@@ -115,10 +117,6 @@ def _drawn(
             break
         kept = torch.cat([kept, stands[:1]])
     return rows_R[kept]
-
-
-def _shuffled(rows: Tensor, *, generator: Generator) -> Tensor:
-    return rows[uniform(len(rows), generator=generator, device=rows.device).argsort(stable=True)]
 
 
 def squared_norms(probs_NC: Tensor, embeddings_ND: Tensor) -> Tensor:

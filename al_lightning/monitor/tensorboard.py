@@ -56,8 +56,6 @@ class TensorBoard(Monitor):
     def on_end(self, loop: Watched) -> None:
         if self._writer is None:
             return
-        results = loop.results
-        self._writer.add_figure(
-            "active/progress", progress_figure(results), results[-1].num_labeled
-        )
+        figure, last = progress_figure(loop.results), loop.results[-1].num_labeled
+        self._writer.add_figure("active/progress", figure, last)
         self._writer.close()

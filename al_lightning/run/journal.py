@@ -74,10 +74,7 @@ class Journal:
 
     def find(self, event: str, cycle: int) -> Record | None:
         """Return the record of ``event`` in ``cycle``; None when it has not happened."""
-        for record in reversed(self.records):
-            if record["event"] == event and record.get("cycle") == cycle:
-                return record
-        return None
+        return next((r for r in reversed(self.of(event)) if r.get("cycle") == cycle), None)
 
     def of(self, event: str) -> list[Record]:
         """Return all records of ``event``, oldest first."""

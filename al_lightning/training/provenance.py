@@ -73,7 +73,7 @@ class Provenance:
             data: Gives its length, batch and epoch size, and the fingerprints of its data sets.
             trainer: A Trainer like those of the run.
         """
-        others = {"val": data.sets.val, "test": data.sets.test}
+        others = {"val_fingerprint": data.sets.val, "test_fingerprint": data.sets.test}
         groups = {
             "active": dict(active),
             "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
@@ -84,11 +84,7 @@ class Provenance:
                 "classes": data.classes,
                 "names": _checksum_of_names(data),
                 "fingerprint": fingerprint(data.sets.pool),
-                **{
-                    f"{name}_fingerprint": fingerprint(dataset)
-                    for name, dataset in others.items()
-                    if dataset is not None
-                },
+                **{name: fingerprint(rows) for name, rows in others.items() if rows is not None},
             },
             "trainer": {name: getattr(trainer, name) for name in TRAINER},
         }
