@@ -71,8 +71,7 @@ def picture_of(loop: Watched, index: int) -> bytes | None:
         picture = Image.fromarray((pixels * 255).round().astype(np.uint8))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     content = io.BytesIO()
-    is_small = max(picture.size) <= 256  # where a JPEG's artefacts would show
-    if is_small:
+    if max(picture.size) <= 256:  # where a JPEG's artefacts would show
         picture.save(content, "PNG")
     else:
         picture.convert("RGB").save(content, "JPEG", quality=90)

@@ -106,6 +106,7 @@ class OfColumns:
         self.selector = selector
         self.columns = columns
         self.__signature__ = inspect.signature(selector)  # its own arguments are the strategy's
+        self.__qualname__ = name_of(selector)
 
     def __call__(
         self, pool: PoolOutputs, num: int, generator: Generator, **arguments: Any
