@@ -57,7 +57,7 @@ def _kmeans(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
 EMBEDDINGS: dict[str, Column] = {"embeddings": "embedding"}
 GRADIENTS: dict[str, Column] = {"probs": "probs", "embeddings": "embedding"}
 SAMPLES: dict[str, Column] = {"probs": "probs"}
-COVERED = ("embeddings", "labeled_embeddings")
+COVERED = ("embeddings", "labeled_embeddings")  # for selectors that look at labeled rows too
 
 STRATEGIES: dict[str, Strategy | Select] = {
     "random": Strategy(_random, {}),
