@@ -79,7 +79,7 @@ def gathered_on_first_rank(
 
     Args:
         columns: Tensors (rows of this rank, ...) by name; empty on a rank without rows.
-        device: Where processes exchange tensors.
+        device: The device on which processes exchange tensors.
 
     Returns:
         The joined columns on the first rank; nothing on the others, which keep no copy.

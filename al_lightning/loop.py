@@ -93,7 +93,7 @@ class ActiveLearningLoop:
             run_dir: Folder of a run.
             model: A module like the one that the run began with; it gets the run's weights.
             data: The data module that the run began with, in any split; it gets the run's.
-            trainer: As the run began with; on which and how many devices is free.
+            trainer: Makes Trainers as the run began with; kind and number of devices may differ.
             monitors: As in the constructor.
             settings: Options; left out, they are the run's. A function that labels must be given
                 again, and so must a strategy that has no name in ``STRATEGIES``.

@@ -53,7 +53,7 @@ class Settings:
         embedding_layer: Name of a layer of the model. The input of that layer is the embedding; for
             a model whose ``predict_step`` returns none.
         target: A metric's name and value; the run ends once the metric reaches it from below.
-        oracle: Who labels in ``run``. ``"dataset"`` reveals the data set's own labels. With
+        oracle: The source of labels. ``"dataset"`` reveals the data set's own labels. With
             ``"files"`` people fill in files of the run folder or label on a page, and the run stops
             until they have. Or a function, see :data:`~al_lightning.label.oracle.Oracle`.
         accept_unasked: Accept answers of files and functions to rows that were not asked.

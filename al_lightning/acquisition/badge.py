@@ -39,7 +39,7 @@ def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
         embeddings: (N, D) finite inputs of the last layer for the same rows.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         generator: Source of all draws.
 
     Returns:

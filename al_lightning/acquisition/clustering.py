@@ -30,7 +30,7 @@ def fit_centres(tables: Sequence[Tensor], num_clusters: int, *, generator: Gener
 
     Args:
         tables: Each (N, D), with at least one row in all; they are never joined.
-        num_clusters: How many centres at most.
+        num_clusters: The largest number of centres.
         generator: Source of the sample and of the seeding.
 
     Returns:
@@ -90,7 +90,7 @@ def round_robin(
     Args:
         groups_N: The group of each row, int64; a group gives its rows in the order they stand in.
         turns_G: The groups in the order they take turns within a round.
-        num: How many rows, at most N.
+        num: Number of rows, at most N.
         first_round_G: The round in which each group joins; 0 for all when not given.
 
     Returns:

@@ -51,7 +51,7 @@ def joint_entropy(
         probs_BKC: (B, K, C), p(y | w_k), the same K posterior samples for each row.
         generator: Drawn from only when C^(B - 1) configurations are more than
             ``max_configurations``; otherwise the answer is exact.
-        max_configurations: How many configurations are kept. Time and memory grow with it, and the
+        max_configurations: Number of configurations to keep. Time and memory grow with it, and the
             variance falls faster than its inverse.
 
     Returns:

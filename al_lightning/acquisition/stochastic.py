@@ -24,9 +24,9 @@ def stochastic(
     Args:
         scores: (N,) finite scores, higher = label sooner; non-negative for ``"power"``, where
             rows of score 0 come only after all others.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         kind: The formula that turns a score into a weight.
-        beta: How strictly high scores come first: 0 is uniform, large values approach top-k.
+        beta: The preference for high scores: 0 is uniform, large values approach top-k.
         generator: Source of the noise.
 
     Returns:

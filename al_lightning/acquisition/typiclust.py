@@ -48,7 +48,7 @@ def typiclust(
     Args:
         embeddings: (N, D) finite embeddings of the pool.
         labeled: (M, D) those of the labeled rows; M may be 0.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         generator: Source of the samples and of the first centres.
         max_clusters: Cap on the number of clusters.
 
@@ -133,7 +133,7 @@ def mean_neighbour_distance(
         labeled_MD: (M, D) the labeled rows.
         members_P: Positions of the cluster's rows in the pool, at least one.
         labeled_members_L: Positions of its labeled rows.
-        max_references: How many of the cluster's rows may serve as neighbours; where there are
+        max_references: Number of the cluster's rows that may serve as neighbours; where there are
             more, a sample of so many serves.
         generator: Source of that sample.
 

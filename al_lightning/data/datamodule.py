@@ -67,8 +67,7 @@ class ActiveDataModule(L.LightningDataModule):
         ValueError: for sizes or indices that do not fit the data.
 
     Attributes:
-        first_indices: For a data set without labels, the rows to ask for before the first fit; else
-            empty.
+        first_indices: Rows to ask for before the first fit, for a data set without labels.
 
     >>> import torch
     >>> from torch.utils.data import TensorDataset

@@ -76,7 +76,7 @@ class ImagePool(Dataset[Any]):
         """Return an image, upright and RGB, in its own size.
 
         Args:
-            index: Of the image.
+            index: The number of the image.
             at_least: When given, the picture may be smaller, see :func:`read_picture`.
 
         Raises:

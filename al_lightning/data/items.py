@@ -26,7 +26,7 @@ def read_label(item: Any, label_key: int | str | None = None) -> Any:
     """Return the label in an item, as a plain Python value.
 
     Args:
-        item: What ``dataset[i]`` gives: a tuple or list with the label second, or a dict with the
+        item: The value of ``dataset[i]``: a tuple or list with the label second, or a dict with the
             label under ``"label"``, unless ``label_key`` says otherwise.
         label_key: Position in a tuple or key of a dict.
 

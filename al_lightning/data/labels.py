@@ -21,7 +21,7 @@ class Labels:
     Args:
         sets: The data sets, with their own labels.
         pool: The split; once a run has begun, only this class changes it.
-        key: Where an item holds its label, see :func:`~al_lightning.data.items.read_label`.
+        key: The place of the label in an item, see :func:`~al_lightning.data.items.read_label`.
         are_held: False when the items of the data set are inputs alone.
         given: Labels given by hand, by data-set index.
     """

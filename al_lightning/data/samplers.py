@@ -22,8 +22,8 @@ class EpochShuffle(DistributedSampler[int]):
         purpose: Keeps orders of one seed apart.
         num_draws: Rows of an epoch, drawn with replacement; each row once when not given.
         epoch: The epoch to begin with.
-        num_replicas: How many processes share the rows.
-        rank: Which of them this is.
+        num_replicas: Number of processes that share the rows.
+        rank: The number of this process among them.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class BatchShards(DistributedSampler[int]):
     Args:
         dataset: The rows to deal, in order.
         batch_size: Rows a batch.
-        num_replicas: W, the processes.
-        rank: r, which of them this is.
+        num_replicas: W, the number of processes.
+        rank: r, the number of this process among them.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class RowView(Dataset[Any]):
 
     Args:
         dataset: A map-style data set.
-        indices: Which of its rows, in which order.
+        indices: Its rows to serve, in order.
         given_labels: Data-set index to label; replaces the label in the data set's item.
         label_key: Its place in an item, see :func:`~al_lightning.data.items.read_label`.
     """

@@ -34,7 +34,7 @@ class Run:
         folder: The run's folder; without one nothing is written.
 
     Attributes:
-        folder: As given.
+        folder: The run's folder, or None.
         journal: The record of decisions.
     """
 

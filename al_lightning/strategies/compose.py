@@ -70,7 +70,7 @@ def diverse(score: Score, *, by: Callable[..., Tensor], factor: float = 10.0) ->
         score: Row-wise, higher = label sooner.
         by: A selector of embeddings, ``by(embeddings, labeled, num)``, with ``generator`` if it
             takes one: ``core_set``, ``kmeans``, ``typiclust``, ``probcover``.
-        factor: How many candidates for each row to choose; at least 1.
+        factor: Number of candidates for each row to choose; at least 1.
 
     Raises:
         ValueError: when ``factor`` is below 1.

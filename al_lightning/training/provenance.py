@@ -1,4 +1,4 @@
-"""Where a run comes from, in plain values: one answer to "is it the same experiment?"."""
+"""The origin of a run, in plain values: one answer to "is it the same experiment?"."""
 
 import json
 import os
