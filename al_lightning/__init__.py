@@ -52,7 +52,7 @@ _NAMES = {
     "run.records": "INVALID SKIP CycleResult Query",
     "strategies": "STRATEGIES PoolOutputs Strategy by_score diverse power softmax softrank",
 }
-"""The same for Python: public names by module."""
+"""Public names by module, for Python; the imports above are for type checkers."""
 
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _ROOMS = ("acquisition", "mnist", "monitor", "strategies")

@@ -1,4 +1,4 @@
-"""``ActiveCLI``: LightningCLI with one more group, ``active``, for the loop."""
+"""``ActiveCLI``: LightningCLI with a further group, ``active``, for the loop."""
 
 import argparse
 import copy
@@ -22,8 +22,8 @@ from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import is_first_rank
 from al_lightning.label.answers import AnswersError
 from al_lightning.loop import ActiveLearningLoop
-from al_lightning.run.folder import CONFIG, JOURNAL, next_version, write_whole
-from al_lightning.run.journal import Record, read_records
+from al_lightning.run.folder import CONFIG, JOURNAL, next_version, records_of, write_whole
+from al_lightning.run.journal import read_records
 from al_lightning.run.records import CycleResult
 from al_lightning.settings import Settings
 from al_lightning.stopping import is_refusal, stopping
@@ -84,7 +84,7 @@ class ActiveCLI(LightningCLI):
         self.work()
 
     def work(self) -> None:
-        """Do what the program is for, once the command line is understood: the run."""
+        """Carry out the run, once the command line is parsed."""
         folder = self._choose_folder()
         os.environ[RUN_DIR] = str(folder)
         try:
@@ -113,11 +113,11 @@ class ActiveCLI(LightningCLI):
             parser.link_arguments("active.seed", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; for a run to resume, over the configuration that it began with."""
+        """Parse the command line; to resume a run, over the configuration that it began with."""
         given = sys.argv[1:] if args is None else args
         resume, run_dir = _resumed(given) if isinstance(given, list) else (None, None)
         if resume is None or run_dir is None:
-            # They may be in a configuration file; else the flags alone need not be all.
+            # They may be in a configuration file.
             super().parse_arguments(parser, args)
             resume, run_dir = self.config["active"]["resume"], self.config["active"]["run_dir"]
         if not resume:
@@ -125,14 +125,13 @@ class ActiveCLI(LightningCLI):
         if run_dir is None:
             parser.error("--active.resume needs --active.run_dir, the folder of the run")
         try:
-            records = read_records(Path(run_dir) / JOURNAL)
-            if not records and resume == "auto":
+            if resume == "auto" and not read_records(Path(run_dir) / JOURNAL):
                 super().parse_arguments(parser, args)
                 return
-            self._began = _settings_of(records, run_dir)
+            self._began = _settings_of(Path(run_dir))
             given = given if isinstance(given, list) else []
             with warnings.catch_warnings():
-                # These are the command line, over what it was when the run began.
+                # These arguments are the command line itself, over the one that began the run.
                 warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
                 as_it_began = f"--config={json.dumps(self._began)}"
                 super().parse_arguments(parser, [as_it_began])
@@ -151,12 +150,12 @@ class ActiveCLI(LightningCLI):
         return settings
 
     def instantiate_classes(self) -> None:
-        """Make model and data, and one Trainer to see that its arguments work."""
+        """Make model and data, and one Trainer to check its arguments."""
         with self._one_line(), quiet():
             super().instantiate_classes()
 
     def instantiate_trainer(self, **defaults: Any) -> L.Trainer:
-        """Make a Trainer with new callbacks; ``defaults`` fill what is not configured."""
+        """Make a Trainer with new callbacks; ``defaults`` are for arguments not configured."""
         configured = self.config_init["trainer"]
         arguments = {n: value for n, value in defaults.items() if configured.get(n) is None}
         # LightningCLI makes the callbacks once, and a Trainer adds its own to the list it is given.
@@ -170,7 +169,7 @@ class ActiveCLI(LightningCLI):
         return super().instantiate_trainer(**arguments, callbacks=callbacks)
 
     def _choose_folder(self) -> Path:
-        """Name the run folder; processes that Lightning starts share that of their starter."""
+        """Choose the run folder; a process that Lightning starts shares that of its parent."""
         run_dir = self.config["active"]["run_dir"]
         if run_dir is None:
             run_dir = None if is_first_rank() else os.environ.get(RUN_DIR)
@@ -209,7 +208,7 @@ class ActiveCLI(LightningCLI):
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:
-        """End with one sentence what this package refuses; let errors of other code through."""
+        """Turn an error of this package into one sentence; let errors of other code through."""
         try:
             yield
         except (ValueError, TypeError, RuntimeError, OSError) as error:
@@ -222,15 +221,13 @@ class ActiveCLI(LightningCLI):
         raise SystemExit(2) from error
 
 
-def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:
+def _settings_of(run_dir: Path) -> dict[str, Any]:
     """Return the configuration that a run began with.
 
     Raises:
         ValueError: when there is no run, or a program of another kind began it.
     """
-    if not records:
-        raise ValueError(f"{run_dir} holds no run to resume: {JOURNAL} is missing or empty")
-    settings: dict[str, Any] | None = records[0]["settings"]
+    settings: dict[str, Any] | None = records_of(run_dir)[0]["settings"]
     if settings is None:
         raise ValueError(
             f"the run in {run_dir} was not begun from a command line; go on with it by "
@@ -240,9 +237,9 @@ def _settings_of(records: Sequence[Record], run_dir: str) -> dict[str, Any]:
 
 
 def _without_added_to(settings: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
-    """Leave out lists that the command line adds to: ``--trainer.callbacks+=ModelCheckpoint``.
+    """Leave out lists that the command line extends: ``--trainer.callbacks+=ModelCheckpoint``.
 
-    They hold what the same command line added when the run began.
+    They hold already what the same command line added when the run began.
     """
     left = copy.deepcopy(settings)
     for argument in given:
@@ -254,7 +251,7 @@ def _without_added_to(settings: dict[str, Any], given: Sequence[str]) -> dict[st
 
 
 def _resumed(given: Sequence[str]) -> tuple[str | None, str | None]:
-    """Return what ``--active.resume`` and ``--active.run_dir`` say, where they are flags."""
+    """Return the values of ``--active.resume`` and ``--active.run_dir``, where they are flags."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     parser.add_argument("--active.resume", dest="resume")
     parser.add_argument("--active.run_dir", dest="run_dir")

@@ -1,4 +1,4 @@
-"""What several processes of one run must agree on, and what the first of them does for all."""
+"""Several processes of one run: check that they agree, and let the first one act for all."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -33,10 +33,10 @@ def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
     Args:
         trainer: Knows the processes.
         what: Names the value.
-        value: Plain values, whose ``repr`` says all.
+        value: Plain values; their ``repr`` must differ when they do.
 
     Raises:
-        RuntimeError: on every rank, when they differ.
+        RuntimeError: on every rank, when the values differ.
     """
     if not have_met(trainer):
         return
@@ -52,9 +52,9 @@ def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
 
 
 def from_first_rank(make: Callable[[], T]) -> T:
-    """Return or raise, in all processes, what ``make`` returns or raises on the first rank.
+    """Call ``make`` on the first rank, and return or raise the same in all processes.
 
-    Before the processes have met, each calls it by itself.
+    Before the processes have met, each calls ``make`` by itself.
     """
     if not processes_have_met():
         return make()
@@ -62,7 +62,7 @@ def from_first_rank(make: Callable[[], T]) -> T:
     if is_first_rank():
         try:
             made[0] = make()
-        except Exception as error:  # or the others would wait for it until they give up
+        except Exception as error:  # without it the others would wait until they time out
             made[1] = error
     torch.distributed.broadcast_object_list(made)
     if made[1] is not None:
@@ -79,7 +79,7 @@ def gathered_on_first_rank(
 
     Args:
         columns: Tensors (rows of this rank, ...) by name; empty on a rank without rows.
-        device: Where processes exchange tensors.
+        device: The device on which processes exchange tensors.
 
     Returns:
         The joined columns on the first rank; nothing on the others, which keep no copy.

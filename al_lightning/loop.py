@@ -44,8 +44,8 @@ class ActiveLearningLoop:
             function that passes keyword arguments on.
         run_dir: Folder for the journal, tables, pictures and TensorBoard; must not hold a run.
             Without it nothing is written.
-        monitors: What watches; the run folder's tables, pictures and TensorBoard when not given.
-        settings: What the run is asked to do: the options of
+        monitors: They watch the run; when not given, those that fill the run folder.
+        settings: The options of the run, those of
             :class:`~al_lightning.settings.Settings` (``strategy``, ``acquisition_size``,
             ``num_cycles``, ``seed``, ``warm_start``, ``oracle``, ...).
 
@@ -93,7 +93,7 @@ class ActiveLearningLoop:
             run_dir: Folder of a run.
             model: A module like the one that the run began with; it gets the run's weights.
             data: The data module that the run began with, in any split; it gets the run's.
-            trainer: As the run began with; on which and how many devices is free.
+            trainer: Makes Trainers as the run began with; kind and number of devices may differ.
             monitors: As in the constructor.
             settings: Options; left out, they are the run's. A function that labels must be given
                 again, and so must a strategy that has no name in ``STRATEGIES``.
@@ -121,15 +121,15 @@ class ActiveLearningLoop:
     def run(self) -> list[CycleResult]:
         """Ask and label until the run is over, or until labels are to come later.
 
-        Then the query waits in the run folder, which is free for others until this is called again,
-        here or after :meth:`resume`: on a page or in files people answer, and the run goes on.
+        In the second case the query waits in the run folder. People answer on a page or in files.
+        The folder is free for others until you call this again, here or after :meth:`resume`.
 
         Returns:
             One record a cycle.
 
         Raises:
             ValueError: when the oracle is the data set, which holds no labels.
-            AnswersError: when what the oracle answered cannot be taken.
+            AnswersError: when an answer of the oracle cannot be accepted.
         """
         self.data.read()
         if self.oracle == "dataset":
@@ -146,8 +146,8 @@ class ActiveLearningLoop:
     def ask(self) -> Query | None:
         """Fit, test, predict and select; return the query to label.
 
-        Called again before its labels came it gives the same query. With nothing labeled yet it
-        gives the first rows to label, cycle 0.
+        Called again before the labels came, it returns the same query. While nothing is labeled, it
+        returns the first rows to label: cycle 0.
 
         Returns:
             The query, or None when the run is over: after ``num_cycles`` fits, at ``target``, or
@@ -174,11 +174,11 @@ class ActiveLearningLoop:
         """Label rows of the query and close it; the next :meth:`ask` trains on them.
 
         Args:
-            indices: Data-set indices, all or some of the query's; what is left out, and has no
-                answer from before, returns to the pool.
-            labels: One for each index, in plain values, ``SKIP`` or ``INVALID``. None takes the
-                data set's own.
-            by: Who labeled.
+            indices: Data-set indices, all or some of the query's. A row that is left out and has no
+                earlier answer returns to the pool.
+            labels: One for each index, in plain values, ``SKIP`` or ``INVALID``; None for the data
+                set's own labels.
+            by: The person who labeled.
 
         Raises:
             ValueError: when nothing was asked, an index was not asked for or repeats, or the labels
@@ -201,10 +201,10 @@ class ActiveLearningLoop:
             answers: By data-set index: a label in plain values, ``SKIP`` (stays in the pool and is
                 not asked again) or ``INVALID`` (leaves the pool). A label for a row of an earlier
                 query corrects it.
-            by: Who answered. Two people may answer the same rows; where they differ somebody has to
-                settle it.
-            settles: These hold, whatever others answered.
-            accept_unasked: Takes answers to rows of the pool that were not asked.
+            by: The person who answered. Two people may answer the same rows; where they differ,
+                somebody must settle it.
+            settles: These answers hold, whatever others answered.
+            accept_unasked: Accept answers to rows of the pool that were not asked.
 
         Raises:
             ValueError: when nothing was asked, a row was not asked for, or a label is no class.
@@ -214,17 +214,17 @@ class ActiveLearningLoop:
         intake.answer(query, self.data.labels, answers, **how)
 
     def undo(self, *, by: str | None = None) -> list[int]:
-        """Take the last answer to the query back, that person's or with None anybody's.
+        """Undo the last answer, of that person or with None of anybody; return its rows.
 
-        Returns:
-            Data-set indices of its rows; ValueError when there is no answer.
+        Raises:
+            ValueError: when there is no answer.
         """
         return self._open_query("undo").undo(by=by, how="api")
 
     def finish(self, *, by: str | None = None) -> None:
-        """Close the query with what was answered; rows without an answer return to the pool.
+        """Close the query with its answers; rows without an answer return to the pool.
 
-        It is a ValueError while people differ on a row, or when nothing at all is labeled.
+        It raises ValueError while people differ on a row, or when nothing at all is labeled.
         """
         self._close(self._open_query("finish").finish(by=by, how="api"))
 
@@ -243,12 +243,12 @@ class ActiveLearningLoop:
 
     @property
     def finished(self) -> bool:
-        """Whether no further cycle follows."""
+        """True when no further cycle follows."""
         return self._run.finished
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the run began with, by group, in plain values; a copy."""
+        """The configuration of the run when it began, by group, in plain values; a copy."""
         return copy.deepcopy(dict(self._provenance.groups))
 
     @property

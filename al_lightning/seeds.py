@@ -40,8 +40,8 @@ def seed_all(seed: int) -> None:
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     """Seed Python, numpy and torch inside the block and put their states back after it.
 
-    Dropout, augmentation and a user's own code draw from the global generators; this is how they
-    become reproducible without the caller's generators noticing.
+    Dropout, augmentation and a user's own code draw from the global generators. Inside the block
+    they are reproducible, and the caller's generators are as before when it ends.
     """
     with isolate_rng():
         seed_all(derive_seed(seed, *purpose))
@@ -49,7 +49,7 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
 
 
 class _Reseed(Callback):
-    """Seeds again once processes have met, as DDP seeds them anew after ``seed_everything``."""
+    """Seeds once more when processes have met, because DDP seeds them by ``seed_everything``."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

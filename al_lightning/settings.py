@@ -1,45 +1,62 @@
-"""What a run is asked to do: each option of the loop, in this one place."""
+"""The options of a run: each option of the loop is defined here and nowhere else."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 FUNCTION = "a function"
-"""Stands in a journal for an oracle that is one."""
-
+"""The word in a journal for an oracle that is a function."""
 
 FREE = {"free": True}
 OF_STRATEGY = {"of_strategy": True}
+"""Marks of fields, see :class:`Settings`."""
+
+
+def check_at_least(least: int, **values: int | None) -> None:
+    """Raise ValueError for a value below ``least``; None is no value."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def hint(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return a question that names the known name nearest to ``name``; empty when none is near.
+
+    >>> hint("margn", ["entropy", "margin"])
+    "did you mean 'margin'? "
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Holds the options of a run and checks them.
 
-    An option that is added here is an argument of the loop and of the command line, stands in the
-    journal, and must be the same on resume and in all runs of a comparison. Its field says where it
-    is ``free``, so it may change when a run goes on, or ``of_strategy``, so each strategy of a
-    comparison may have its own.
+    An option that is added here becomes an argument of the loop and of the command line. The
+    journal holds it. It must be the same on resume, unless its field is marked ``free``. It must be
+    the same in all runs of a comparison, unless its field is marked ``of_strategy``: then each
+    strategy may have its own.
 
     Args:
         strategy: A name in ``STRATEGIES``, a ``Strategy``, or a function
             ``select(pool, num, generator) -> positions``.
         acquisition_size: Rows to ask for in a cycle; a smaller rest of the pool is asked whole.
-        num_cycles: Fits in all; after the last nothing is asked.
+        num_cycles: Number of fits; after the last one nothing is asked.
         seed: Each cycle's randomness derives from it; ``data.seed`` when not given.
-        warm_start: Keeps the weights from cycle to cycle.
-        candidate_size: Scores a random subset of that size instead of the whole pool.
+        warm_start: Keep the weights from cycle to cycle.
+        candidate_size: Score a random subset of that size instead of the whole pool.
         strategy_args: The strategy's own arguments, by name: ``{"beta": 4.0}`` for ``power_bald``.
-        mc_samples: Predicts the pool with that many samples of MC dropout, for any model with
+        mc_samples: Predict the pool with that many samples of MC dropout, for any model with
             dropout layers; see :class:`~al_lightning.prediction.mc_dropout.MCDropout`.
-        embedding_layer: Name of a layer of the model, the input of which is the embedding; for a
-            model whose ``predict_step`` returns none.
+        embedding_layer: Name of a layer of the model. The input of that layer is the embedding; for
+            a model whose ``predict_step`` returns none.
         target: A metric's name and value; the run ends once the metric reaches it from below.
-        oracle: Who labels in ``run``: ``"dataset"`` reveals the data set's own labels; ``"files"``
-            are people, who fill in files of the run folder or label on a page, and the run stops
-            until they have; or a function, see :data:`~al_lightning.label.oracle.Oracle`.
-        accept_unasked: Takes answers of files and functions to rows that were not asked, too.
+        oracle: The source of labels. ``"dataset"`` reveals the data set's own labels. With
+            ``"files"`` people fill in files of the run folder or label on a page, and the run stops
+            until they have. Or a function, see :data:`~al_lightning.label.oracle.Oracle`.
+        accept_unasked: Accept answers of files and functions to rows that were not asked.
 
     Raises:
         ValueError: for a size below 1, or fewer candidates than rows to ask for.
@@ -59,10 +76,8 @@ class Settings:
     accept_unasked: bool = field(default=False, metadata=FREE)
 
     def __post_init__(self) -> None:
-        for name in ("acquisition_size", "num_cycles", "candidate_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        sizes = ("acquisition_size", "num_cycles", "candidate_size")
+        check_at_least(1, **{name: getattr(self, name) for name in sizes})
         if self.candidate_size is not None and self.candidate_size < self.acquisition_size:
             raise ValueError(
                 f"candidate_size must be at least acquisition_size={self.acquisition_size}, got "
@@ -71,12 +86,12 @@ class Settings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Settings":
-        """Return the settings with these options; TypeError for a name that is none."""
+        """Return the settings with these options; raise TypeError for an unknown name."""
         known = cls.__dataclass_fields__
         for name in given.keys() - known.keys():
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise TypeError(f"unexpected keyword argument {name!r}; {hint}options are {[*known]}")
+            raise TypeError(
+                f"unexpected keyword argument {name!r}; {hint(name, known)}options are {[*known]}"
+            )
         return cls(**given)
 
     @classmethod
@@ -91,7 +106,7 @@ class Settings:
     def plain(self, *, free: bool) -> dict[str, Any]:
         """Return the options that are free, or those that are not, as a journal holds them.
 
-        A function that labels is written as :data:`FUNCTION`; the strategy is left as it is.
+        A function that labels becomes :data:`FUNCTION`; the strategy stays as it is.
         """
         options = {
             option.name: getattr(self, option.name)

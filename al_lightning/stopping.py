@@ -14,7 +14,7 @@ from al_lightning.distributed import is_first_rank
 
 
 class Terminated(SystemExit):
-    """SIGTERM arrived."""
+    """Ends the program because SIGTERM arrived."""
 
 
 @contextmanager
@@ -51,8 +51,8 @@ def stopping(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 def is_refusal(error: BaseException) -> bool:
     """Tell whether this package refused something, in a sentence for the user.
 
-    That is an error of a ``raise`` statement of ours, or of the system where we asked for a file.
-    Any other, such as a slip in a user's module, needs its traceback.
+    Such an error comes from a ``raise`` statement of ours, or from the system when we asked for a
+    file. Any other error, such as a slip in a user's module, needs its traceback.
     """
     own_package = __name__.partition(".")[0]
     trace = error.__traceback__

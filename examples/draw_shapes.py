@@ -1,4 +1,4 @@
-"""Draws 500 photos of shapes to label, 200 more as a test set, and can label in place of a person.
+"""Draw 500 photos of shapes to label and 200 as a test set; or label in the place of a person.
 
 python examples/draw_shapes.py                       # photos/, test/ with its labels.csv, truth.csv
 python examples/draw_shapes.py --answer RUN_DIR      # fills in the query that waits there

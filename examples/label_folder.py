@@ -1,8 +1,8 @@
-"""A folder of images without labels: a small CNN asks a person for those that it learns most from.
+"""A folder of images without labels: a small CNN asks a person for the labels it learns most from.
 
     python examples/label_folder.py --data.folder photos --data.classes '[cat, dog]'
 
-Nothing here knows of active learning but the last twenty lines, which tie it to a command line.
+Only the last twenty lines know of active learning: they make the command line.
 """
 
 import lightning as L
@@ -14,9 +14,9 @@ from al_lightning import ActiveCLI, ActiveImageDataModule
 
 
 class LitImages(L.LightningModule):
-    """A few convolutions, and of each thing they see the clearest anywhere: any image size will do.
+    """Classifies images of any size: some convolutions, then the maximum of each feature.
 
-    With a hundred labels that learns where an average over the picture does not yet.
+    With a hundred labels this learns already; an average over the image does not.
     """
 
     def __init__(self, classes: list[str], lr: float = 2e-3, dropout: float = 0.3):

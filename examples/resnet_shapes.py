@@ -3,8 +3,8 @@
     python examples/resnet_shapes.py
     python examples/resnet_shapes.py --strategy random --run_dir runs/shapes_random
 
-The data set and the module know nothing of active learning; ``main`` is all that it takes. The
-pictures are drawn from a seed, so there is nothing to download.
+The data set and the module know nothing of active learning; only ``main`` does. The pictures are
+drawn from a seed, so there is nothing to download.
 """
 
 import random
@@ -26,7 +26,7 @@ TRAIN = v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(0.3, 0.3, 0.3, 0.5
 
 
 class Shapes(torch.utils.data.Dataset):
-    """A bright triangle, square or circle on dark ground, in any colour, size, place and turn."""
+    """Draws a bright triangle, square or circle on dark ground, of any colour, size and place."""
 
     def __init__(self, rows, transform):
         self.rows, self.transform = rows, transform

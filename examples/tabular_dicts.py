@@ -23,7 +23,7 @@ NUM_KINDS, NUM_STATES, NUM_SENSORS = 5, 3, 8
 
 
 def machines(num_rows, seed=0):
-    """The rows as dicts; a list is a data set already."""
+    """Return the rows as dicts; a list is a data set already."""
     draw = torch.Generator().manual_seed(seed)
     kind = torch.randint(NUM_KINDS, (num_rows,), generator=draw)
     state = torch.multinomial(torch.tensor([0.8, 0.12, 0.08]), num_rows, True, generator=draw)

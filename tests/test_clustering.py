@@ -420,7 +420,7 @@ class TestSelectors:
     def test_chunks_do_not_show(self, name, monkeypatch):
         pool, labeled = points(60, 4), points(5, 4, 1)
         whole = SELECTORS[name](pool, labeled, 10, seeded())
-        monkeypatch.setattr(clustering, "CHUNK_ELEMENTS", 28)
+        monkeypatch.setattr(TYPICLUST, "CHUNK_ELEMENTS", 28)
         monkeypatch.setattr(PROBCOVER, "BLOCK_ROWS", 7)
         assert torch.equal(SELECTORS[name](pool, labeled, 10, seeded()), whole)
 

@@ -657,7 +657,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(tmp_path, inline, mon
 
 def test_many_failures_are_counted(tmp_path, inline, monkeypatch):
     monkeypatch.setattr(Net, "training_step", lambda *_: None / 0)
-    with pytest.raises(RunsFailedError, match=r"^6 of 6 .*random, seed 4: .*; and 2 more; the"):
+    with pytest.raises(RunsFailedError, match=r"^6 of 6 .*random, seed 4: .* and 2 more; the"):
         run_comparison(tmp_path, strategies=["random"], seeds=[1, 2, 3, 4, 5, 6])
 
 

@@ -440,7 +440,7 @@ def test_training_images_are_moved_and_those_of_the_pool_are_not(folder):
 @pytest.mark.parametrize("labels", ["", "000.png,circle\n001.png,circle\n"])
 def test_two_classes_must_be_known(folder, tmp_path, labels):
     (tmp_path / "labels.csv").write_text(f"path,label\n{labels}")
-    expected = r"at least two classes must be known, found \[.*\]; name them with classes, or give"
+    expected = r"classes must be at least 2, got \[.*\]; name them with classes=, or give"
     with pytest.raises(ValueError, match=expected):
         ActiveImageDataModule(folder, tmp_path / "labels.csv")
     with pytest.raises(ValueError, match=expected):

@@ -1,6 +1,7 @@
 """One contract for every strategy, and how strategies are found and checked."""
 
 import math
+import pickle
 import time
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from al_lightning.strategies import (
     softrank,
     strategy_name,
 )
+from al_lightning.strategies.registry import arguments_of
 from al_lightning.strategies.strategy import checked_positions
 from al_lightning.training.trainers import choosing_bar
 
@@ -99,6 +101,11 @@ class TestContract:
         state = torch.random.get_rng_state()
         assert choose(strategy, POOLS["random"], 6) == first
         assert torch.equal(torch.random.get_rng_state(), state)
+
+    def test_is_the_same_in_another_process(self, strategy):
+        copy = pickle.loads(pickle.dumps(find_strategy(strategy)))
+        assert choose(copy, POOLS["random"], 6) == choose(strategy, POOLS["random"], 6)
+        assert arguments_of(copy.select) == arguments_of(find_strategy(strategy).select)
 
     def test_leaves_its_input_alone(self, strategy):
         rows = some_rows()

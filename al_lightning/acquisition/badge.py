@@ -39,7 +39,7 @@ def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
         embeddings: (N, D) finite inputs of the last layer for the same rows.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         generator: Source of all draws.
 
     Returns:
@@ -76,7 +76,9 @@ def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> 
         left_N = torch.ones_like(distances_N, dtype=torch.bool)
         for rows in picks:
             left_N[rows] = False
-        picks.append(_shuffled(left_N.nonzero()[:, 0], generator=generator)[:missing])
+        left = left_N.nonzero()[:, 0]
+        draws = uniform(len(left), generator=generator, device=left.device)
+        picks.append(left[draws.argsort(stable=True)][:missing])
     return torch.cat(picks)
 
 
@@ -98,17 +100,13 @@ def _drawn(
     cpu = torch.device("cpu")
     # On the CPU: elsewhere cumsum may differ from run to run, and strict determinism forbids it.
     mass_N = distances_N.to(cpu, torch.float64).cumsum(0)
-    proposal_draws_R, keep_draws_R = uniform(
-        2 * NUM_PROPOSALS, generator=generator, device=cpu
-    ).chunk(2)
+    draws = uniform(2 * NUM_PROPOSALS, generator=generator, device=cpu)
+    proposal_draws_R, keep_draws_R = draws.chunk(2)
     # A draw of at most 1 - 2^-53 times the total stays below the total, also after rounding.
     rows_R = torch.searchsorted(mass_N, proposal_draws_R * mass_N[-1], right=True)
     rows_R = rows_R.to(distances_N.device)
-    distances_R, probs_RC, embeddings_RD = (
-        distances_N[rows_R],
-        probs_NC[rows_R],
-        embeddings_ND[rows_R],
-    )
+    distances_R, probs_RC = distances_N[rows_R], probs_NC[rows_R]
+    embeddings_RD = embeddings_ND[rows_R]
     thresholds_R = keep_draws_R.to(distances_R) * distances_R
     kept = torch.zeros(1, dtype=torch.int64, device=rows_R.device)  # the first was drawn as now
     while len(kept) < num:
@@ -119,10 +117,6 @@ def _drawn(
             break
         kept = torch.cat([kept, stands[:1]])
     return rows_R[kept]
-
-
-def _shuffled(rows: Tensor, *, generator: Generator) -> Tensor:
-    return rows[uniform(len(rows), generator=generator, device=rows.device).argsort(stable=True)]
 
 
 def squared_norms(probs_NC: Tensor, embeddings_ND: Tensor) -> Tensor:

@@ -40,10 +40,10 @@ def batchbald(
     Args:
         probs: (N, K, C), p(y | w_k) with the same K posterior samples for each row (for MC
             dropout: the same masks).
-        num: How many to choose; beyond N it takes all.
+        num: Number of rows to choose; all when it is above N.
         generator: Drawn from when the b rows chosen have more than ``max_configurations`` outcomes,
             C^b.
-        max_configurations: How many joint outcomes of the chosen rows are kept: all while they fit,
+        max_configurations: Number of joint outcomes of the chosen rows to keep: all while they fit,
             after that an unbiased sample. Memory beside ``probs`` is bounded by about
             ``80 * max_configurations * K * C`` bytes, and time is proportional at worst.
 

@@ -71,16 +71,12 @@ def checked_embeddings(
             f"{name} must be finite and of a size that can be summed, found {len(bad)} rows with "
             f"NaN or infinity, first at {bad[:5].tolist()}; look for NaN in the model's outputs"
         )
-    if like_ND is not None and (
-        embeddings_ND.shape[1] != like_ND.shape[1]
-        or embeddings_ND.dtype != like_ND.dtype
-        or embeddings_ND.device != like_ND.device
-    ):
-        raise ValueError(
-            f"{name} must match the other embeddings, got D={embeddings_ND.shape[1]}, "
-            f"{embeddings_ND.dtype}, {embeddings_ND.device} against D={like_ND.shape[1]}, "
-            f"{like_ND.dtype}, {like_ND.device}"
-        )
+    ours, theirs = (
+        f"D={table.shape[1]}, {table.dtype}, {table.device}"
+        for table in (embeddings_ND, embeddings_ND if like_ND is None else like_ND)
+    )
+    if ours != theirs:
+        raise ValueError(f"{name} must match the other embeddings, got {ours} against {theirs}")
     return embeddings_ND
 
 

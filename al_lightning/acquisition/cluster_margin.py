@@ -37,7 +37,7 @@ def cluster_margin(
     Args:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
         embeddings: (N, D) finite embeddings of the same rows.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         generator: Source of the sample and of the first centres.
         candidate_factor: Candidates per row to take, at least 1; the paper has 1.25 to 10. With 1
             the rows are those of :func:`margin` alone.

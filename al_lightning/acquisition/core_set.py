@@ -31,7 +31,7 @@ def core_set(embeddings: Tensor, labeled: Tensor, num: int) -> Tensor:
     Args:
         embeddings: (N, D) finite embeddings of the pool.
         labeled: (M, D) those of the labeled rows; M may be 0.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
 
     Returns:
         positions (min(num, N),), int64, on the device of the embeddings, in the order taken; of

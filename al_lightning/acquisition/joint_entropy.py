@@ -1,7 +1,7 @@
 """Entropy of several rows' labels together, by a tree of their joint outcomes.
 
 A configuration is one label for each row seen so far. Later rows need only two things of it: its
-probability, and how plausible it makes each posterior sample. This pair is kept:
+probability, and the plausibility of each posterior sample under it. This pair is kept:
 
     ``H(y_1..y_b) = sum_i H(y_i | y_1..y_i-1)``,
     ``H(y_i | y_1..y_i-1) = sum_s p(s) H(sum_k p(k | s) p(y_i | w_k))`` over configurations ``s``.
@@ -51,7 +51,7 @@ def joint_entropy(
         probs_BKC: (B, K, C), p(y | w_k), the same K posterior samples for each row.
         generator: Drawn from only when C^(B - 1) configurations are more than
             ``max_configurations``; otherwise the answer is exact.
-        max_configurations: How many configurations are kept. Time and memory grow with it, and the
+        max_configurations: Number of configurations to keep. Time and memory grow with it, and the
             variance falls faster than its inverse.
 
     Returns:
@@ -168,12 +168,11 @@ def grouped(configurations: Configurations, num: int) -> Configurations:
     weights_S, posterior_SK = configurations
     spread = torch.arange(num, device=weights_S.device) * len(weights_S) // num
     centres_GK = posterior_SK[by_posterior(posterior_SK)[spread]]
+    joint_SK = weights_S[:, None] * posterior_SK
     for _ in range(LLOYD_STEPS):
         nearest_S = nearest(posterior_SK, centres_GK)
         weights_G = weights_S.new_zeros(num).index_add_(0, nearest_S, weights_S)
-        joint_GK = torch.zeros_like(centres_GK).index_add_(
-            0, nearest_S, weights_S[:, None] * posterior_SK
-        )
+        joint_GK = torch.zeros_like(centres_GK).index_add_(0, nearest_S, joint_SK)
         used_G = weights_G > 0
         centres_GK[used_G] = joint_GK[used_G] / weights_G[used_G, None]
     return Configurations(weights_G[used_G], centres_GK[used_G])

@@ -21,7 +21,7 @@ def kmeans(embeddings: Tensor, labeled: Tensor, num: int, generator: Generator) 
         embeddings: (N, D) finite embeddings of the pool.
         labeled: (M, D), checked but not used. The paper clusters only rows without a label; the
             argument is here so that all selectors on embeddings are called alike.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         generator: Source of the sample and of the first centres.
 
     Returns:

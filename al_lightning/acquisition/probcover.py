@@ -48,10 +48,10 @@ def probcover(
     Args:
         embeddings: (N, D) finite embeddings of the pool.
         labeled: (M, D) those of the labeled rows; M may be 0.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         generator: Source of the estimate of ``delta`` and of rows after all are covered.
         delta: Radius of the balls, Euclidean; when not given, :func:`pure_radius` estimates it.
-        num_classes: How many classes the estimate of ``delta`` assumes; not used otherwise.
+        num_classes: Number of classes for the estimate of ``delta``; not used otherwise.
 
     Returns:
         positions (min(num, N),), int64, on the device of the embeddings, in the order taken.
@@ -140,7 +140,7 @@ def pure_radius(tables: Sequence[Tensor], num_classes: int, *, generator: Genera
 
     Args:
         tables: Each (N, D): pool and labeled rows.
-        num_classes: How many clusters, at least 2.
+        num_classes: Number of clusters, at least 2.
         generator: Source of the rows and of the clustering.
 
     Returns:

@@ -24,9 +24,9 @@ def stochastic(
     Args:
         scores: (N,) finite scores, higher = label sooner; non-negative for ``"power"``, where
             rows of score 0 come only after all others.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         kind: The formula that turns a score into a weight.
-        beta: How strictly high scores come first: 0 is uniform, large values approach top-k.
+        beta: The preference for high scores: 0 is uniform, large values approach top-k.
         generator: Source of the noise.
 
     Returns:
@@ -64,12 +64,9 @@ def _log_weights(scores_N: Tensor, kind: Kind) -> Tensor:
     if kind == "softmax":
         return scores_N
     if kind == "softrank":
-        ranks_N = torch.empty_like(scores_N)
         order_N = scores_N.argsort(descending=True, stable=True)
-        ranks_N[order_N] = torch.arange(
-            1, len(scores_N) + 1, dtype=scores_N.dtype, device=scores_N.device
-        )
-        return -ranks_N.log()
+        ranks_N = order_N.argsort() + 1
+        return -ranks_N.to(scores_N).log()
     if kind == "power":
         if (scores_N < 0).any():
             raise ValueError(

@@ -14,7 +14,7 @@ def top_k(scores: Tensor, num: int) -> Tensor:
 
     Args:
         scores: (N,) finite scores, higher = label sooner.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
 
     Returns:
         positions (min(num, N),), int64, on the device of ``scores``.

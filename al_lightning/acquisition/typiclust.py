@@ -8,12 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from al_lightning.acquisition.checks import checked_embeddings, checked_num
-from al_lightning.acquisition.clustering import (
-    chunk_rows,
-    fit_centres,
-    round_robin,
-    sample_without_replacement,
-)
+from al_lightning.acquisition.clustering import fit_centres, round_robin, sample_without_replacement
 from al_lightning.acquisition.distances import nearest_squared, widened
 from al_lightning.acquisition.progress import report
 
@@ -23,6 +18,8 @@ MIN_CLUSTER_SIZE = 5
 # so small that this needs no more than so many distances.
 MIN_REFERENCES = 2**10
 NUM_DISTANCES = 2**29
+# Elements in the largest table of one chunk: 16 MiB in float32.
+CHUNK_ELEMENTS = 2**22
 
 
 def typiclust(
@@ -51,7 +48,7 @@ def typiclust(
     Args:
         embeddings: (N, D) finite embeddings of the pool.
         labeled: (M, D) those of the labeled rows; M may be 0.
-        num: How many to take; beyond N it takes all.
+        num: Number of rows to take; all when it is above N.
         generator: Source of the samples and of the first centres.
         max_clusters: Cap on the number of clusters.
 
@@ -136,7 +133,7 @@ def mean_neighbour_distance(
         labeled_MD: (M, D) the labeled rows.
         members_P: Positions of the cluster's rows in the pool, at least one.
         labeled_members_L: Positions of its labeled rows.
-        max_references: How many of the cluster's rows may serve as neighbours; where there are
+        max_references: Number of the cluster's rows that may serve as neighbours; where there are
             more, a sample of so many serves.
         generator: Source of that sample.
 
@@ -150,11 +147,8 @@ def mean_neighbour_distance(
         sample = sample_without_replacement(size, max_references, generator=generator)
         references = sample.to(device)
     from_pool, from_labeled = references[references < P], references[references >= P] - P
-    references_RD = widened(
-        torch.cat(
-            [embeddings_ND[members_P[from_pool]], labeled_MD[labeled_members_L[from_labeled]]]
-        )
-    )
+    parts = [embeddings_ND[members_P[from_pool]], labeled_MD[labeled_members_L[from_labeled]]]
+    references_RD = widened(torch.cat(parts))
     own_column_P = torch.full((P,), -1, device=device)
     own_column_P[from_pool] = torch.arange(len(from_pool), device=device)
 
@@ -163,11 +157,10 @@ def mean_neighbour_distance(
     references_RD -= middle_D
     squares_R = references_RD.square().sum(1)
     num_neighbours = min(NUM_NEIGHBOURS, len(references_RD) - 1)
-    rows = chunk_rows(max(references_RD.shape))
+    rows = max(1, CHUNK_ELEMENTS // max(references_RD.shape))
     means = []
-    for members_B, own_column_B in zip(
-        torch.split(members_P, rows), torch.split(own_column_P, rows), strict=True
-    ):
+    chunks = zip(torch.split(members_P, rows), torch.split(own_column_P, rows), strict=True)
+    for members_B, own_column_B in chunks:
         chunk_BD = embeddings_ND[members_B] - middle_D
         # What is left out, |x|^2, is the same for all neighbours of a row.
         partial_BR = torch.addmm(squares_R, chunk_BD, references_RD.T, alpha=-2)

@@ -34,10 +34,10 @@ COMPARED = ("strategies", "seeds", *(option.name for option in fields(Options)))
 """Keys that are a comparison's own."""
 
 
-def listed(value: str | Sequence[Any]) -> Any:
+def parsed(value: str | Sequence[Any]) -> Any:
     """Read ``random,margin`` as a list; leave YAML in text, mappings and lists as they stand.
 
-    >>> listed("42,43"), listed("[42, 43]"), listed(42), listed("{a: random}")
+    >>> parsed("42,43"), parsed("[42, 43]"), parsed(42), parsed("{a: random}")
     ([42, 43], [42, 43], [42], {'a': 'random'})
     """
     if not isinstance(value, str):
@@ -53,7 +53,7 @@ def listed(value: str | Sequence[Any]) -> Any:
 class CompareCLI(ActiveCLI):
     """Compares strategies from the command line of any Lightning project.
 
-    In two lines::
+    Two lines are enough::
 
         if __name__ == "__main__":
             CompareCLI(MyModule, MyDataModule)
@@ -62,16 +62,16 @@ class CompareCLI(ActiveCLI):
     :func:`~al_lightning.compare.study.compare`.
 
     Args:
-        model_class: The LightningModule, or a function that returns one; to be imported by name,
-            since each run is made in a process of its own.
+        model_class: The LightningModule, or a function that returns one. It must be importable by
+            name, since each run is made in a process of its own.
         datamodule_class: The :class:`ActiveDataModule`, likewise.
         config_file: YAML with this program's defaults; flags and ``--config`` override it.
         args: Command line; ``sys.argv[1:]`` when not given.
 
     Attributes:
-        comparison: What came of it.
-        run_class: The program that each run is by itself; a subclass that adds arguments or links
-            names one that adds them too.
+        comparison: The results.
+        run_class: The program that carries out one run. A subclass that adds arguments or links
+            must name a program that adds them too.
 
     Exits with status 2 and one sentence when the arguments cannot work or runs cannot be compared,
     with 1 when a run failed; with 130 after Ctrl-C and 143 after SIGTERM.
@@ -96,15 +96,15 @@ class CompareCLI(ActiveCLI):
         add: Any = parser.add_argument
         add(
             "--strategies",
-            type=listed,
+            type=parsed,
             required=True,
             help="random,margin,badge; or in YAML a mapping of names to keys of the group active",
         )
-        add("--seeds", type=listed, default=[42, 43, 44], help="42,43,44")
+        add("--seeds", type=parsed, default=[42, 43, 44], help="42,43,44")
         add("--out", type=str, required=True, help="folder of the comparison")
         add("--metric", type=str, default="test_acc", help="what is compared, higher = better")
-        add("--interval", type=listed, default=None, help="20,250: labels over which AUBC is taken")
-        add("--thresholds", type=listed, default=[], help="0.9,0.95: for labels to that accuracy")
+        add("--interval", type=parsed, default=None, help="20,250: labels over which AUBC is taken")
+        add("--thresholds", type=parsed, default=[], help="0.9,0.95: for labels to that accuracy")
         add("--executor", type=Executor, default="processes")
         add("--jobs", type=int | None, default=None, help="processes at a time")
 
@@ -202,7 +202,7 @@ def lines_of(comparison: Comparison) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class CommandLineRun:
-    """Does a run as its own command line would; travels to the process that does it."""
+    """Carries out a run as its own command line would; is sent to the process of the run."""
 
     run_class: type[ActiveCLI]
     model_class: Any
@@ -211,7 +211,7 @@ class CommandLineRun:
     strategies: dict[str, dict[str, Any]]
 
     def beginnings(self, seed: int) -> dict[str, Provenance]:
-        """Return by strategy what its run begins with."""
+        """Return by strategy the provenance that its run begins with."""
         settings = {name: self._settings(name, seed) for name in self.strategies}
         return {name: Provenance.of_command_line(found) for name, found in settings.items()}
 
@@ -230,7 +230,7 @@ class CommandLineRun:
             self.run_class(self.model_class, self.datamodule_class, args=args)
 
     def _settings(self, strategy: str, seed: int) -> dict[str, Any]:
-        """Return what ``config.yaml`` of the run says, but for its folder."""
+        """Return the configuration of the run, as in its ``config.yaml``, but for its folder."""
         settings = copy.deepcopy(self.settings)
         settings["active"] |= {**self.strategies[strategy], "seed": seed}
         return settings

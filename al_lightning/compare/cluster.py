@@ -25,14 +25,14 @@ def on_ray(
 ) -> Outcomes:
     """Carry out runs on the cluster that ``RAY_ADDRESS`` names, or on one begun here.
 
-    Each run is a task of one core; Ray says which is carried out where and when. All machines must
+    Each run is a task of one core; Ray decides where and when it is carried out. All machines must
     see the run folders under the same path.
 
     Args:
-        one_run: Carries out one.
-        runs: All of them.
-        look: Called about twice a second; an error that it raises ends all.
-        num_gpus: Of each run.
+        one_run: Carries out one run.
+        runs: All runs.
+        look: Called about twice a second; an error that it raises ends all runs.
+        num_gpus: GPUs of each run.
     """
     import ray
 

@@ -1,4 +1,4 @@
-"""The results of a comparison: curves by strategy and seed, and what follows from them."""
+"""The results of a comparison: curves by strategy and seed, and numbers that follow from them."""
 
 import math
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Comparison:
     Args:
         metric: Name of the accuracy that the curves hold, such as ``test_acc``.
         curves: A curve by strategy and seed; the same seeds and sizes everywhere.
-        rows: A row a run and cycle, for ``results.csv``; a cell may be missing.
+        rows: A row for each cycle of each run, for ``results.csv``; a cell may be missing.
         interval: Labels over which AUBC is taken.
-        thresholds: Accuracies for "labels to x"; when empty, what the baseline ended with.
+        thresholds: Accuracies for "labels to x"; when empty, the last accuracy of the baseline.
     """
 
     metric: str
@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Return the thresholds, or the one that stands in for them."""
+        """Return the thresholds; when none were given, the last mean accuracy of the baseline."""
         # Rounded down to what a column's name can say, so that the baseline's mean reaches it.
         final = math.floor(self.mean(self.baseline).accuracy[-1] * 1e4 + 1e-6) / 1e4
         return self.thresholds or (final,)

@@ -108,10 +108,8 @@ def efficiency_figure(comparison: Comparison) -> Figure:
         axes.plot(levels, ratios, label=name, markevery=marks, **style)
         axes.plot(levels, bounds, color=style["color"], linestyle=":", linewidth=1.2)
     _legend(figure, axes, comparison)
-    axes.set(
-        xlabel=f"{comparison.metric_words} to reach",
-        ylabel=f"labels of {baseline} / labels of the strategy (ratio)",
-    )
+    ratio = f"labels of {baseline} / labels of the strategy (ratio)"
+    axes.set(xlabel=f"{comparison.metric_words} to reach", ylabel=ratio)
     _caption(
         figure,
         comparison,

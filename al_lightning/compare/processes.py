@@ -45,12 +45,12 @@ def in_processes(
 ) -> Outcomes:
     """Carry out runs in processes that share the cores evenly, and the GPUs in turn.
 
-    They end when this function does, also by an error, and when this process is killed.
+    The processes end when this function does, also by an error, and when this process is killed.
 
     Args:
-        one_run: Carries out one.
-        runs: Begun in this order.
-        look: Called about twice a second; an error that it raises ends all.
+        one_run: Carries out one run.
+        runs: All runs, in the order in which they begin.
+        look: Called about twice a second; an error that it raises ends all runs.
         jobs: Processes at a time.
         gpus: As ``CUDA_VISIBLE_DEVICES`` names them; none leaves the variable as it is.
     """
@@ -68,8 +68,7 @@ def in_processes(
             _collect(begun, outcomes)
             look()
     finally:
-        # A run folder can be left at any moment. On SIGTERM a run would end, but its process would
-        # not.
+        # A run folder can be left at any moment. SIGTERM would end a run, but not its process.
         for one in begun.values():
             if one.process.pid is not None:
                 one.process.kill()
@@ -78,7 +77,7 @@ def in_processes(
 
 
 def _prepared(one_run: OneRun, run: Run, num_threads: int) -> _Begun:
-    """Return a process that has not started: one that is known before can be ended at any time."""
+    """Return a process that has not started; since we know it before, we can always end it."""
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     reader, writer = context.Pipe(duplex=False)
     # Once it has started, the process alone holds the end that it writes to.
@@ -119,7 +118,7 @@ def new_processes_see(gpu: str | None) -> Iterator[None]:
     """Show this GPU alone to processes that begin inside the block; with None, change nothing.
 
     A process cannot choose for itself. The program that it imports first may ask torch for a GPU,
-    and what CUDA saw then holds for good.
+    and CUDA reads the variable only once.
     """
     before = os.environ.get(GPUS)
     if gpu is not None:
@@ -133,7 +132,7 @@ def new_processes_see(gpu: str | None) -> Iterator[None]:
 
 
 def check_can_travel(one_run: OneRun) -> None:
-    """Raise ValueError when another process could not be given what makes a run."""
+    """Raise ValueError when the function that makes a run cannot be sent to another process."""
     try:
         pickled = pickle.dumps(one_run)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -159,23 +158,23 @@ def check_not_begun_by_import() -> None:
 
 
 def default_jobs(num_runs: int, device: str, num_gpus: int) -> int:
-    """Return how many runs to do at a time: one a GPU, or else one a core, as far as memory goes.
+    """Return the number of runs at a time: one for each GPU, or core, as far as memory allows.
 
-    A run is taken to need what this process has needed, which has tried one of each strategy.
+    We assume that a run needs as much memory as this process, which has tried each strategy.
 
     Args:
-        num_runs: Of the comparison.
+        num_runs: Number of runs of the comparison.
         device: Type of the device that they train on: ``"cpu"``, ``"cuda"``, ...
-        num_gpus: CUDA devices.
+        num_gpus: Number of CUDA devices.
     """
     most = {"cpu": num_cores(), "cuda": num_gpus}.get(device, 1)
     return max(1, min(num_runs, most, num_that_fit()))
 
 
 def num_that_fit() -> int:
-    """Count how many processes like this one fit into free memory.
+    """Count the processes like this one that fit into free memory.
 
-    A very large number where the system does not say.
+    It is a very large number where the system does not tell.
     """
     if not Path("/proc/meminfo").exists():
         return sys.maxsize

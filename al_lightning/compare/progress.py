@@ -1,4 +1,4 @@
-"""Show how far runs are that other processes carry out, from their journals."""
+"""Show the progress of runs in other processes, from their journals."""
 
 import sys
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ class Progress(AbstractContextManager["Progress"]):
     """Shows a bar for each run on a terminal; elsewhere a line for each cycle.
 
     Args:
-        runs: All of the comparison.
-        watched: Those that are carried out.
-        metric: That each cycle must log.
+        runs: All runs of the comparison.
+        watched: The runs that are carried out now.
+        metric: The metric that each cycle must log.
     """
 
     def __init__(self, runs: Sequence[Run], watched: Sequence[Run], metric: str) -> None:
@@ -34,11 +34,11 @@ class Progress(AbstractContextManager["Progress"]):
             bar.close()
 
     def look(self) -> None:
-        """Show what is new.
+        """Show the cycles that are new.
 
         Raises:
-            ValueError: when a cycle is over and did not log the metric; when runs at one seed began
-                with other labels or weights.
+            ValueError: when a cycle is over and did not log the metric, or when runs at one seed
+                began with other labels or weights.
         """
         for run in self._sizes:
             journal = run.folder / JOURNAL
@@ -65,7 +65,6 @@ class Progress(AbstractContextManager["Progress"]):
         if run in self._bars and results:
             last = results[-1]
             bar = self._bars[run]
-            bar.set_postfix_str(
-                f"labels {last.num_labeled}, {self.metric} {last.metrics[self.metric]:.4f}"
-            )
+            metric = f"{self.metric} {last.metrics[self.metric]:.4f}"
+            bar.set_postfix_str(f"labels {last.num_labeled}, {metric}")
             bar.update(len(results) - bar.n)

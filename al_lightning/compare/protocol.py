@@ -1,7 +1,7 @@
 """The protocol that all runs of a comparison share: their journals, and ``protocol.json``.
 
-A journal holds the loop's arguments, the module's plain hyperparameters and sums of the data, but
-not which classes, callbacks and functions they came from.
+A journal holds the loop's arguments, the module's plain hyperparameters and checksums of the data.
+It does not hold the classes, callbacks and functions that made them; ``protocol.json`` does.
 """
 
 import json
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.compare.recipe import Recipe
-from al_lightning.compare.runs import Journals, Run, some_of
+from al_lightning.compare.runs import Journals, Run
 from al_lightning.run.folder import write_whole
 from al_lightning.run.journal import Record
+from al_lightning.run.records import listed
 from al_lightning.settings import Settings
 from al_lightning.training.provenance import Provenance
 
@@ -27,12 +28,12 @@ PUBLIC = ("", ".acquisition", ".strategies", ".statistics", ".mnist", ".compare"
 
 
 def described(value: Any) -> Any:
-    """Return plain values for any: names of functions and classes, class and attributes of objects.
+    """Describe a value in plain values: functions and classes by name, objects by attributes.
 
-    A description describes itself, with names of the package as they are today.
+    A description is described by itself, except that old names of the package become new ones.
 
     Args:
-        value: A class, a function, a ``partial`` or whatever they are given.
+        value: A class, a function, a ``partial``, or an argument of one.
 
     >>> described(partial(sorted, reverse=True, key=str))
     {'function': 'builtins.sorted', 'arguments': [], 'reverse': True, 'key': 'builtins.str'}
@@ -78,10 +79,10 @@ def _public_name(name: str) -> str:
 
 
 def check_same_protocol(recipe: Recipe, begun: Journals, out: Path) -> None:
-    """Hold every run in ``out`` to what it would begin with now, also those not asked for.
+    """Check that every run in ``out`` began as it would begin now, also runs not asked for.
 
     Raises:
-        ValueError: names each run that began otherwise, and in what.
+        ValueError: names each run that began otherwise, and the differences.
     """
     beginnings = cache(recipe.beginnings)
     wrong = []
@@ -94,8 +95,8 @@ def check_same_protocol(recipe: Recipe, begun: Journals, out: Path) -> None:
         wrong = Provenance(began).differences(Provenance(described(recipe.protocol)))
     if wrong:
         raise ValueError(
-            f"all runs in {out} must follow one protocol, found {some_of(wrong)}; give what they "
-            "began with, or compare in another folder"
+            f"all runs in {out} must follow one protocol, found "
+            f"{listed(wrong, 4, '; ')}; give what they began with, or compare in another folder"
         )
 
 
@@ -137,6 +138,6 @@ def check_shared(journals: Journals) -> None:
 
 
 def write_protocol(recipe: Recipe, out: Path) -> None:
-    """Keep what all runs share for :func:`check_same_protocol`."""
+    """Write the shared parts of all runs, for :func:`check_same_protocol`."""
     text = json.dumps(described(recipe.protocol), indent=1) + "\n"
     write_whole(out / PROTOCOL, text.encode())

@@ -1,4 +1,4 @@
-"""Recipes for the runs of a comparison: of functions here, of a command line in ``cli``."""
+"""Recipes for the runs of a comparison: made of functions here, of a command line in ``cli``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from al_lightning.training.provenance import Provenance
 from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
 
 OURS = ("strategy", "seed", "run_dir", "resume", "target")
-"""Keys of the group ``active`` that a comparison sets for each run, or has no use for."""
+"""Keys of the group ``active`` that a comparison sets for each run, or does not use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Says how the runs of a comparison are made."""
+    """Says how to make the runs of a comparison."""
 
     strategies: Mapping[str, Mapping[str, Any]]
-    """By name, the arguments of the loop that are a strategy's own."""
+    """By name of the strategy, its own arguments of the loop."""
     one_run: OneRun
     trials: Callable[[int], Iterator[ActiveLearningLoop]]
-    """Makes, of a seed, a loop without a run folder for each strategy in turn."""
+    """Makes from a seed a loop without a run folder for each strategy in turn."""
     beginnings: Callable[[int], dict[str, Provenance]]
-    """Gives, of a seed, what the run of each strategy begins with."""
+    """Gives by strategy the provenance with which its run at a seed begins."""
     protocol: Mapping[str, Any]
-    """What all runs share, as far as their journals do not say it."""
+    """The parts that all runs share and that their journals do not hold."""
     device: str
     """Type of the device that the runs train on: ``"cpu"``, ``"cuda"``, ..."""
     by_command_line: bool
-    """Two kinds of program make other weights of the same seed."""
+    """True for a command line, which makes other weights of the same seed than functions do."""
 
 
 def recipe_of_parts(
@@ -77,7 +77,7 @@ def recipe_of_parts(
 
 @dataclass(frozen=True)
 class Parts:
-    """Makes each run of functions; travels to the process that does it."""
+    """Makes each run from functions; is sent to the process of the run."""
 
     model: Callable[[], L.LightningModule]
     data: Callable[..., ActiveDataModule]
@@ -86,13 +86,13 @@ class Parts:
     active: Mapping[str, Any]
 
     def trials(self, seed: int) -> Iterator[ActiveLearningLoop]:
-        """Yield a loop a strategy, on one model and data module, which a trial does not change."""
+        """Yield a loop for each strategy, on one model and data module; a trial changes neither."""
         parts = self._parts(seed)
         for name in self.strategies:
             yield ActiveLearningLoop(**parts, **self._arguments(name, seed))
 
     def beginnings(self, seed: int) -> dict[str, Provenance]:
-        """Return by strategy what its run begins with."""
+        """Return by strategy the provenance that its run begins with."""
         loops = zip(self.strategies, self.trials(seed), strict=True)
         return {name: Provenance(loop.config) for name, loop in loops}
 
@@ -119,7 +119,7 @@ class Parts:
 
 
 def as_arguments(strategies: Sequence[str] | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return by name the arguments of the loop that are a strategy's own.
+    """Return by name of the strategy its own arguments of the loop.
 
     >>> as_arguments(["random"])
     {'random': {'strategy': 'random'}}
@@ -154,7 +154,7 @@ def _check_makes(what: str, given: Any, kind: type) -> None:
 
 
 def check_oracle_answers(oracle: Any) -> None:
-    """Raise ValueError when the labels are to come from people: no run would end by itself."""
+    """Raise ValueError when people label, because no run would end by itself."""
     if oracle == "files":
         raise ValueError(
             'the runs of a comparison must get their labels by themselves, found oracle="files"; '

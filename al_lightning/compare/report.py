@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 def write_report(comparison: Comparison, out: Path) -> None:
     """Write tables, text, pictures and TensorBoard's files into ``out``."""
-    # All is made before anything is written, so that no old part stands beside a new one.
+    # Make all before writing anything, so that no old part stands beside a new one.
     leading = ["strategy", "seed", "cycle", "num_labeled", comparison.metric]
     header = list(dict.fromkeys([*leading, *(name for row in comparison.rows for name in row)]))
     cells = [[row.get(name, "") for name in header] for row in comparison.rows]
@@ -44,14 +44,14 @@ def write_report(comparison: Comparison, out: Path) -> None:
 
 
 def cell(value: Any) -> Any:
-    """Return a value for a table: empty for what cannot be given, ``inf`` for never."""
+    """Return a value for a table: empty for None and NaN, ``inf`` for never."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return float(value) if isinstance(value, float) else value  # NumPy's floats print otherwise
 
 
 def summary_rows(comparison: Comparison) -> list[Row]:
-    """Return a row a strategy; None stands for what cannot be given."""
+    """Return a row for each strategy; None stands for a number that does not exist."""
     penalties = comparison.penalties()
     rows = []
     for strategy in comparison.curves:

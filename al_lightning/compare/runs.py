@@ -1,4 +1,4 @@
-"""The runs of a comparison, one for each strategy and seed, and what their journals say."""
+"""The runs of a comparison, one for each strategy and seed, and the results in their journals."""
 
 import math
 import re
@@ -10,11 +10,11 @@ from typing import Any
 from al_lightning.compare.comparison import Comparison
 from al_lightning.run.folder import JOURNAL
 from al_lightning.run.journal import Record, read_records
-from al_lightning.run.records import CycleResult, results_of
+from al_lightning.run.records import CycleResult, listed, results_of
 from al_lightning.statistics import Curve
 
 NAME_OF_FOLDER = re.compile(r"(?![ .])[\w .,;()\[\]=+-]*(?<![ .])")
-"""Names that every file system takes."""
+"""Names that every file system accepts."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Run:
 
 
 Journals = Mapping[Run, Sequence[Record]]
-"""By run, its records; none is empty."""
+"""The records of each run; none is empty."""
 
 
 def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run]:
-    """List all runs, seed by seed: the first results can be compared early.
+    """List all runs, seed by seed, so that first results can be compared early.
 
     Raises:
         ValueError: for no strategy or seed, one given twice, or a name that cannot be a folder's.
@@ -68,7 +68,7 @@ def plan(strategies: Iterable[str], seeds: Sequence[int], out: Path) -> list[Run
 
 
 def journals_in(out: Path) -> Journals:
-    """Read the journal of every run in ``out``, whatever was asked for."""
+    """Read the journal of every run in ``out``, also of runs that were not asked for."""
     journals = {}
     for path in sorted(out.glob(f"*/seed_*/{JOURNAL}")):
         number = path.parent.name.removeprefix("seed_")
@@ -86,27 +86,28 @@ def read_comparison(
     """Read the curves and rows of runs that are over.
 
     Args:
-        runs: All of a comparison.
+        runs: All runs of a comparison.
         metric: Name of the accuracy.
         interval: Labels over which AUBC is taken; from the first size to the last when not given.
         thresholds: Accuracies for "labels to x".
 
     Raises:
-        ValueError: when a run is missing or not over, a cycle lacks the metric, or runs are of
-            different sizes: names them.
+        ValueError: when a run is missing or not over, a cycle lacks the metric, or runs have
+            different sizes; names the runs.
     """
     unfinished = [str(run) for run in runs if not run.finished]
     if unfinished:
         raise ValueError(
-            f"all runs must be over before they are compared, found {some_of(unfinished)} missing "
-            "or unfinished; run the comparison again to go on with them"
+            "all runs must be over before they are compared, found "
+            f"{listed(unfinished, 4, '; ')} missing or unfinished; run the comparison again to go "
+            "on with them"
         )
     curves: dict[str, dict[int, Curve]] = {run.strategy: {} for run in runs}
     rows: list[dict[str, Any]] = []
     for run in sorted(runs, key=lambda run: (list(curves).index(run.strategy), run.seed)):
         results = fits(run.records())
         check_metric(run, metric, results)
-        rows += [_row(run, metric, result) for result in results]
+        rows += [_row(run, result) for result in results]
         curves[run.strategy][run.seed] = Curve(
             tuple(result.num_labeled for result in results),
             tuple(result.metrics[metric] for result in results),
@@ -122,13 +123,12 @@ def read_comparison(
     return Comparison(metric, curves, rows, interval or (sizes[0], sizes[-1]), tuple(thresholds))
 
 
-def _row(run: Run, metric: str, result: CycleResult) -> dict[str, Any]:
+def _row(run: Run, result: CycleResult) -> dict[str, Any]:
     return {
         "strategy": run.strategy,
         "seed": run.seed,
         "cycle": result.cycle,
         "num_labeled": result.num_labeled,
-        metric: result.metrics[metric],
         **result.metrics,
         **{f"{name}_seconds": value for name, value in result.seconds.items()},
     }
@@ -140,7 +140,7 @@ def fits(records: Sequence[Record]) -> list[CycleResult]:
 
 
 def check_metric(run: Run, metric: str, results: Sequence[CycleResult]) -> None:
-    """Raise ValueError when a cycle of a run did not log the metric, or no number."""
+    """Raise ValueError when a cycle of a run did not log the metric as a finite number."""
     for result in results:
         if metric not in result.metrics:
             raise ValueError(
@@ -155,7 +155,7 @@ def check_metric(run: Run, metric: str, results: Sequence[CycleResult]) -> None:
 
 
 def check_interval(interval: tuple[float, float] | None, sizes: Sequence[int]) -> None:
-    """Raise ValueError when the area is to be taken where no run has been."""
+    """Raise ValueError when the interval leaves the sizes of the runs."""
     if interval and not sizes[0] <= interval[0] < interval[1] <= sizes[-1]:
         raise ValueError(
             f"interval must lie within the sizes of the runs, {sizes[0]} to {sizes[-1]}, got "
@@ -168,13 +168,3 @@ def share_their_labels(journals: Journals) -> bool:
     seeds = {run.seed for run in journals}
     labels = {str(start["split"]["labeled_indices"]) for start, *_ in journals.values()}
     return len(seeds) > 1 and len(labels) == 1
-
-
-def some_of(found: Sequence[str], num: int = 4) -> str:
-    """List the first few, and count the others.
-
-    >>> some_of(["a", "b", "c"], 2)
-    'a; b; and 1 more'
-    """
-    more = [f"and {len(found) - num} more"] if len(found) > num else []
-    return "; ".join([*found[:num], *more])

@@ -1,4 +1,4 @@
-"""Compare: plan the runs, carry out those that are missing, read them, report."""
+"""The steps of a comparison: plan the runs, carry out the missing ones, read them, report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ from al_lightning.compare.runs import (
     plan,
     read_comparison,
     share_their_labels,
-    some_of,
 )
 from al_lightning.compare.worker import LOG, Outcomes
 from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.run.records import listed
 from al_lightning.stopping import is_refusal
 from al_lightning.training.trainers import TrainerFactory
 
@@ -47,7 +47,7 @@ class RunsFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Options:
-    """Says how a comparison is carried out and what is made of it; see :func:`compare`."""
+    """Says how to carry out a comparison and what to report; see :func:`compare`."""
 
     out: Path
     metric: str = "test_acc"
@@ -87,40 +87,40 @@ def compare(
     jobs: int | None = None,
     **active: Any,
 ) -> Comparison:
-    """Run every strategy under every seed, and report what came of it in ``out``.
+    """Run every strategy under every seed, and report the results in ``out``.
 
-    Runs at one seed share initial labels and initial weights. Each is an ordinary run folder,
-    ``out/STRATEGY/seed_N``: called again, finished runs are read and others go on where they
-    stopped. Call it under ``if __name__ == "__main__":``, since processes import the program.
+    Runs at one seed share initial labels and initial weights. Each has an ordinary run folder,
+    ``out/STRATEGY/seed_N``. When you call it again, it reads finished runs, and goes on with the
+    others. Call it under ``if __name__ == "__main__":``, since processes import the program.
 
     Args:
-        model: Makes a module: a class, a ``partial`` or a function; called for each run, with
+        model: Makes a module: a class, a ``partial`` or a function. It is called for each run, with
             torch seeded by the run's seed.
-        data: Makes a data module of ``seed=``, as ``partial(ActiveMNISTDataModule, val_size=1000)``
-            does.
+        data: Makes a data module from ``seed=``, such as ``partial(ActiveMNISTDataModule,
+            val_size=1000)``.
         strategies: Names in ``STRATEGIES``; or a mapping of names of your own to a name, a
             Strategy, a function, or arguments of the loop:
             ``{"power 8": {"strategy": "power_bald", "strategy_args": {"beta": 8.0}}}``.
         seeds: Distinct; intervals and tests need two at least, and say little below five.
         out: Folder of the comparison.
         trainer: As for :class:`~al_lightning.loop.ActiveLearningLoop`; one device.
-        metric: What is compared, higher = better: a name that the module logs in test or fit.
+        metric: The metric to compare, higher = better: a name that the module logs in test or fit.
         interval: Labels over which AUBC is taken; from the first size to the last when not given.
-        thresholds: Accuracies for "labels to x"; what the baseline ended with when not given. The
-            baseline is ``random``, or else the first strategy.
+        thresholds: Accuracies for "labels to x". When not given, the last accuracy of the baseline,
+            which is ``random``, or else the first strategy.
         executor: ``"processes"`` of this machine, or ``"ray"``: the cluster that ``RAY_ADDRESS``
-            names, or one begun on this machine.
-        jobs: Processes at a time; one for each GPU, or for each core, when not given. They share
-            the cores evenly, so they also set with how many threads a run computes.
+            names, or a new one on this machine.
+        jobs: Processes at a time; when not given, one for each GPU, or else for each core. They
+            share the cores evenly, so this also decides the number of threads of a run.
         active: Further arguments of the loop, for all runs.
 
     Returns:
-        The curves, which :mod:`al_lightning.statistics` has functions for.
+        The curves, for the functions of :mod:`al_lightning.statistics`.
 
     Raises:
         ValueError, TypeError: for arguments that cannot work, before any run begins; when runs in
             ``out`` began otherwise; when runs cannot be compared.
-        RunsFailedError: when runs failed: names them and why; nothing is reported then.
+        RunsFailedError: when runs failed; names them and the reasons. Nothing is reported then.
     """
     options = Options(Path(out), metric, interval, tuple(thresholds), executor, jobs)
     recipe = recipe_of_parts(model, data, trainer, strategies, active)
@@ -128,7 +128,7 @@ def compare(
 
 
 def carry_out(recipe: Recipe, seeds: Sequence[int], options: Options) -> Comparison:
-    """Carry out a comparison once it is known how each run is made."""
+    """Carry out a comparison by a recipe for its runs."""
     check_not_begun_by_import()
     runs = plan(recipe.strategies, seeds, options.out)
     begun = journals_in(options.out)
@@ -154,7 +154,7 @@ def carry_out(recipe: Recipe, seeds: Sequence[int], options: Options) -> Compari
 
 
 def _try_out(recipe: Recipe, seed: int, interval: tuple[int, int] | None) -> None:
-    """Let each strategy choose from one batch: what cannot work must fail before any run."""
+    """Let each strategy choose from one batch, so that a bad one fails before any run."""
     trials = recipe.trials(seed)
     for strategy in recipe.strategies:
         try:
@@ -194,5 +194,5 @@ def _check_none_failed(outcomes: Outcomes) -> None:
     if failed:
         raise RunsFailedError(
             f"{len(failed)} of {len(outcomes)} runs failed, so nothing is averaged: "
-            f"{some_of(failed)}; the others are kept, and the same call goes on"
+            f"{listed(failed, 4, '; ')}; the others are kept, and the same call goes on"
         )

@@ -1,4 +1,4 @@
-"""``summary.md``: who beat the baseline, by how much, how sure that is, and who did not."""
+"""``summary.md``: which strategies beat the baseline, by how much and how surely, and which not."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def summary_text(comparison: Comparison, rows: Sequence[Row]) -> str:
 
 
 def protocol(comparison: Comparison) -> str:
-    """Say in a paragraph what was measured, over what, and how sure the numbers are."""
+    """Describe in a paragraph the measurement, its range, and how sure the numbers are."""
     seeds, sizes, words = comparison.seeds, comparison.num_labeled, comparison.metric_words
     num_tests = (len(comparison.curves) - 1) * (2 if len(sizes) > 1 else 1)
     start, end = comparison.interval
@@ -78,7 +78,7 @@ def _results_table(comparison: Comparison, rows: Sequence[Row]) -> str:
 
 
 def _differences(comparison: Comparison) -> dict[str, str]:
-    """Return the columns that hold differences to the baseline, by what they are called."""
+    """Return the columns of differences to the baseline, by their words for a person."""
     names = {"at the end": "final", "by AUBC": "aubc"}
     return {words: f"{name}_minus_{comparison.baseline}" for words, name in names.items()}
 

@@ -1,4 +1,4 @@
-"""Carry out one run in the process at hand: output into a file, the reason of a failure back."""
+"""Carry out one run in this process: write its output to a file, return the reason of a failure."""
 
 import contextlib
 import os
@@ -11,17 +11,17 @@ from pathlib import Path
 from al_lightning.compare.runs import Run
 
 LOG = "output.txt"
-"""In a run's folder: what it printed."""
+"""The file in a run's folder that holds its output."""
 
 OneRun = Callable[[Run], None]
 """Begins a run or goes on with it, until it is over. It is pickled for another process."""
 
 Outcomes = dict[Run, str | None]
-"""By run, the reason why it failed; None where it did not."""
+"""The reason why each run failed; None for a run that did not."""
 
 
 def work(one_run: OneRun, run: Run) -> str | None:
-    """Carry out a run and return why it failed; write what it prints into its folder."""
+    """Carry out a run; return the reason of a failure, and write its output into its folder."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with _output_to(run.folder / LOG):
         try:
@@ -37,7 +37,7 @@ def work(one_run: OneRun, run: Run) -> str | None:
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Append what the process prints, by whatever means, to a file."""
+    """Append all output of the process, also of other languages, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     before = {number: os.dup(number) for number in (1, 2)}
@@ -45,7 +45,7 @@ def _output_to(path: Path) -> Iterator[None]:
         with open(path, "ab") as file:
             for number in before:
                 os.dup2(file.fileno(), number)
-            with (  # by lines, which are there when the process is killed
+            with (  # line by line, so that lines are there when the process is killed
                 open(1, "w", 1, closefd=False) as out,
                 open(2, "w", 1, closefd=False) as err,
                 contextlib.redirect_stdout(out),

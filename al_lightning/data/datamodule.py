@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from al_lightning.data.initial import Initial, check_at_least
+from al_lightning.data.initial import Initial
 from al_lightning.data.items import collate
 from al_lightning.data.labels import Labels, look_for_labels, own_labels
 from al_lightning.data.lightning_internals import epoch_to_begin_with
@@ -21,53 +21,53 @@ from al_lightning.data.sets import DataSets, extras, find_unreadable, names_of
 from al_lightning.data.views import RowView
 from al_lightning.run.journal import Record
 from al_lightning.run.records import plain
+from al_lightning.settings import check_at_least
 
 
 class ActiveDataModule(L.LightningDataModule):
     """Makes any map-style data set active.
 
-    The split is one boolean mask; every loader is built from it on request, so none goes stale.
-    Every index is a data-set index, never a position in the pool. For data that must be downloaded
-    or read first, subclass and override ``prepare_data`` and :meth:`load_sets`.
+    The split is one boolean mask. Every loader is built from it on request, so none is ever out of
+    date. Every index is a data-set index, never a position in the pool. For data that must be
+    downloaded or read first, make a subclass that overrides ``prepare_data`` and :meth:`load_sets`.
 
     Args:
         train_set: Map-style data set of all rows, labeled and not, under training transforms.
         pool_set: The same rows under evaluation transforms; ``train_set`` when not given.
-        val_set: Validation data from elsewhere.
+        val_set: Validation data.
         test_set: Test data.
-        initial_labeled_size: Rows labeled from the start, drawn by ``seed``.
-        initial_indices: Or exactly these.
-        initial_labels: Or the rows whose labels are known, by data-set index, with their labels.
-        initial_sampling: ``"random"`` shuffles all rows and takes the first; ``"balanced"`` takes
-            equally many of each class, a remainder going to the first classes; ``"typiclust"``
+        initial_labeled_size: Number of rows that are labeled from the start, drawn by ``seed``.
+        initial_indices: Instead, exactly these rows.
+        initial_labels: Instead, labels that are known, by data-set index.
+        initial_sampling: ``"random"`` shuffles all rows and takes the first. ``"balanced"`` takes
+            the same number of each class, and a remainder from the first classes. ``"typiclust"``
             takes typical rows of ``initial_embeddings``, whatever their labels.
-        initial_embeddings: (rows, D), one a row of ``train_set`` in its order, from a pretrained
-            network, for ``initial_sampling="typiclust"``.
-        val_size: Rows to hold out of the pool for validation, drawn by ``seed``.
-        batch_size: Rows a training batch.
-        epoch_size: Rows of a training epoch, drawn with replacement from the labeled ones: epochs
-            of one length however few are labeled. Each labeled row once when not given.
-        eval_batch_size: Rows a batch in validation, test and prediction, if not ``batch_size``.
+        initial_embeddings: (rows, D), one for each row of ``train_set`` in its order, from a
+            pretrained network, for ``initial_sampling="typiclust"``.
+        val_size: Number of rows to hold out of the pool for validation, drawn by ``seed``.
+        batch_size: Rows in a training batch.
+        epoch_size: Rows in a training epoch, drawn with replacement from the labeled ones. When not
+            given, each labeled row comes once.
+        eval_batch_size: Rows in a batch of validation, test and prediction, if not ``batch_size``.
         num_workers: Loader processes.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
-        label_key: Where an item holds its label: a position in a tuple (default 1) or a key of a
-            dict (default ``"label"``). Read for balanced sampling and for the query tables, written
-            when labels are given to :meth:`label`.
-        collate_fn: Makes a batch of a list of items; torch's default when not given.
+        label_key: The place of the label in an item: a position in a tuple (default 1) or a key of
+            a dict (default ``"label"``). It is read for balanced sampling and for the query tables,
+            and written when :meth:`label` gets labels.
+        collate_fn: Makes a batch from a list of items; torch's default when not given.
         classes: Names of the classes, for people who label; a label is then a position in them.
             ``train_set.classes`` when not given.
 
-    A data set without labels has items that are inputs alone: tensors, not tuples or dicts. Rows
-    drawn for it by ``initial_labeled_size`` are not labeled yet; see :attr:`first_indices`. What
-    else a data set may have is in :class:`~al_lightning.data.sets.Extras`.
+    Items of a data set without labels are inputs alone: tensors, not tuples or dicts. Rows that
+    ``initial_labeled_size`` draws of it are not labeled yet; see :attr:`first_indices`. Further
+    parts that a data set may have are in :class:`~al_lightning.data.sets.Extras`.
 
     Raises:
         TypeError: for a data set without length or indexing.
         ValueError: for sizes or indices that do not fit the data.
 
     Attributes:
-        first_indices: Rows whose labels must be asked for before there is anything to train on, for
-            a data set without labels; else none.
+        first_indices: Rows to ask for before the first fit, for a data set without labels.
 
     >>> import torch
     >>> from torch.utils.data import TensorDataset
@@ -193,13 +193,13 @@ class ActiveDataModule(L.LightningDataModule):
         return self.sets.val is not None or bool(self.pool.held_out)
 
     def names_of(self, indices: Sequence[int]) -> list[str] | None:
-        """Return what people know rows by; None for a data set without ``paths``."""
+        """Return people's names of rows; None for a data set without ``paths``."""
         return names_of(self.sets.pool, indices)
 
     def leave_out_unreadable(self) -> None:
         """Mark unreadable rows invalid and warn; raise ValueError when none is left to begin with.
 
-        It takes a data set that can tell them, see :class:`~al_lightning.data.sets.Extras`.
+        The data set must be able to name them, see :class:`~al_lightning.data.sets.Extras`.
         """
         broken, found = find_unreadable(self.sets.pool)
         if not broken:
@@ -262,7 +262,7 @@ class ActiveDataModule(L.LightningDataModule):
         self.labels.mark_invalid(as_indices(indices))
 
     def replay(self, record: Record) -> None:
-        """Bring the split to what a ``labels`` record of a journal says."""
+        """Change the split as a ``labels`` record of a journal says."""
         self.labels.take(record["indices"], record["labels"])
         self.pool.skip(record["skipped"])
         self.labels.mark_invalid(record["invalid"])
@@ -279,10 +279,10 @@ class ActiveDataModule(L.LightningDataModule):
         return self._loader(rows, self.batch_size, sampler, generator=sampler.worker_seeds)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Serve the pool but for skipped rows, in ascending order, under evaluation transforms.
+        """Serve the pool without skipped rows, in ascending order, under evaluation transforms.
 
-        Inside :meth:`serving`, serve those rows. With several processes, serve this one's share of
-        the batches.
+        Inside :meth:`serving`, serve those rows. With several processes, serve this process's share
+        of the batches.
         """
         rows = self.pool.askable_indices if self._served is None else self._served
         view = RowView(self.sets.pool, rows)
@@ -308,8 +308,8 @@ class ActiveDataModule(L.LightningDataModule):
     def test_dataloader(self) -> Any:
         """Serve ``test_set``; no loader when there is none.
 
-        With several processes each tests on all of it. Even shares would need repeated rows, which
-        count twice, and what a module logs without ``sync_dist`` would be of one share alone.
+        With several processes each tests on all of it. Shares of one size need repeated rows, which
+        count twice; and a metric logged without ``sync_dist`` would be that of one share.
         """
         if self.sets.test is None:
             return []
@@ -318,7 +318,7 @@ class ActiveDataModule(L.LightningDataModule):
 
     @property
     def _share(self) -> dict[str, int]:
-        """The share of the rows that is this process's, once a Trainer has taken the module."""
+        """The arguments of a sampler that name this process's share; empty without a Trainer."""
         if self.trainer is None:
             return {}
         return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}

@@ -1,8 +1,8 @@
-"""The images of a folder as a data set, without labels or with a label each."""
+"""The images of a folder as a data set without labels."""
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.data.pictures import UnreadableImageError, read_picture, to_tensor
 from al_lightning.data.views import UnreadableRowError
+from al_lightning.settings import check_at_least
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -55,8 +56,7 @@ class ImagePool(Dataset[Any]):
         image_size: int | None = 64,
         transform: Transform = to_tensor,
     ) -> None:
-        if image_size is not None and image_size < 1:
-            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        check_at_least(1, image_size=image_size)
         self.folder = Path(folder)
         self.image_size = image_size
         self.transform = transform
@@ -76,7 +76,7 @@ class ImagePool(Dataset[Any]):
         """Return an image, upright and RGB, in its own size.
 
         Args:
-            index: Of the image.
+            index: The number of the image.
             at_least: When given, the picture may be smaller, see :func:`read_picture`.
 
         Raises:
@@ -118,25 +118,6 @@ class ImagePool(Dataset[Any]):
         except UnreadableImageError as error:
             return str(error)
         return None
-
-
-class LabeledImages(Dataset[tuple[Any, int]]):
-    """Serves the images of a pool, each with its label.
-
-    Args:
-        images: The pool.
-        targets: A label for each of them.
-    """
-
-    def __init__(self, images: ImagePool, targets: Sequence[int]) -> None:
-        self.images = images
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.images[index], self.targets[index]
 
 
 def _find_images(folder: Path) -> list[str]:

@@ -3,11 +3,13 @@
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from torch.utils.data import StackDataset
 from torchvision.transforms import v2
 
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.data.image_pool import ImagePool, LabeledImages
+from al_lightning.data.image_pool import ImagePool
 from al_lightning.data.pictures import to_tensor
 from al_lightning.run.tables import check_classes, read_labels
 
@@ -60,11 +62,6 @@ class ActiveImageDataModule(ActiveDataModule):
             )
         known = {} if labels is None else read_labels(Path(labels))
         classes = classes or sorted(set(known.values()))
-        if len(classes) < 2:
-            raise ValueError(
-                f"at least two classes must be known, found {classes}; name them with classes, or "
-                "give labels in which each occurs"
-            )
         check_classes(classes)
         pool = ImagePool(folder, image_size=image_size)
         tests = None if test_folder is None else ImagePool(test_folder, image_size=image_size)
@@ -108,7 +105,7 @@ class ActiveImageDataModule(ActiveDataModule):
         self._unread = None
 
 
-def _labeled(images: ImagePool, classes: Sequence[str]) -> LabeledImages:
+def _labeled(images: ImagePool, classes: Sequence[str]) -> StackDataset[Any]:
     """Return the images of a test folder, each with its label from the table in the folder."""
     table = images.folder / LABELS
     if not table.exists():
@@ -120,7 +117,8 @@ def _labeled(images: ImagePool, classes: Sequence[str]) -> LabeledImages:
             f"{table} must have a label for each image, found {len(missing)} of {len(images)} "
             f"without: {missing[:5]}"
         )
-    return LabeledImages(images, [targets[index] for index in range(len(images))])
+    labels: Any = [targets[index] for index in range(len(images))]
+    return StackDataset(images, labels)
 
 
 def _by_index(

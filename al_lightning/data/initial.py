@@ -1,4 +1,4 @@
-"""The start of a run: which rows are labeled first, and which are held out for validation.
+"""The start of a run: the rows that are labeled first, and those held out for validation.
 
 Shape suffixes: N rows of the data set, D embedding dimensions.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from al_lightning.acquisition import typiclust
 from al_lightning.seeds import generator
+from al_lightning.settings import check_at_least
 
 SAMPLINGS = ("random", "balanced", "typiclust")
 
@@ -146,10 +147,3 @@ def balanced(rows: Sequence[int], labels: Sequence[Any], num: int) -> list[int]:
             )
         chosen += rows_by_class[label][:share]
     return chosen
-
-
-def check_at_least(least: int, **values: int | None) -> None:
-    """Raise ValueError for a value below ``least``; None is no value."""
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")

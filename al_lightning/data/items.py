@@ -1,4 +1,4 @@
-"""A data set's item: where its label is, what a network sees of it, and batches of items."""
+"""An item of a data set: the place of its label, the network's input, and batches of items."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def collate(items: Any) -> Any:
 
 
 def inputs_of(item: Any) -> Any:
-    """Return what a network sees of an item or a batch: the first part of a tuple or list."""
+    """Return the network's input in an item or a batch: the first part of a tuple or list."""
     return item[0] if isinstance(item, tuple | list) else item
 
 
@@ -26,7 +26,7 @@ def read_label(item: Any, label_key: int | str | None = None) -> Any:
     """Return the label in an item, as a plain Python value.
 
     Args:
-        item: What ``dataset[i]`` gives: a tuple or list with the label second, or a dict with the
+        item: The value of ``dataset[i]``: a tuple or list with the label second, or a dict with the
             label under ``"label"``, unless ``label_key`` says otherwise.
         label_key: Position in a tuple or key of a dict.
 

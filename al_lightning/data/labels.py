@@ -1,4 +1,4 @@
-"""The split and the labels of a data set: those given by hand, laid over its own."""
+"""The split and the labels of a data set; labels given by hand replace its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +16,12 @@ from al_lightning.seeds import seeded
 
 @dataclass
 class Labels:
-    """Knows the label of each row that has one, and keeps what people said of rows.
+    """Knows the label of each row that has one, and keeps the answers of people.
 
     Args:
-        sets: Hold the data set's own labels.
-        pool: The split; it changes here alone once a run has begun.
-        key: Where an item holds its label, see :func:`~al_lightning.data.items.read_label`.
+        sets: The data sets, with their own labels.
+        pool: The split; once a run has begun, only this class changes it.
+        key: The place of the label in an item, see :func:`~al_lightning.data.items.read_label`.
         are_held: False when the items of the data set are inputs alone.
         given: Labels given by hand, by data-set index.
     """
@@ -45,7 +45,7 @@ class Labels:
     def check(
         self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
     ) -> tuple[list[int], list[Any] | None]:
-        """Return plain indices and labels, fit to be taken; change nothing.
+        """Return plain indices and labels that :meth:`take` accepts; change nothing.
 
         Raises:
             ValueError: as :meth:`al_lightning.ActiveDataModule.label`.
@@ -132,7 +132,7 @@ class Labels:
 
 
 def own_labels(sets: DataSets, indices: Sequence[int], key: int | str | None) -> list[Any]:
-    """Return the data set's own labels of these rows, without reading items where it can be."""
+    """Return the data set's own labels of these rows, if possible without reading items."""
     targets = extras(sets.train).targets
     if targets is not None:
         return [read_label((None, targets[index])) for index in indices]

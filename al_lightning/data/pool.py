@@ -14,8 +14,8 @@ from torch import Tensor
 class Pool:
     """Knows which of ``num_rows`` rows are labeled.
 
-    Rows in ``held_out`` are for validation: they are on neither side and never change. Rows marked
-    invalid are on neither side too. Skipped rows are unlabeled, and nobody is to be asked for them.
+    Rows in ``held_out`` are for validation: they are on neither side, and stay there. Rows marked
+    invalid are on neither side either. Skipped rows are unlabeled, and are not asked for.
 
     Args:
         num_rows: Rows in the data set.
@@ -75,9 +75,8 @@ class Pool:
             raise ValueError(
                 f"indices must be unlabeled, found {len(taken)} labeled already: {taken[:5]}"
             )
-        kept, broken = (rows.intersection(indices) for rows in (self.held_out, self.invalid))
-        _refuse("indices must not be held out for validation", kept)
-        _refuse("indices must not be marked invalid", broken)
+        _refuse("indices must not be held out for validation", self.held_out.intersection(indices))
+        _refuse("indices must not be marked invalid", self.invalid.intersection(indices))
 
     def _check_rows(self, indices: Sequence[int]) -> None:
         num_rows = len(self.labeled_N)
@@ -96,15 +95,14 @@ class Pool:
         self.skipped.difference_update(indices)
 
     def skip(self, indices: Sequence[int]) -> None:
-        """Keep ``indices`` in the pool, and out of what may be asked for."""
+        """Keep ``indices`` in the pool, but never ask for them."""
         self.check(indices)
         self.skipped.update(indices)
 
     def mark_invalid(self, indices: Sequence[int]) -> None:
         """Take rows off both sides for good, labeled or not; on ValueError nothing has changed."""
         self._check_rows(indices)
-        kept = self.held_out.intersection(indices)
-        _refuse("rows held out for validation must be valid", kept)
+        _refuse("rows held out for validation must be valid", self.held_out.intersection(indices))
         rows = torch.as_tensor(list(indices), dtype=torch.int64)
         self.num_labeled -= int(self.labeled_N[rows].sum())
         self.labeled_N[rows] = False

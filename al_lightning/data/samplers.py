@@ -1,4 +1,4 @@
-"""The order in which rows are served: for training by epoch, for reading in whole batches."""
+"""The order of rows: shuffled by epoch for training, in whole batches for reading."""
 
 from collections.abc import Iterator, Sized
 
@@ -13,16 +13,17 @@ class EpochShuffle(DistributedSampler[int]):
 
     A fit that goes on after its third epoch sees the same rows as one without an interruption.
     Lightning calls ``set_epoch``, and does not replace a ``DistributedSampler``. As in Lightning's
-    own, rows from the start of the order fill up the shares of the processes to one length.
+    own sampler, all processes get shares of one length: rows from the start of the order come twice
+    where that is needed.
 
     Args:
-        dataset: What to shuffle.
+        dataset: The rows to shuffle.
         seed: Decides the order, with ``purpose`` and the epoch.
         purpose: Keeps orders of one seed apart.
         num_draws: Rows of an epoch, drawn with replacement; each row once when not given.
         epoch: The epoch to begin with.
-        num_replicas: How many processes share the rows.
-        rank: Which of them this is.
+        num_replicas: Number of processes that share the rows.
+        rank: The number of this process among them.
     """
 
     def __init__(
@@ -68,10 +69,10 @@ class BatchShards(DistributedSampler[int]):
     Lightning does not replace a ``DistributedSampler``.
 
     Args:
-        dataset: What to deal, in order.
+        dataset: The rows to deal, in order.
         batch_size: Rows a batch.
-        num_replicas: W, the processes.
-        rank: r, which of them this is.
+        num_replicas: W, the number of processes.
+        rank: r, the number of this process among them.
     """
 
     def __init__(

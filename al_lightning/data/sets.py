@@ -1,4 +1,4 @@
-"""The data sets of a run, and what each may offer besides length and indexing."""
+"""The data sets of a run, and the parts that each may have besides length and indexing."""
 
 from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, NamedTuple, Protocol, cast
@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, Protocol, cast
 from torch.utils.data import Dataset, IterableDataset
 
 from al_lightning.data.views import UnreadableRowError
+from al_lightning.run.records import listed
 
 
 class DataSets(NamedTuple):
-    """Holds what an :class:`~al_lightning.ActiveDataModule` works on; each is map-style."""
+    """Holds the data sets of an :class:`~al_lightning.ActiveDataModule`; each is map-style."""
 
     train: Dataset[Any]
     pool: Dataset[Any]
@@ -31,14 +32,14 @@ class DataSets(NamedTuple):
 
 
 class Extras(Protocol):
-    """Lists what a data set may have besides length and indexing.
+    """Lists the attributes that a data set may have besides length and indexing.
 
-    A data set has the attributes that it wants, of these names. It inherits from nothing.
-    :func:`extras` reads them, and gives None for each that is not there.
+    A data set has those of them that it wants, and needs no base class. :func:`extras` reads them,
+    and gives None for each that is not there.
     """
 
     paths: Sequence[str] | None
-    """A name for each row, which people know it by."""
+    """A name for each row, for people."""
     targets: Sequence[Any] | None
     """The label of each row, as in torchvision: no item has to be read for them."""
     classes: Sequence[Any] | None
@@ -69,7 +70,7 @@ class _OrNone:
 
 
 def read_or_none(read: Callable[[int], Any], index: int) -> Any:
-    """Return ``read(index)``; None for a row that cannot be read, where that must end nothing."""
+    """Return ``read(index)``; None for a row that cannot be read, where no error may come."""
     try:
         return read(index)
     except UnreadableRowError:
@@ -77,20 +78,19 @@ def read_or_none(read: Callable[[int], Any], index: int) -> Any:
 
 
 def names_of(dataset: Any, indices: Sequence[int]) -> list[str] | None:
-    """Return what people know rows by; None for a data set without ``paths``."""
+    """Return people's names of rows; None for a data set without ``paths``."""
     paths = extras(dataset).paths
     return None if paths is None else [str(paths[index]) for index in indices]
 
 
 def find_unreadable(dataset: Any) -> tuple[list[int], str]:
-    """Return the rows that cannot be read, where the data set can tell, and a sentence of them."""
+    """Return the rows that the data set knows to be unreadable, and a sentence about them."""
     look = extras(dataset).unreadable
     broken = {} if look is None else dict(look())
-    shown = list(broken)[:5]
-    names = names_of(dataset, shown) or [f"row {index}" for index in shown]
-    named = "; ".join(f"{n}: {broken[i]}" for n, i in zip(names, shown, strict=True))
-    more = f"; and {len(broken) - len(shown)} more" if len(broken) > len(shown) else ""
-    return list(broken), f"{len(broken)} rows cannot be read and are left out: {named}{more}"
+    rows = list(broken)
+    names = names_of(dataset, rows) or [f"row {row}" for row in rows]
+    why = listed([f"{n}: {broken[i]}" for n, i in zip(names, rows, strict=True)], between="; ")
+    return rows, f"{len(rows)} rows cannot be read and are left out: {why}"
 
 
 def _check_map_style(name: str, dataset: Any) -> None:

@@ -1,4 +1,4 @@
-"""A view of a data set: some of its rows, with labels given by hand laid over its own."""
+"""A view of a data set: some of its rows; labels given by hand replace its own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,9 +22,9 @@ class RowView(Dataset[Any]):
 
     Args:
         dataset: A map-style data set.
-        indices: Which of its rows, in which order.
+        indices: Its rows to serve, in order.
         given_labels: Data-set index to label; replaces the label in the data set's item.
-        label_key: Where the label sits in an item, see :func:`~al_lightning.data.items.read_label`.
+        label_key: Its place in an item, see :func:`~al_lightning.data.items.read_label`.
     """
 
     def __init__(

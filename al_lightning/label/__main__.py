@@ -15,8 +15,8 @@ from typing import Any
 
 from al_lightning.label.agreement import agreements
 from al_lightning.label.answers import OpenQuery, fold
-from al_lightning.run.folder import JOURNAL
-from al_lightning.run.journal import Journal, Record, read_records
+from al_lightning.run.folder import JOURNAL, records_of
+from al_lightning.run.journal import Journal, Record
 from al_lightning.run.lock import lock
 
 HOST = "127.0.0.1"
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         if given.summary:
-            print("\n".join(summary(_records(given.run_dir))))
+            print("\n".join(summary(records_of(given.run_dir))))
         else:
             serve(given.run_dir, given.port)
     except (ValueError, OSError) as error:
@@ -77,7 +77,7 @@ def serve(run_dir: Path, port: int) -> None:
         ) from error
     from al_lightning.stopping import stopping  # imports Lightning
 
-    _records(run_dir)
+    records_of(run_dir)
     lock(run_dir)
     desk = Desk(OpenQuery(Journal(run_dir / JOURNAL)), run_dir)
     token = secrets.token_urlsafe()
@@ -100,13 +100,6 @@ def serve(run_dir: Path, port: int) -> None:
     again = shlex.join(["python", "-m", "al_lightning.label", str(run_dir)])
     with stopping(lambda: f"{desk.progress}; go on with: {again}"):
         server.run(sockets=[listening])
-
-
-def _records(run_dir: Path) -> list[Record]:
-    records = read_records(run_dir / JOURNAL)
-    if not records:
-        raise ValueError(f"{run_dir} holds no run: {JOURNAL} is missing or empty")
-    return records
 
 
 def _listen(port: int) -> socket.socket:

@@ -31,7 +31,7 @@ def cohens_kappa(first: Sequence[Answer], second: Sequence[Answer]) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The agreement of two people."""
+    """Holds the agreement of two people."""
 
     first: str
     second: str

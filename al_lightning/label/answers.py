@@ -22,7 +22,7 @@ def now() -> str:
 
 
 class AnswersError(ValueError):
-    """An oracle's answer cannot be accepted; the run is as before, and can go on from there."""
+    """Says why an oracle's answer cannot be accepted; the run is as before, and can go on."""
 
 
 # ---- a row ---------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ class AnswersError(ValueError):
 
 @dataclass
 class RowAnswers:
-    """The answers to one row."""
+    """Holds the answers to one row."""
 
     by_labeler: dict[str, Answer] = field(default_factory=dict)
     """The latest answer of each person; ``""`` stands for a person without a name."""
@@ -114,7 +114,7 @@ def in_words(answer: Answer, classes: Sequence[str]) -> str:
 
 
 class RowsBefore(NamedTuple):
-    """The rows of a run as its closed queries left them, by data-set index."""
+    """Holds the rows of a run as its closed queries left them, by data-set index."""
 
     labeled: set[int]
     outside: set[int]
@@ -133,7 +133,7 @@ def rows_before(records: Sequence[Record]) -> RowsBefore:
 
 
 class OpenQuery:
-    """The query at the end of a journal, and its answers.
+    """Holds the query at the end of a journal, and its answers.
 
     When a method that changes something returns, the change is on the disk.
 

@@ -1,7 +1,7 @@
-"""Takes in what an oracle or a caller answers: checks it, keeps it, and closes the query.
+"""Check the answers of an oracle or a caller, keep them, and close the query.
 
-Whatever closes a query gives the journal's ``labels`` record, from which the data module is brought
-up to date.
+A function that closes a query returns the journal's ``labels`` record. The data module then brings
+its split up to date with that record.
 """
 
 import operator
@@ -18,7 +18,7 @@ from al_lightning.run.records import Mark, plain
 
 
 class LabelSource(Protocol):
-    """Knows the rows and what labels they can hold: ``data.labels`` of a data module."""
+    """Knows the rows and the labels that they can hold: ``data.labels`` of a data module."""
 
     @property
     def pool(self) -> Any:
@@ -30,7 +30,7 @@ class LabelSource(Protocol):
     def check(
         self, indices: Sequence[int], labels: Sequence[Any] | Tensor | None = None
     ) -> tuple[list[int], list[Any] | None]:
-        """Return rows and labels in plain values; ValueError when rows cannot hold them."""
+        """Return rows and labels in plain values; raise ValueError when rows cannot hold them."""
 
     def check_values(self, labels: Sequence[Any]) -> None:
         """Raise ValueError when rows cannot hold such labels."""
@@ -87,13 +87,13 @@ def take_in(
     batches: Sequence[AnswersTogether],
     accept_unasked: bool,
 ) -> Record | None:
-    """Keep what an oracle answered, all of it or on an error none.
+    """Keep the answers of an oracle: all of them or, on an error, none.
 
     Returns:
         The closing record once every row has an answer; None while some are open.
 
     Raises:
-        AnswersError: when something answered cannot be taken.
+        AnswersError: when an answer cannot be accepted.
     """
     try:
         for batch in batches:

@@ -1,8 +1,8 @@
 """A query as tasks for Label Studio, and the answers in its exports.
 
-The tasks contain the pictures, so no server is needed for them; by default Label Studio accepts
-files of up to 250 MB. The data of each task hold the row's identity. They come back in an export,
-and so we know which row an answer is for.
+The tasks contain the pictures, so no server is needed for them. By default Label Studio accepts
+files of up to 250 MB. The data of each task hold the row's identity. An export returns them, so we
+know which row an answer is for.
 """
 
 import base64
@@ -23,8 +23,8 @@ from al_lightning.label.query_file import (
     find_answer,
 )
 from al_lightning.run.folder import write_whole
-from al_lightning.run.records import SKIP, Mark
-from al_lightning.run.tables import Problems, check_classes, listed, read_bytes
+from al_lightning.run.records import SKIP, Mark, listed
+from al_lightning.run.tables import Problems, check_classes, read_bytes
 
 TASKS = "label_studio_tasks.json"
 CONFIG = "label_studio_config.xml"

@@ -1,6 +1,6 @@
-"""Where labels come from: the data set itself, a function of the user's, or files people fill in.
+"""The sources of labels: the data set, a function of the user, or files that people fill in.
 
-Whatever an oracle leaves open is asked for later: the run stops, and goes on when it is resumed.
+An oracle may leave rows open. Then the run stops, and asks for them again when it is resumed.
 """
 
 import operator
@@ -13,13 +13,13 @@ from al_lightning.distributed import from_first_rank, processes_have_met
 from al_lightning.label.answers import Answer, AnswersError, OpenQuery, from_plain
 from al_lightning.label.label_studio import read_export
 from al_lightning.label.query_file import GivenAnswer, QueryRows, read_answers
-from al_lightning.run.records import Query, plain
+from al_lightning.run.records import Query, listed, plain
 from al_lightning.run.tables import check_classes
 
 Oracle = Callable[[Query], Mapping[int, Answer] | Sequence[Answer] | None]
-"""``oracle(query) -> answers``: one for each of ``query.indices`` in their order, or by data-set
-index. An answer is a label in plain values, ``SKIP`` or ``INVALID``; None, for a row or for all,
-means later."""
+"""``oracle(query) -> answers``: one for each of ``query.indices`` in their order, or a dict by
+data-set index. An answer is a label in plain values, ``SKIP`` or ``INVALID``. None means later, for
+a row or for all rows."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class AnswersTogether:
     by: str | None
     how: str
     source: str | None = None
-    """The file that they stand in."""
+    """The file that holds them."""
 
 
 def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[str] | None) -> None:
-    """Check that ``oracle`` can be asked, before there is anything to ask.
+    """Check that ``oracle`` can be asked, before the first query.
 
     Raises:
-        ValueError: when it is no oracle, or people lack the classes or a place for their files.
+        ValueError: when it is no oracle, or people lack the classes or a folder for their files.
     """
     if not (callable(oracle) or oracle in ("dataset", "files")):
         raise ValueError(f'oracle must be "dataset", "files" or a function, got {oracle!r}')
@@ -53,7 +53,7 @@ def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[s
 
 
 def check_reveals(are_held: bool) -> None:
-    """Raise ValueError when the data set is to reveal labels and holds none."""
+    """Raise ValueError when the data set should reveal labels and holds none."""
     if not are_held:
         raise ValueError(
             "run needs somebody who labels, and this data set's items are inputs alone; give "
@@ -68,17 +68,17 @@ def collected(
     folder: Path | None,
     num_processes: int,
 ) -> list[AnswersTogether]:
-    """Return the answers that are new; the first process asks the oracle for all.
+    """Return the new answers; the first process asks the oracle and tells the others.
 
     Args:
         oracle: ``"files"`` or a function.
-        query: What it is asked.
-        waiting: The same in the journal.
-        folder: Of the query; its files are read.
-        num_processes: Of the run, whether they have met or not.
+        query: The query that the oracle must answer.
+        waiting: The same query in the journal.
+        folder: The query's folder, whose files are read.
+        num_processes: Number of processes of the run, whether they have met or not.
 
     Raises:
-        AnswersError: when something answered cannot be an answer.
+        AnswersError: when an answer cannot be accepted.
         ValueError: when several processes that have not met yet would each call a function.
     """
     if callable(oracle) and num_processes > 1 and not processes_have_met():
@@ -98,10 +98,10 @@ def collected(
 
 
 def from_function(query: Query, given: Any) -> list[AnswersTogether]:
-    """Return what a function gave as answers.
+    """Return the answers that a function gave.
 
     Raises:
-        AnswersError: when it is another number of answers than rows were asked.
+        AnswersError: when the number of answers is not the number of rows that were asked.
     """
     if given is None:
         return []
@@ -117,24 +117,20 @@ def from_function(query: Query, given: Any) -> list[AnswersTogether]:
     return [AnswersTogether(answers, by=None, how="oracle")] if answers else []
 
 
-def answer_files(folder: Path) -> list[Path]:
-    """List the files of a query that hold answers: ``to_label*.csv`` and ``export*.json``."""
-    found = [*folder.glob("to_label*.csv"), *folder.glob("export*.json")]
-    return sorted(path for path in found if path.is_file())
-
-
 def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
-    """Return what is new in the files of a query's folder, in the order of their names.
+    """Return the new answers in the files of a query's folder, in the order of their names.
 
-    A line counts when it is new or says something else than it did at the last reading, so what was
-    changed or taken back on the page meanwhile stays so.
+    The files are ``to_label*.csv`` and ``export*.json``. A line counts when it is new, or differs
+    from the last reading. So an answer that was changed or undone on the page stays as it is there.
 
     Raises:
-        AnswersError: when a file is wrong, or two say different things of a row by one person.
+        AnswersError: when a file is wrong, or two files give different answers of one person.
     """
     asked = query_rows(query)
     readings: dict[tuple[Path, str | None], list[GivenAnswer]] = {}
-    for path in answer_files(folder):
+    for path in sorted([*folder.glob("to_label*.csv"), *folder.glob("export*.json")]):
+        if not path.is_file():
+            continue
         try:
             read = read_export(path, asked) if is_export(path) else read_answers(path, asked)
         except ValueError as error:
@@ -158,7 +154,7 @@ def is_export(path: Path) -> bool:
 
 
 def _last_reading(query: OpenQuery, source: str, by: str | None) -> dict[int, Answer]:
-    """Return what a file said by a person when it was last read, also what was undone since."""
+    """Return a person's answers in a file when it was last read, also those undone since."""
     said: dict[int, Answer] = {}
     for record in query.records:
         if record["event"] == "answers" and (record["source"], record["by"]) == (source, by):
@@ -167,7 +163,7 @@ def _last_reading(query: OpenQuery, source: str, by: str | None) -> dict[int, An
 
 
 def _check_agree(readings: Mapping[tuple[Path, str | None], Sequence[GivenAnswer]]) -> None:
-    """Raise AnswersError when two files say different things of a row by one person."""
+    """Raise AnswersError when two files hold different answers of one person to a row."""
     firsts: dict[tuple[int, str | None], tuple[Path, GivenAnswer]] = {}
     different = []
     for (path, by), read in readings.items():
@@ -179,24 +175,14 @@ def _check_agree(readings: Mapping[tuple[Path, str | None], Sequence[GivenAnswer
                     f"{given.line} of {path.name}"
                 )
     if different:
-        more = f" and {len(different) - 5} more" if len(different) > 5 else ""
         raise AnswersError(
-            "answers of one person must not conflict, found "
-            f"{', '.join(different[:5])}{more}; leave the right ones, or say in the column labeler "
-            "who gave which"
+            f"answers of one person must not conflict, found {listed(different)}; leave the right "
+            "ones, or say in the column labeler who gave which"
         )
 
 
 def query_rows(query: OpenQuery) -> QueryRows:
-    """Return what answers in files must fit.
-
-    Raises:
-        ValueError: when the classes are not known.
-    """
-    if query.classes is None:
-        raise ValueError(
-            "labels in files need the names of the classes, and the data module has none; give it "
-            'classes=["cat", "dog"]'
-        )
+    """Return the query that answers in files must fit; the classes must be known."""
+    assert query.classes is not None  # check_oracle has seen to it
     start, asked = query.journal.records[0], query.record
     return QueryRows(query.indices, asked["names"], query.classes, start["run"], query.cycle)

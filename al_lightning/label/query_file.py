@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from al_lightning.label.answers import Answer, in_words
-from al_lightning.run.records import Mark
-from al_lightning.run.tables import Problems, listed, read_table, shown, write_table
+from al_lightning.run.records import Mark, listed
+from al_lightning.run.tables import Problems, read_table, shown, write_table
 
 HEADER = ["index", "path", "predicted", "score", "label", "labeler"]
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A row to label, as a person finds it in a file."""
+    """Holds a row to label, as a person finds it in a file."""
 
     index: int
     """Data-set index."""
@@ -30,7 +30,7 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class QueryRows:
-    """The query that the answers in a file must fit."""
+    """Holds the query that the answers in a file must fit."""
 
     indices: list[int]
     """Data-set indices that were asked."""
@@ -44,7 +44,7 @@ class QueryRows:
 
 @dataclass(frozen=True)
 class GivenAnswer:
-    """An answer in a file."""
+    """Holds an answer in a file."""
 
     index: int
     """Data-set index."""

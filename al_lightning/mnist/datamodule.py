@@ -53,7 +53,7 @@ class ActiveMNISTDataModule(ActiveDataModule):
     """Serves MNIST with a labeled part that grows; downloads the files at the first use.
 
     Args:
-        data_dir: Where the four files are, or where they are put.
+        data_dir: The folder of the four files; missing files are fetched into it.
         initial_labeled_size: Number of rows that are labeled from the start.
         initial_sampling: ``"random"``, the tutorial's shuffle, or ``"balanced"`` over the digits.
         val_size: Number of training rows held out of the pool for validation.

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class LinearOverMaps(nn.Linear):
-    """``nn.Linear`` that takes feature maps (B, C, H, W) as well as flattened ones (B, F).
+    """Does what ``nn.Linear`` does, for feature maps (B, C, H, W) and for flattened ones (B, F).
 
-    On a CPU it treats maps as what they are to it, the input of a convolution over the whole map.
-    Channels-last maps then need no copy, and oneDNN needs two thirds of the time.
+    On a CPU it computes a convolution over the whole map. Then channels-last maps need no copy, and
+    oneDNN needs two thirds of the time.
 
-    The rearranged weights are kept until they are loaded or moved, or until ``train()`` or
-    ``eval()`` is called, which a Trainer does before it tests or predicts.
+    The rearranged weights are kept until the weights are loaded or moved, or until ``train()`` or
+    ``eval()`` is called. A Trainer calls one of them before it tests or predicts.
     """
 
     _kept: tuple[tuple[int, int], Tensor] | None = None

@@ -1,4 +1,4 @@
-"""MNIST's four IDX files: fetched from the first source that works, used if their sums are right.
+"""MNIST's four IDX files: fetch them from the first source that works, and check their sums.
 
 A source is a function that puts files in a folder or raises. No file of a source reaches the user
 before the SHA-256 sums of all four files have matched.
@@ -127,11 +127,11 @@ def read_idx(path: Path) -> Tensor:
 
 
 def install(data_dir: Path, sources: Mapping[str, Source], sums: Mapping[str, str]) -> Path:
-    """Do what `ensure_mnist` does, for any sources and sums.
+    """Do the work of :func:`ensure_mnist`, for any sources and sums.
 
     Args:
         data_dir: As there.
-        sources: Each by the name that the user is shown.
+        sources: Each source by its name for the user.
         sums: The SHA-256 sum of each file.
 
     Returns:
@@ -332,6 +332,6 @@ def to_images(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 def write_idx(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write ``array``, whose values must fit a byte, in the format that `read_idx` reads."""
+    """Write ``array``, whose values must fit a byte, in the format of :func:`read_idx`."""
     header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
     path.write_bytes(header + array.astype(np.uint8).tobytes())

@@ -23,17 +23,17 @@ Batch = tuple[Tensor, Tensor]  # images (B, 1, 28, 28) and digits (B,)
 
 
 class LitSimpleCNN(L.LightningModule):
-    """conv 3x3 (32) - conv 3x3 (64) - max-pool 2 - linear 128 - linear 10; 1,199,882 parameters.
+    """Classifies digits: conv 3x3 (32) - conv 3x3 (64) - max-pool 2 - linear 128 - linear 10.
 
-    The state dict has the keys ``conv1.* conv2.* fc1.* fc2.*`` and nothing else, so weights move to
-    and from the plain PyTorch network of the same shape.
+    It has 1,199,882 parameters. The state dict has the keys ``conv1.* conv2.* fc1.* fc2.*`` and
+    nothing else, so weights move to and from the plain PyTorch network of the same shape.
 
     Args:
-        lr: Adam's learning rate; the highest one under ``one_cycle``.
-        dropout: Rate before the last layer; half of it after the pooling.
+        lr: Adam's learning rate; under ``one_cycle`` the highest one.
+        dropout: Rate before the last layer; after the pooling it is half of that.
         mc_samples: K posterior samples by MC dropout in prediction; 1 predicts without dropout.
-        augment: Turns, shifts and scales training images at random by up to 10 degrees, 2 pixels
-            and a tenth.
+        augment: Turn, shift and scale training images at random by up to 10 degrees, 2 pixels and
+            a tenth.
         schedule: ``"constant"``, or ``"one_cycle"`` over the whole fit (Smith and Topin 2017,
             arXiv:1708.07120).
 
@@ -83,7 +83,7 @@ class LitSimpleCNN(L.LightningModule):
         return cast(Tensor, self.fc2(self.dropout2(x)))
 
     def features(self, x_B1HW: Tensor) -> Tensor:
-        """Return what the convolutions see, (B, 64, 12, 12)."""
+        """Return the feature maps of the convolutions, (B, 64, 12, 12)."""
         x = F.relu_(self.conv1(x_B1HW))
         return F.relu_(F.max_pool2d(self.conv2(x), 2))  # as ReLU first, at a quarter of the work
 

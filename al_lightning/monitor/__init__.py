@@ -1,7 +1,7 @@
-"""What a run shows: tables, pictures, TensorBoard and a line a cycle.
+"""Monitors show a run: tables, pictures, TensorBoard and a line for each cycle.
 
-Each monitor derives all it shows from ``loop.results``, so a resumed run shows what an
-uninterrupted one does.
+Each monitor derives all that it shows from ``loop.results``. So a resumed run shows the same as one
+that was never interrupted.
 """
 
 from al_lightning.monitor.console import Console

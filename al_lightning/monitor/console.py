@@ -1,4 +1,4 @@
-"""One line a cycle on the terminal, and what to do when labels are awaited."""
+"""A line for each cycle on the terminal, and instructions while the run waits for labels."""
 
 from al_lightning.label.agreement import agreements
 from al_lightning.monitor.exchange import TO_LABEL
@@ -47,7 +47,7 @@ class Console(Monitor):
 
 
 def cycle_line(result: CycleResult, num_cycles: int) -> str:
-    """The line of one cycle.
+    """Return the line of one cycle.
 
     >>> metrics = {"train_loss": 0.5, "test_acc": 0.9}
     >>> cycle_line(CycleResult(1, 1000, metrics, {"fit": 2.0, "test": 0.5}), 5)

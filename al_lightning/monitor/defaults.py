@@ -1,4 +1,4 @@
-"""What watches a run when nobody says otherwise."""
+"""The monitors of a run for which the user gave none."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,17 @@ from al_lightning.monitor.tensorboard import TensorBoard
 
 
 def default_monitors() -> list[Monitor]:
-    """Make what watches a run with a folder: tables, TensorBoard, pictures, files, the console."""
+    """Make the monitors of a run with a folder: tables, TensorBoard, pictures, files, console."""
     return [Tables(), TensorBoard(), Pictures(), Exchange(), Console()]
 
 
 def watching(monitors: Sequence[Monitor] | None, run_dir: Path | None) -> list[Monitor]:
-    """Return what watches in this process: nothing but on the first rank.
+    """Return the monitors of this process; only the first rank has any.
 
     Args:
-        monitors: As the user gave them; the default ones of a run with a folder when not given.
-        run_dir: Of the run.
+        monitors: The monitors that the user gave; when None, a run with a folder has the default
+            ones.
+        run_dir: The run's folder.
     """
     if not is_first_rank():
         return []

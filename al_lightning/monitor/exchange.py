@@ -1,6 +1,7 @@
 """A query that waits, as files: pictures, a table to fill in, and tasks for Label Studio."""
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,11 @@ from al_lightning.run.records import Query
 
 TO_LABEL = "to_label.csv"
 LONGEST_SIDE = 1024
-"""Pixels of a picture for a person; what is larger is made smaller."""
+"""Pixels of a picture for a person; larger pictures are made smaller."""
 
 
 class Exchange(Monitor):
-    """Writes the folder ``queries/cycle_N`` once; what people fill in is theirs."""
+    """Writes the folder ``queries/cycle_N`` once; people's entries are never overwritten."""
 
     def on_wait(self, loop: Watched, query: Query) -> None:
         if loop.run_dir is None or loop.data.classes is None:
@@ -32,13 +33,11 @@ class Exchange(Monitor):
         folder = query_folder(loop.run_dir, query.cycle)
         if (folder / TO_LABEL).exists():
             return
-        pictures = {
-            index: picture
-            for index in query.indices
-            if (picture := picture_of(loop, index)) is not None
-        }
+        found = {index: picture_of(loop, index) for index in query.indices}
+        pictures = {index: picture for index, picture in found.items() if picture is not None}
         for index, picture in pictures.items():
-            write_whole(folder / "images" / f"{index}{suffix_of(picture)}", picture)
+            suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"
+            write_whole(folder / "images" / f"{index}{suffix}", picture)
         rows = label_rows(loop, query)
         asked = query_rows(OpenQuery(Journal.in_memory(list(loop.records))))
         if len(pictures) == len(rows):
@@ -48,30 +47,20 @@ class Exchange(Monitor):
 
 
 def label_rows(loop: Watched, query: Query) -> list[LabelRow]:
-    """The rows of a query as a person sees them."""
-    nothing: list[Any] = [None] * len(query.indices)
-    columns = zip(
-        query.indices,
-        query.names or nothing,
-        query.predicted or nothing,
-        query.scores or nothing,
-        strict=True,
-    )
-    return [
-        LabelRow(
-            index=index,
-            name=name or "",
-            predicted="" if predicted is None else str(class_name(loop, predicted)),
-            score=score,
-        )
-        for index, name, predicted, score in columns
-    ]
+    """Return the rows of a query as a person sees them."""
+    empty = [""] * len(query.indices)
+    names = query.names or empty
+    predicted = [str(class_name(loop, label)) for label in query.predicted or empty]
+    scores: Sequence[float | None] = query.scores or [None] * len(empty)
+    columns = zip(query.indices, names, predicted, scores, strict=True)
+    return [LabelRow(*cells) for cells in columns]
 
 
 def picture_of(loop: Watched, index: int) -> bytes | None:
-    """Return a row as PNG, or JPEG where that is much smaller.
+    """Return a row as PNG, or as JPEG where that is much smaller.
 
-    None when it is not an image, or cannot be read any more: a person can still call it invalid.
+    It is None when the row is no image, or cannot be read any more. A person can still call such a
+    row invalid.
     """
     dataset: Any = loop.data.sets.pool
     picture = read_or_none(extras(dataset).picture or dataset.__getitem__, index)
@@ -82,14 +71,8 @@ def picture_of(loop: Watched, index: int) -> bytes | None:
         picture = Image.fromarray((pixels * 255).round().astype(np.uint8))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     content = io.BytesIO()
-    is_small = max(picture.size) <= 256  # where a JPEG's artefacts would show
-    if is_small:
+    if max(picture.size) <= 256:  # where a JPEG's artefacts would show
         picture.save(content, "PNG")
     else:
         picture.convert("RGB").save(content, "JPEG", quality=90)
     return content.getvalue()
-
-
-def suffix_of(picture: bytes) -> str:
-    """``.png`` or ``.jpg``, by content."""
-    return ".png" if picture.startswith(b"\x89PNG") else ".jpg"

@@ -1,4 +1,4 @@
-"""The base class of whatever watches a loop."""
+"""The base class of all monitors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from al_lightning.settings import Settings
 
 
 class Watched(Protocol):
-    """What a monitor may read of a loop; see :class:`~al_lightning.ActiveLearningLoop`."""
+    """Lists the parts of :class:`~al_lightning.ActiveLearningLoop` that a monitor may read."""
 
     settings: Settings
     data: ActiveDataModule
@@ -29,18 +29,18 @@ class Watched(Protocol):
 class Monitor:
     """Watches a loop, on the first rank alone; may read everything, and changes nothing.
 
-    What it shows should derive from ``loop.results``, so that a resumed run shows what an
-    uninterrupted one does.
+    All that it shows should derive from ``loop.results``. Then a resumed run shows the same as one
+    that was never interrupted.
     """
 
     def on_start(self, loop: Watched) -> None:
-        """Come before the first cycle of this process; ``loop.results`` holds those resumed."""
+        """Hear that a process begins or resumes; ``loop.results`` holds the finished cycles."""
 
     def on_cycle(self, loop: Watched, result: CycleResult) -> None:
-        """Hear of a cycle that was fitted, tested and, but for the last, asked."""
+        """Hear that a cycle was fitted, tested and, unless it is the last, has asked."""
 
     def on_wait(self, loop: Watched, query: Query) -> None:
-        """Hear that labels of ``query`` are to come later, and the run stops until then."""
+        """Hear that the labels of ``query`` come later, and that the run stops until then."""
 
     def on_labels(self, loop: Watched, result: CycleResult) -> None:
         """Hear that the labels of ``result.query`` arrived."""

@@ -47,7 +47,7 @@ class Pictures(Monitor):
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes ``figure`` as PNG, whole or not at all."""
+    """Write ``figure`` as PNG, completely or not at all."""
     FigureCanvasAgg(figure)  # draws by itself, without a window system
     content = io.BytesIO()
     figure.savefig(content, dpi=100)
@@ -55,7 +55,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def progress_figure(results: Sequence[CycleResult]) -> Figure:
-    """Test accuracy, train loss and labeled-set size side by side, each against the cycle."""
+    """Draw test accuracy, train loss and labeled-set size side by side, against the cycle."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     cycles = [result.cycle for result in results]
     panels: list[tuple[str, Sequence[float], str]] = [
@@ -70,21 +70,16 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
         axes.margins(y=0.15)  # room for the last value
         if cycles:
             last = f"{values[-1]:.4f}" if title != "labeled rows" else f"{values[-1]:,}"
-            axes.annotate(
-                last,
-                (cycles[-1], values[-1]),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="right",
-            )
+            above: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "right"}
+            axes.annotate(last, (cycles[-1], values[-1]), **above)
     return figure
 
 
 def query_figure(loop: Watched, result: CycleResult) -> Figure | None:
-    """The first queried rows with given and predicted label and score.
+    """Draw the first rows of a query, with their labels, predicted classes and scores.
 
-    None when nothing was asked, or when the data set's items are not images. A row that cannot be
-    read any more is an empty place.
+    It is None when nothing was asked, or when the data set's items are no images. A row that cannot
+    be read any more is an empty place.
     """
     query = result.query
     if query is None:

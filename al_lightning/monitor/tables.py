@@ -38,7 +38,7 @@ class Tables(Monitor):
 
 
 def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows; a metric that a cycle lacks is an empty cell."""
+    """Return header and rows; a metric that a cycle lacks is an empty cell."""
     others = sorted({name for result in results for name in result.metrics} - set(METRICS))
     header = ["cycle", "num_labeled", *METRICS, *(f"{name}_seconds" for name in SECONDS), *others]
     rows = [
@@ -55,9 +55,9 @@ def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[
 
 
 def query_table(loop: Watched, result: CycleResult) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows: index, score, predicted class and label; unknown ones are empty cells.
+    """Return header and rows: index, score, predicted class and label; unknown cells are empty.
 
-    Where people with names answered, also these, first answers first.
+    Where people with names answered, a column has their names, in the order of first answers.
     """
     query = result.query
     assert query is not None
@@ -78,14 +78,14 @@ def query_table(loop: Watched, result: CycleResult) -> tuple[list[str], list[lis
 
 
 def answers_of(loop: Watched, cycle: int) -> dict[int, RowAnswers]:
-    """What people answered in a cycle, by data-set index."""
+    """Return people's answers in a cycle, by data-set index."""
     return fold(record for record in loop.records if record.get("cycle") == cycle)
 
 
 def label_rows(loop: Watched) -> list[list[Any]]:
-    """What people said of each row, the latest cycle's word, in order of rows.
+    """Return people's last answer to each row, in the order of rows.
 
-    With its paths and labels another run can begin, as its ``labels.csv``.
+    Another run can begin with this table, as its ``labels.csv``.
     """
     found: dict[int, list[Any]] = {}
     for closing in loop.records:
@@ -110,12 +110,12 @@ def label_rows(loop: Watched) -> list[list[Any]]:
 
 
 def known_labels(loop: Watched, indices: Sequence[int]) -> list[Any]:
-    """What is known of each row by now: its label, ``skip``, ``invalid``, or empty text."""
+    """Return the present state of each row: its label, ``skip``, ``invalid``, or empty text."""
     pool = loop.data.pool
     known = [index for index in indices if pool.labeled_N[index]]
     try:
         labels = loop.data.labels_of(known)
-    except ValueError:  # items that hold no label where we look: allowed, trained on all the same
+    except ValueError:  # items without a label where we look: allowed, and trained on
         labels = [""] * len(known)
     named = {
         **dict.fromkeys(pool.skipped, "skip"),
@@ -126,17 +126,14 @@ def known_labels(loop: Watched, indices: Sequence[int]) -> list[Any]:
 
 
 def class_name(loop: Watched, label: Any) -> Any:
-    """The name of a class by its position; the label itself where there are no names."""
-    classes = loop.data.classes
-    is_position = isinstance(label, int) and classes is not None and 0 <= label < len(classes)
-    return classes[label] if classes is not None and is_position else label
+    """Return the name of a class by its position; the label itself where there are no names."""
+    classes = loop.data.classes or []
+    return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a CSV file whole or not at all."""
+    """Write a CSV file, completely or not at all."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     # A file's name need not be proper text.
     write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))

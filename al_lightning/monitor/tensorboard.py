@@ -17,8 +17,8 @@ SUFFIX = ".active"
 class TensorBoard(Monitor):
     """Writes ``active/...`` into the run folder; each cycle's own curves are beside it.
 
-    A resumed run takes away what its predecessors wrote and writes it again, so every point is
-    there once. A TensorBoard that has read it already is told to purge.
+    A resumed run removes the files of its predecessors and writes them anew, so every point is
+    there once. A TensorBoard that has read the old files is told to purge them.
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,6 @@ class TensorBoard(Monitor):
     def on_end(self, loop: Watched) -> None:
         if self._writer is None:
             return
-        results = loop.results
-        self._writer.add_figure(
-            "active/progress", progress_figure(results), results[-1].num_labeled
-        )
+        figure, last = progress_figure(loop.results), loop.results[-1].num_labeled
+        self._writer.add_figure("active/progress", figure, last)
         self._writer.close()

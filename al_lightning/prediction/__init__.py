@@ -1,1 +1,1 @@
-"""What a model says of rows: reading its predictions, posterior samples, ensembles, the pool."""
+"""The predictions of a model: how to read them, posterior samples, ensembles, the whole pool."""

@@ -18,13 +18,13 @@ from al_lightning.prediction.wrapping import Wrapping, cloned, predicted
 
 
 class Ensemble(Wrapping):
-    """Predicts with all its members; the loop trains one after the other, each as it would alone.
+    """Predicts with all its members; the loop trains them one after the other, each as if alone.
 
-    They differ by their initial weights and by what they draw in training. Each has its own
-    Trainer, callbacks, optimizers and curves, so whatever Lightning can do for one it can do for
-    each; its weights are in ``cycle_N/member_M``. What they log in training is the mean over
-    members. ``test_acc`` and ``test_loss`` are of the averaged prediction, where a batch holds one
-    whole-number label a row; what the members' own tests log is averaged as ``member_test_acc`` and
+    Members differ by their initial weights and by their random draws in training. Each has its own
+    Trainer, callbacks, optimizers and curves, so Lightning can do for each what it does for one
+    module. Its weights are in ``cycle_N/member_M``. A metric of training is the mean over members.
+    ``test_acc`` and ``test_loss`` are those of the averaged prediction, where a batch holds one
+    whole-number label for each row. The mean of the members' own tests is ``member_test_acc`` and
     so on. The first member's transfer hooks prepare the batches of all.
 
     To train by hand, call ``Trainer.fit`` for each of :attr:`members`.
@@ -79,10 +79,10 @@ class Ensemble(Wrapping):
             member.on_predict_end()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Refuse: the members are trained, not the ensemble.
+        """Refuse: train the members, not the ensemble.
 
         Raises:
-            ValueError: always; says how.
+            ValueError: always; says how to train them.
         """
         raise ValueError(
             "an ensemble must be trained member by member, got Trainer.fit(ensemble); give it to "
@@ -113,18 +113,14 @@ class Ensemble(Wrapping):
         Raises:
             ValueError: when a member's prediction cannot be read or is sampled already.
         """
-        outputs = self._predicted(batch, batch_idx)
-        prediction = {"probs": outputs.probs}
-        if outputs.embedding is not None:
-            prediction["embedding"] = outputs.embedding
-        return prediction
+        return self._predicted(batch, batch_idx).prediction
 
     def _predicted(self, batch: Any, batch_idx: int) -> Outputs:
         return stacked([predicted(one, cloned(batch), batch_idx) for one in self.members])
 
 
 def networks_of(model: L.LightningModule) -> list[L.LightningModule]:
-    """Return what fits train: the members of an ensemble, or the model itself."""
+    """Return the networks to train: the members of an ensemble, or the model itself."""
     return model.members if isinstance(model, Ensemble) else [model]
 
 

@@ -1,17 +1,17 @@
-"""Embeddings of a model that returns none: what goes into a layer of it."""
+"""Embeddings of a model that returns none: the input of one of its layers."""
 
-import difflib
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
 
+from al_lightning.settings import hint
+
 
 class LayerInput:
-    """Takes what goes into a layer while the block lasts; of several calls a batch the first.
+    """Keeps the input of a layer inside the block; of several calls in a batch, the first.
 
     Args:
-        layer: Of the model that predicts.
+        layer: A layer of the model that predicts.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -22,12 +22,7 @@ class LayerInput:
         self._hook = self._layer.register_forward_pre_hook(self._see, with_kwargs=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._hook.remove()
 
     def _see(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -39,7 +34,7 @@ class LayerInput:
         """Return the embedding (B, D) of the batch that was predicted last.
 
         Raises:
-            ValueError: when the layer did not see the ``num_rows`` of it.
+            ValueError: when the layer did not see the ``num_rows`` rows of the batch.
         """
         seen, self._seen = self._seen, None
         if seen is None or len(seen) != num_rows:
@@ -52,12 +47,11 @@ class LayerInput:
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """Return the layer of that name; ValueError names the nearest when there is none."""
+    """Return the layer of that name; raise ValueError, with the nearest, when there is none."""
     layers: dict[str, nn.Module] = dict(model.named_modules())
     if name not in layers or not name:
-        near = difflib.get_close_matches(name, layers, n=1, cutoff=0.0)
         raise ValueError(
-            f"embedding_layer must name a layer of the model, got {name!r}; did you mean "
-            f"{near[0]!r}? its layers are {[layer for layer in layers if layer]}"
+            f"embedding_layer must name a layer of the model, got {name!r}; "
+            f"{hint(name, layers, 0)}its layers are {[layer for layer in layers if layer]}"
         )
     return layers[name]

@@ -27,6 +27,7 @@ from al_lightning.prediction.wrapping import (
     replaced_forwards,
 )
 from al_lightning.seeds import generator
+from al_lightning.settings import check_at_least
 
 SUPPORTED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -35,13 +36,13 @@ UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)
 class MCDropout(Wrapping):
     """Predicts in the place of ``model``, with K networks that its dropout draws.
 
-    Use it for ``Trainer.predict`` alone; the module stays in evaluation mode and unchanged. Dropout
-    that is no module cannot be seen and stays off: ``F.dropout``, the attention weights inside
+    Use it for ``Trainer.predict`` alone. The model stays in evaluation mode, and does not change.
+    Dropout that is no module of its own stays off: ``F.dropout``, the attention weights inside
     ``nn.MultiheadAttention``, the layers inside ``nn.LSTM``.
 
     Args:
-        model: Any LightningModule with ``nn.Dropout`` or ``nn.Dropout1d/2d/3d`` in it; what it
-            predicts, by ``predict_step`` or ``forward``, is read as in a prediction of its own.
+        model: Any LightningModule with ``nn.Dropout`` or ``nn.Dropout1d/2d/3d`` in it. It predicts
+            by its ``predict_step``, or else by its ``forward``.
         mc_samples: K, at least 1.
 
     Raises:
@@ -69,9 +70,8 @@ class MCDropout(Wrapping):
                 the model's prediction cannot be read or is sampled already.
         """
         masks = self._masks or Masks(self.model, self.mc_samples)
-        out = sampled(self.model, lambda: predicted(self.model, cloned(batch), batch_idx), masks)
-        prediction = {"probs": out.probs}
-        return prediction if out.embedding is None else {**prediction, "embedding": out.embedding}
+        predict = partial(predicted, self.model, batch_idx=batch_idx)
+        return sampled(self.model, lambda: predict(cloned(batch)), masks).prediction
 
     def on_predict_start(self) -> None:
         self._masks = Masks(self.model, self.mc_samples)
@@ -85,8 +85,8 @@ class MCDropout(Wrapping):
 class Masks:
     """Says which activations of a row each sample keeps, in each call of each dropout layer.
 
-    Masks follow from torch's seed at the time this is made and from the layer's name, whatever the
-    order of calls. They are drawn on the CPU, so every rank and device has the same.
+    Masks depend on torch's seed when this object is made, and on the layer's name, but not on the
+    order of calls. They are drawn on the CPU, so every rank and device has the same ones.
 
     Args:
         model: Has the dropout layers.
@@ -97,8 +97,7 @@ class Masks:
     """
 
     def __init__(self, model: nn.Module, num_samples: int) -> None:
-        if num_samples < 1:
-            raise ValueError(f"mc_samples must be at least 1, got {num_samples}")
+        check_at_least(1, mc_samples=num_samples)
         self.num_samples = num_samples
         self.dropouts = _checked_dropouts(model)
         self._seed = torch.initial_seed()
@@ -126,7 +125,7 @@ class Masks:
 
 
 def sampled(model: nn.Module, predict: Callable[[], Outputs], masks: Masks) -> Outputs:
-    """Return what K networks, drawn by dropout, say of one batch.
+    """Return the predictions of one batch by K networks that dropout draws.
 
     Args:
         model: Has the dropout layers that ``masks`` was made for.
@@ -189,7 +188,7 @@ class _Passes:
         self._reached: set[str] = set()
 
     def forwards(self, model: nn.Module) -> dict[nn.Module, Forward]:
-        """Return what the modules inside ``model`` are to run instead of their own ``forward``."""
+        """Return the replacements of ``forward`` for the modules inside ``model``."""
         dropouts = self._masks.dropouts
         return {
             **self._prefix.forwards(model, dropouts.values()),
@@ -212,7 +211,7 @@ class _Passes:
             )
 
     def _from_the_top(self, forward: Forward, *args: Any, **kwargs: Any) -> Any:
-        # Another forward in the same prediction, of a turned image say, is by the same network.
+        # A second forward in one prediction, such as of a turned image, is by the same network.
         self._calls.clear()
         return forward(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""What a model says of a batch, as one value whatever the module returned; torch alone.
+"""The predictions of a batch as one value, whatever the module returned; with torch alone.
 
 Shape suffixes: B batch rows, K posterior samples, C classes, D embedding dimensions.
 """
@@ -18,7 +18,7 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Outputs:
-    """Holds what a model says of B rows.
+    """Holds a model's predictions of B rows.
 
     Attributes:
         probs: (B, C); with posterior samples or ensemble members (B, K, C).
@@ -34,6 +34,12 @@ class Outputs:
     def mean_probs(self) -> Tensor:
         """Return (B, C), averaged over the samples where there are any."""
         return self.probs if self.num_samples is None else self.probs.mean(1)
+
+    @property
+    def prediction(self) -> dict[str, Tensor]:
+        """Return ``probs`` and, where there is one, ``embedding``, as a ``predict_step`` does."""
+        embedding = {} if self.embedding is None else {"embedding": self.embedding}
+        return {"probs": self.probs, **embedding}
 
 
 def stacked(members: Sequence[Outputs]) -> Outputs:
@@ -57,9 +63,9 @@ def stacked(members: Sequence[Outputs]) -> Outputs:
 
 
 def read_multiclass(prediction: Any, num_rows: int) -> Outputs:
-    """Read what ``predict_step`` or ``forward`` returned as distributions over classes.
+    """Read the prediction of ``predict_step`` or ``forward`` as distributions over classes.
 
-    Samples are never guessed from the number of axes: they are said by the key ``probs``, or by an
+    The number of axes alone never means samples. They come under the key ``probs``, or in an
     :class:`Outputs`.
 
     Args:
@@ -68,7 +74,7 @@ def read_multiclass(prediction: Any, num_rows: int) -> Outputs:
         num_rows: B, the rows that went in.
 
     Raises:
-        ValueError: for anything else; says what came and what is expected.
+        ValueError: for anything else; names what came and what is expected.
     """
     if isinstance(prediction, Outputs):
         return prediction

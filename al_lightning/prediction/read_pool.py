@@ -1,7 +1,7 @@
-"""Reads the pool through ``Trainer.predict``: reduce on the device, gather on rank 0, verify.
+"""Read the pool through ``Trainer.predict``: reduce on the device, gather on rank 0, verify.
 
-Rows carry their identity: Lightning hands each batch's positions to a prediction writer, so the
-module sees batches just as the data set yields them, in any sharding.
+Lightning tells a prediction writer the positions of each batch. So the module sees batches just as
+the data set gives them, and we still know which row is which, on any number of processes.
 
 Shape suffixes: B batch rows, N candidates, K posterior samples, C classes, D embedding dimensions.
 """
@@ -35,25 +35,25 @@ def read_pool(
     labeled_rows: Tensor | None = None,
     embedding_layer: nn.Module | None = None,
 ) -> PoolOutputs:
-    """Predict the candidates and keep what ``strategy`` asks for.
+    """Predict the candidates and keep the columns that ``strategy`` asks for.
 
-    Each rank holds its share alone, until the first one gathers all of them.
+    Each rank holds only its share, until the first one gathers all of them.
 
     Args:
         trainer: Runs the prediction; a callback is added to it for the time of this call.
         model: Any LightningModule; one with a ``forward`` alone is called with the first part of
             a tuple batch, or with a dict batch as it is.
         data: Serves the rows.
-        strategy: Says what to keep.
+        strategy: Says which columns to keep.
         rows: Data-set indices to choose from, ascending; the whole pool but for skipped rows when
             not given.
         labeled_rows: Rows that stand for the labeled ones, ascending; all of them when not given.
-        embedding_layer: A layer of ``model``, the input of which is the embedding, in the stead of
-            one that ``predict_step`` returns. Of several calls a batch the first counts.
+        embedding_layer: A layer of ``model`` whose input is the embedding, instead of one that
+            ``predict_step`` returns. Of several calls in a batch the first counts.
 
     Returns:
         One row for each candidate, in ascending order of data-set index, on the first rank's
-        device; on every other rank none.
+        device; no rows on the other ranks.
 
     Raises:
         ValueError: when the module's output cannot be read, lacks what the strategy needs, or holds
@@ -75,10 +75,10 @@ def read_pool(
 def keep_freed_memory() -> None:
     """Make glibc's malloc reuse the activations of one batch for the next.
 
-    By default it returns large freed blocks to the system, and every batch on a CPU faults its
-    pages in again, which can take as long as the network. Freeing one block just under 32 MB
-    raises the size from which it does so (mallopt(3), dynamic M_MMAP_THRESHOLD); elsewhere this is
-    an allocation that nobody touches.
+    By default it returns large freed blocks to the system. Then every batch on a CPU faults its
+    pages in again, which can take as long as the network. Once a block just under 32 MB was freed,
+    malloc keeps blocks up to that size (mallopt(3), dynamic M_MMAP_THRESHOLD). On other systems
+    this is an allocation without effect.
     """
     torch.empty(31_000_000, dtype=torch.uint8)
 
@@ -92,7 +92,7 @@ def _read(
     rows: Tensor,
     embedding_layer: nn.Module | None,
 ) -> dict[str, Tensor]:
-    """Return the columns of ``rows``, on the first rank; those of another rank are empty."""
+    """Return the columns of ``rows`` on the first rank; nothing on the others."""
     with ExitStack() as stack:
         layer = None
         if embedding_layer is not None:
@@ -165,10 +165,10 @@ class _Reader(BasePredictionWriter):
         return columns
 
     def _append(self, batch: dict[str, Tensor], num_ranks: int) -> None:
-        """Write a batch behind the ones before it, in room for this rank's share.
+        """Write a batch behind the earlier ones, in tensors that have room for this rank's share.
 
-        A list of small tensors would hold a piece of memory beside each batch's activations, which
-        then cannot be used again as a whole.
+        A list of small tensors would leave a small block between the activations of each two
+        batches. Their memory could then not be reused as a whole.
         """
         end = self._num_rows + len(batch["indices"])
         if not self._columns:
@@ -184,7 +184,7 @@ class _Reader(BasePredictionWriter):
     def gathered(self, trainer: L.Trainer) -> dict[str, Tensor]:
         """Return the rows of all ranks, in ascending order, on the first rank.
 
-        Not in a hook of the Trainer: a rank without rows has none.
+        No hook of the Trainer can do it, since a rank without rows calls none.
         """
         columns = {name: column[: self._num_rows] for name, column in self._columns.items()}
         self._columns.clear()

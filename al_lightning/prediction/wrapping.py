@@ -1,4 +1,4 @@
-"""Stand in for a user's module in prediction, and ask the module for what it predicts."""
+"""Stand in for a user's module in prediction, and ask the module for its predictions."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
+from al_lightning.data.items import inputs_of
 from al_lightning.prediction.outputs import Outputs, read_multiclass
 
 TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -18,7 +19,7 @@ Forward = Callable[..., Any]
 
 
 class Wrapping(L.LightningModule):
-    """Base of the modules that stand in for others: prepares batches as ``model`` does.
+    """Prepares batches as ``model`` does: the base of modules that stand in for another.
 
     Args:
         model: Its transfer hooks become those of this module. A subclass keeps the model itself.
@@ -31,14 +32,14 @@ class Wrapping(L.LightningModule):
 
 
 class _ForwardOnly(Wrapping):
-    """Gives a module without ``predict_step`` one that calls its ``forward`` on the inputs."""
+    """Adds a ``predict_step`` to a module that has none; it calls ``forward`` on the inputs."""
 
     def __init__(self, model: L.LightningModule) -> None:
         super().__init__(model)
         self.model = model
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        return self.model(batch[0] if isinstance(batch, list | tuple) else batch)
+        return self.model(inputs_of(batch))
 
 
 def predicting(model: L.LightningModule) -> L.LightningModule:
@@ -50,10 +51,10 @@ def predicting(model: L.LightningModule) -> L.LightningModule:
 
 
 def predicted(model: L.LightningModule, batch: Any, batch_idx: int) -> Outputs:
-    """Return what the ``predict_step`` of a module, or else its ``forward``, says of a batch.
+    """Return the prediction of a batch, by the module's ``predict_step`` or else ``forward``.
 
     Raises:
-        ValueError: when that cannot be read.
+        ValueError: when the prediction cannot be read.
     """
     module = predicting(model)
     takes_index = is_param_in_hook_signature(module.predict_step, "batch_idx", min_args=2)
@@ -71,7 +72,7 @@ def cloned(tree: Any) -> Any:
 
 @contextmanager
 def replaced_forwards(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
-    """Run ``forwards`` instead of the modules' own inside the block, whatever ends it."""
+    """Replace the ``forward`` of modules inside the block, and put their own back after it."""
     before = {module: vars(module).get("forward") for module in forwards}
     try:
         for module, forward in forwards.items():

@@ -1,10 +1,10 @@
-"""Names in the run folder, whether a folder may become one, and files that are whole or absent."""
+"""Names in the run folder, the check of a new one, and files that are complete or absent."""
 
 import os
 import zlib
 from pathlib import Path
 
-from al_lightning.run.journal import read_records, sync_folder
+from al_lightning.run.journal import Record, read_records, sync_folder
 
 JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"
@@ -12,20 +12,28 @@ INITIAL_WEIGHTS = "initial_weights.pt"
 WEIGHTS = "weights.ckpt"
 
 
+def records_of(run_dir: Path) -> list[Record]:
+    """Read the journal of a run; raise ValueError when it is damaged or there is none."""
+    records = read_records(run_dir / JOURNAL)
+    if not records:
+        raise ValueError(f"{run_dir} holds no run: {JOURNAL} is missing or empty")
+    return records
+
+
 def query_folder(run_dir: Path, cycle: int) -> Path:
-    """Where a query that waits for labels has its pictures and files to fill in."""
+    """Return the folder of a query that waits: its pictures, and the files to fill in."""
     return run_dir / "queries" / f"cycle_{cycle}"
 
 
 def set_aside(folder: Path) -> None:
-    """Gives a folder that is in the way another name; what is in it may be a person's work."""
+    """Rename a folder that is in the way; a person's work may be in it."""
     if folder.exists():
         others = sum(1 for _ in folder.parent.glob(f"{folder.name}_before_*"))
         folder.rename(folder.with_name(f"{folder.name}_before_{others + 1}"))
 
 
 def check_vacant(run_dir: Path) -> None:
-    """Writes nothing.
+    """Check that a run may begin in ``run_dir``; write nothing.
 
     Raises:
         ValueError: when ``run_dir`` holds a run, is a file, or cannot be written.
@@ -45,19 +53,17 @@ def check_vacant(run_dir: Path) -> None:
 
 
 def next_version(runs_dir: Path) -> Path:
-    """``version_N`` with the first N above those of all runs in ``runs_dir``."""
-    taken = [
-        int(path.parent.name.removeprefix("version_"))
-        for path in runs_dir.glob(f"version_*/{JOURNAL}")
-        if path.parent.name.removeprefix("version_").isdigit()
-    ]
-    return runs_dir / f"version_{max(taken, default=-1) + 1}"
+    """Return ``version_N``; N is one above the highest of all runs in ``runs_dir``."""
+    runs = runs_dir.glob(f"version_*/{JOURNAL}")
+    numbers = [path.parent.name.removeprefix("version_") for path in runs]
+    last = max((int(number) for number in numbers if number.isdigit()), default=-1)
+    return runs_dir / f"version_{last + 1}"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, and folders above it, so that a reader finds the old content or the new.
+    """Write a file, and the folders above it; a reader finds the old content or the new one.
 
-    The new one need not be on the disk when this returns; :func:`sync` sees to that.
+    The new content may not be on the disk yet when this returns; :func:`sync` waits for that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -66,14 +72,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Returns when the file's content and name are on the disk."""
+    """Wait until the file's content and its name are on the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
     sync_folder(path.parent)
 
 
 def checksum(path: Path) -> str:
-    """CRC-32 of a file, in hexadecimal."""
+    """Return the CRC-32 of a file, in hexadecimal."""
     crc = 0
     with open(path, "rb") as file:
         while chunk := file.read(2**20):

@@ -1,9 +1,9 @@
 """An append-only record of decisions that survives a kill at any moment.
 
-One JSON object a line, with a running checksum under ``crc``: of the line and of all before it, so
-a line that was altered, taken out, repeated or moved is noticed. A line is on the disk before
-:meth:`Journal.append` returns. A last line that was cut short is recognised and dropped; any other
-damage is an error, because what follows it cannot be trusted.
+Each line is a JSON object. Its ``crc`` is a checksum of the line and of all lines before it, so a
+line that was changed, removed, repeated or moved is noticed. A line is on the disk before
+:meth:`Journal.append` returns. A last line that was cut short is dropped. Any other damage is an
+error, because what follows it cannot be trusted.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 Record = dict[str, Any]
 
 FORMAT = 2
-"""Of the records; the first one names it."""
+"""The format of the records; the first record names it."""
 
 FOLLOWS = {
     "start": ("fit", "query"),
@@ -27,16 +27,16 @@ FOLLOWS = {
     "labels": ("fit",),
     "end": (),
 }
-"""Which event may follow which; a fit opens a cycle, labels close it. Cycle 0 has no fit: it asks
-for the first labels of a run that begins with none."""
+"""The events that may follow each event. A fit opens a cycle, labels close it. Cycle 0 has no fit:
+it asks for the first labels of a run that begins with none."""
 
 
 class Journal:
-    """The records of one run, in memory and, when a path is given, on disk.
+    """Holds the records of one run, in memory and, when a path is given, on disk.
 
     Args:
-        path: The file; read when it exists, and freed of a torn last line. None keeps the records
-            in memory alone.
+        path: The file. When it exists it is read, and a torn last line is cut off. None keeps the
+            records in memory alone.
 
     Raises:
         ValueError: as :func:`read_records`.
@@ -53,11 +53,11 @@ class Journal:
                 os.truncate(path, self._num_bytes)  # or the next line would join the torn one
 
     def append(self, event: str, **fields: Any) -> Record:
-        """Adds a record and returns it as it will be read back.
+        """Add a record; return it as it will be read back.
 
         Raises:
             TypeError: when a field is not plain JSON data.
-            OSError: when it cannot be written, on a full disk say; the file is as before.
+            OSError: when it cannot be written, for example on a full disk; the file is as before.
             RuntimeError: when somebody else has written to the file.
         """
         if event == "start":
@@ -73,14 +73,11 @@ class Journal:
         return record
 
     def find(self, event: str, cycle: int) -> Record | None:
-        """The record of ``event`` in ``cycle``, or None when that has not happened."""
-        for record in reversed(self.records):
-            if record["event"] == event and record.get("cycle") == cycle:
-                return record
-        return None
+        """Return the record of ``event`` in ``cycle``; None when it has not happened."""
+        return next((r for r in reversed(self.of(event)) if r.get("cycle") == cycle), None)
 
     def of(self, event: str) -> list[Record]:
-        """All records of ``event``, oldest first."""
+        """Return all records of ``event``, oldest first."""
         return [record for record in self.records if record["event"] == event]
 
     @property
@@ -90,7 +87,7 @@ class Journal:
 
     @classmethod
     def in_memory(cls, records: list[Record]) -> "Journal":
-        """A journal that holds ``records`` and writes nothing: for every rank but the first."""
+        """Return a journal that holds ``records`` and writes nothing: for ranks other than 0."""
         journal = cls()
         for record in records:
             journal.append(**record)
@@ -121,17 +118,17 @@ class Journal:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records in the file, without a torn last line; writes nothing.
+    """Read the records in the file, without a torn last line; write nothing.
 
     Raises:
-        ValueError: when a whole line is damaged, or the events are not in an order that a run can
-            take; names the line. Also when another version wrote it.
+        ValueError: when a complete line is damaged, or the events are not in an order that a run
+            can take; names the line. Also when another version wrote the file.
     """
     return _read(path)[0] if path.exists() else []
 
 
 def _read(path: Path) -> tuple[list[Record], int, int]:
-    """The records, the running checksum after them, and how many bytes they take."""
+    """Return the records, the running checksum after them, and their number of bytes."""
     *lines, _torn = path.read_bytes().split(b"\n")
     records: list[Record] = []
     crc = 0
@@ -167,7 +164,7 @@ def _encode(record: Record, crc: int) -> tuple[bytes, int]:
 
 
 def _decode(line: bytes, crc: int) -> tuple[Record | None, int]:
-    """The record in ``line`` without its checksum, or None; and the running checksum after it."""
+    """Return the record in ``line``, None when damaged; and the running checksum after it."""
     body, separator, tail = line.rpartition(b', "crc": "')
     body += b"}"
     crc = zlib.crc32(body, crc)
@@ -178,7 +175,7 @@ def _decode(line: bytes, crc: int) -> tuple[Record | None, int]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes new names in ``folder`` durable, where the system allows it (not on Windows)."""
+    """Wait until new names in ``folder`` are on the disk; Windows has no call for that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -11,15 +11,15 @@ except ImportError:  # Windows has no record locks
 
 LOCK = "run.lock"
 _held: dict[tuple[int, Path], int] = {}
-"""Open file by process and path; a forked process starts without locks."""
+"""Open files by process and path; a forked process starts without locks."""
 
 
 def lock(run_dir: Path) -> None:
-    """Makes this process the writer of ``run_dir`` until it ends or calls :func:`unlock`.
+    """Make this process the writer of ``run_dir`` until it ends or calls :func:`unlock`.
 
-    A record lock belongs to the process alone: forked loader workers that outlive it do not hold
-    it, and on a network file system it is known to all machines. The same process may lock again.
-    On Windows nothing is locked.
+    A record lock belongs to one process. Forked loader workers that live longer do not hold it. On
+    a network file system all machines know it. The same process may lock again. On Windows nothing
+    is locked.
 
     Raises:
         ValueError: when another process is the writer; names its host and process id.
@@ -47,7 +47,7 @@ def lock(run_dir: Path) -> None:
 
 
 def unlock(run_dir: Path) -> None:
-    """Lets other processes write to ``run_dir``."""
+    """Let other processes write to ``run_dir``."""
     file = _held.pop((os.getpid(), (run_dir / LOCK).resolve()), None)
     if file is not None:
         os.close(file)

@@ -1,4 +1,4 @@
-"""What the loop gives out, the query of a cycle and the record of one, as a journal holds them."""
+"""The results that the loop returns, and the query of a cycle, as a journal holds them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,12 @@ from typing import Any
 
 from al_lightning.run.journal import Record
 
+NUM_SHOWN = 5
+"""A message names this many of a kind, and counts the others."""
+
 
 class Mark(Enum):
-    """An answer that is not a label."""
+    """Names the answers that are not labels."""
 
     SKIP = "skip"
     """The row stays in the pool and is not asked for again."""
@@ -23,45 +26,45 @@ INVALID = Mark.INVALID
 
 @dataclass(frozen=True)
 class Query:
-    """Rows to label next, most wanted first."""
+    """Holds the rows to label next, most wanted first."""
 
     cycle: int
     indices: list[int]
     """Data-set indices."""
     scores: list[float] | None = None
-    """One a row, higher = label sooner; None for a strategy without scores."""
+    """One for each row, higher = label sooner; None for a strategy without scores."""
     predicted: list[int] | None = None
-    """The model's likeliest class, one a row; None when the pool was not read."""
+    """The model's likeliest class for each row; None when the pool was not read."""
     names: list[str] | None = None
-    """What a person knows each row by, such as a file's path; None for a data set without names."""
+    """A name of each row that people know, such as a file's path; None without names."""
 
 
 @dataclass(frozen=True)
 class CycleResult:
-    """What one cycle did."""
+    """Holds the results of one cycle."""
 
     cycle: int
     num_labeled: int
     """Training-set size of this cycle's fit."""
     metrics: dict[str, float]
-    """What the module logged in fit and test, by name."""
+    """The metrics that the module logged in fit and test, by name."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of ``fit``, ``test``, ``predict`` and ``query``."""
     query: Query | None = None
-    """What was asked after it; None in the last cycle."""
+    """The query at its end; None in the last cycle."""
 
 
 def results_of(records: Sequence[Record]) -> list[CycleResult]:
-    """One for each cycle of a journal that was fitted, tested and, but for the last, asked.
+    """Return a result for each cycle that is over: fitted, tested and, but for the last, asked.
 
-    In a run that began without labels the first is cycle 0, which asked alone.
+    In a run that began without labels the first is cycle 0, which only asked.
     """
     done = sorted(record["cycle"] for record in records if record["event"] in ("query", "end"))
     return [result_of(records, cycle) for cycle in done]
 
 
 def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
-    """What a cycle did, as far as it has come."""
+    """Return the results of a cycle, as far as it has come."""
     found = {r["event"]: r for r in records if r.get("cycle") == cycle}
     nothing: Record = {"num_labeled": 0, "metrics": {}, "seconds": {}}
     fit, test, asked = (found.get(event) for event in ("fit", "test", "query"))
@@ -81,3 +84,13 @@ def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
 def plain(value: Any) -> Any:
     """Return a number or a list of them for a tensor or an array, which JSON does not take."""
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def listed(found: Sequence[str], num: int = NUM_SHOWN, between: str = ", ") -> str:
+    """Join the first few, and count the others.
+
+    >>> listed("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(found) - num} more" if len(found) > num else ""
+    return between.join(found[:num]) + more

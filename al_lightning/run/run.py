@@ -1,6 +1,6 @@
 """One run: its journal, its folder and its lock, on the first rank; a copy in memory elsewhere.
 
-Nobody else needs to know whether a run has a folder, or which process it is that writes.
+No other file needs to know whether a run has a folder, or which process writes to it.
 """
 
 import secrets
@@ -16,6 +16,7 @@ from al_lightning.run.folder import (
     check_vacant,
     checksum,
     query_folder,
+    records_of,
     set_aside,
     sync,
 )
@@ -27,13 +28,13 @@ from al_lightning.settings import FUNCTION
 
 
 class Run:
-    """Holds what was decided in a run, and writes it down where there is a folder.
+    """Holds the decisions of a run, and writes them down where there is a folder.
 
     Args:
-        folder: Of the run; nothing is written without one.
+        folder: The run's folder; without one nothing is written.
 
     Attributes:
-        folder: As given.
+        folder: The run's folder, or None.
         journal: The record of decisions.
     """
 
@@ -44,7 +45,7 @@ class Run:
 
     @classmethod
     def new(cls, folder: str | Path | None) -> "Run":
-        """Return a run that has yet to begin; ValueError when its folder cannot be used."""
+        """Return a run that has yet to begin; raise ValueError when its folder is unusable."""
         run = cls(None if folder is None else Path(folder))
         if run._writes is not None:
             check_vacant(run._writes)
@@ -52,16 +53,13 @@ class Run:
 
     @classmethod
     def existing(cls, folder: str | Path) -> "Run":
-        """Read a run that is there, without its lock; :meth:`open` makes this process its writer.
+        """Read an existing run without its lock; :meth:`open` makes this process its writer.
 
         Raises:
             ValueError: when there is none, or its journal is damaged.
         """
         run = cls(Path(folder))
-        records = read_records(Path(folder) / JOURNAL)
-        if not records:
-            raise ValueError(f"{folder} holds no run to resume: {JOURNAL} is missing or empty")
-        run.journal = Journal.in_memory(records)
+        run.journal = Journal.in_memory(records_of(Path(folder)))
         return run
 
     @property
@@ -78,14 +76,14 @@ class Run:
 
     @property
     def start(self) -> Record:
-        """The first record: what the run began with."""
+        """The first record, which holds the configuration and the first split."""
         return self.journal.records[0]
 
     def options(self, **changes: Any) -> dict[str, Any]:
-        """Return the loop's options that the run began with, with ``changes`` laid over them.
+        """Return the options that the run began with; ``changes`` replace some of them.
 
         Raises:
-            ValueError: when a function labeled, which is not kept, and none is given now.
+            ValueError: when a function labeled and none is given now; functions are not kept.
         """
         options = {**self.start["config"]["active"], **self.start["asking"], **changes}
         if options["oracle"] == FUNCTION:
@@ -106,12 +104,12 @@ class Run:
         return results_of(self.journal.records)
 
     def result(self, cycle: int) -> CycleResult:
-        """Return what a cycle did, as far as it has come."""
+        """Return the results of a cycle, as far as it has come."""
         return result_of(self.journal.records, cycle)
 
     @property
     def cycle(self) -> int:
-        """The cycle in hand, from 1, until its labels came; 0 with nothing labeled yet."""
+        """The present cycle, from 1; it ends when its labels come. 0 with nothing labeled yet."""
         last = self.journal.records[-1]
         if last["event"] == "start":
             return 1 if last["split"]["labeled_indices"] else 0
@@ -119,7 +117,7 @@ class Run:
         return cycle
 
     def once(self, event: str, cycle: int, do: Callable[[], Record]) -> Record:
-        """Return the record of ``event`` in ``cycle``; ``do`` it only when there is none yet."""
+        """Return the record of ``event`` in ``cycle``; call ``do`` only when there is none yet."""
         done = self.journal.find(event, cycle)
         return done or self.journal.append(event, cycle=cycle, **do())
 
@@ -131,10 +129,10 @@ class Run:
     # ---- the folder ------------------------------------------------------------------------------
 
     def begin(self, weights: Mapping[str, Any], **start: Any) -> None:
-        """Write the first record; it comes last, so a folder with a journal is complete.
+        """Write the initial weights, then the first record: a folder with a journal is complete.
 
         Args:
-            weights: Where cold starts begin.
+            weights: The weights from which cold starts begin.
             start: Fields of the record, in plain values.
         """
         written = None
@@ -177,7 +175,7 @@ class Run:
             unlock(self.folder)
 
     def catch_up(self) -> list[Record]:
-        """Take the folder back where it was released, and return what others wrote meanwhile."""
+        """Take a released folder back; return the records that others wrote meanwhile."""
         if not self._is_free:
             return []
         known = len(self.journal.records)
@@ -186,24 +184,24 @@ class Run:
         return self.journal.records[known:]
 
     def cycle_folder(self, cycle: int) -> Path | None:
-        """Return where a cycle has its curves and weights."""
+        """Return the folder of a cycle's curves and weights."""
         return None if self.folder is None else self.folder / f"cycle_{cycle}"
 
     def query_folder(self, cycle: int) -> Path | None:
-        """Return where a query that waits has its pictures and files to fill in."""
+        """Return the folder of a query that waits: its pictures, and the files to fill in."""
         return None if self.folder is None else query_folder(self.folder, cycle)
 
     def set_query_aside(self, cycle: int) -> None:
-        """Rename files of another query of this cycle, from before the journal was cut."""
+        """Rename the folder of an earlier query of this cycle, from before the journal was cut."""
         if self._writes is not None:
             set_aside(query_folder(self._writes, cycle))
 
     def initial_weights(self) -> dict[str, Any]:
-        """Read where cold starts begin; ValueError when the file is damaged."""
+        """Read the weights of cold starts; raise ValueError when the file is damaged."""
         assert self.folder is not None
         return load_state(self.folder / INITIAL_WEIGHTS, self.start["weights"])
 
     def weights(self, path: Path, crc: str) -> dict[str, Any]:
-        """Read the weights in a cycle's folder; ValueError when the file is damaged."""
+        """Read the weights in a cycle's folder; raise ValueError when the file is damaged."""
         state: dict[str, Any] = load_state(path / WEIGHTS, crc)["state_dict"]
         return state

@@ -13,13 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from al_lightning.run.folder import write_whole
-from al_lightning.run.records import Mark
+from al_lightning.run.records import NUM_SHOWN, Mark, listed
 
 READ = ("index", "path", "label", "labeler")
 """The columns that are read; all other columns of a file are ignored."""
-
-NUM_SHOWN = 5
-"""An error shows this many of a kind, and counts the others."""
 
 MARKS = [mark.value for mark in Mark]
 
@@ -64,16 +61,6 @@ class Problems:
             raise ValueError(f"{self.path}: {'. '.join(sentences)}")
 
 
-def listed(found: Sequence[str]) -> str:
-    """Join the first few, and count the others.
-
-    >>> listed("abcdefg")
-    'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(found) - NUM_SHOWN} more" if len(found) > NUM_SHOWN else ""
-    return ", ".join(found[:NUM_SHOWN]) + more
-
-
 def shown(text: str) -> str:
     """Return a cell as an error shows it: in quotes, and cut when it is long."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
@@ -87,7 +74,10 @@ def check_classes(classes: Sequence[str]) -> None:
             called ``skip`` or ``invalid``, or that holds characters that a file cannot hold.
     """
     if len(classes) < 2:
-        raise ValueError(f"classes must be at least 2, got {list(classes)}")
+        raise ValueError(
+            f"classes must be at least 2, got {list(classes)}; name them with classes=, or give "
+            "labels in which each occurs"
+        )
     words = [name.strip() for name in classes]
     for position, (name, word) in enumerate(zip(classes, words, strict=True)):
         if not word:

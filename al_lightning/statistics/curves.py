@@ -1,4 +1,4 @@
-"""One learning curve, or several of one strategy, in numbers: areas, labels needed, the mean."""
+"""Numbers of one learning curve, or of several of one strategy: areas, labels needed, the mean."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def aubc(curve: Curve, interval: tuple[float, float] | None = None) -> float:
     """Return the area under the curve by trapezoids, divided by its width: the mean accuracy.
 
     Args:
-        curve: What to integrate.
+        curve: The curve to integrate.
         interval: Sizes to integrate between; ends between two points are interpolated linearly.
             The curve's own range when None. Compare only areas over the same interval.
 
@@ -96,13 +96,13 @@ def labels_to(
     """Return the smallest training-set size whose accuracy reaches ``x``.
 
     Args:
-        curve: Where to look.
+        curve: A learning curve.
         x: Accuracy to reach; meeting it exactly counts.
         convention: ``"true"`` is the size of the training set. ``"optimistic"`` credits the
             accuracy to the first row of its batch, so it is the size of the point before, or the
-            first size itself: how the authors of BatchBALD count.
-        sustained: Only the first of three consecutive points that all reach ``x`` counts, since
-            first crossings of noisy curves favor small batches, which get more tries.
+            first size itself. The authors of BatchBALD count like this.
+        sustained: Count only the first of three consecutive points that all reach ``x``. On noisy
+            curves a first crossing favors small batches, which get more tries.
 
     Returns:
         One of the curve's sizes, or infinity when ``x`` is never reached.
@@ -134,8 +134,8 @@ def labels_to_interpolated(curve: Curve, x: float) -> float:
     """Return where the straight lines between the curve's points first reach ``x``.
 
     Returns:
-        A size within the curve's range: the first one when it reaches ``x`` already, which bounds
-        the answer from above only. Infinity when ``x`` is never reached.
+        A size within the curve's range. It is the first size when that reaches ``x`` already; the
+        true answer may then be lower. Infinity when ``x`` is never reached.
 
     Raises:
         ValueError: for NaN to reach.

@@ -12,13 +12,13 @@ from scipy import stats
 
 from al_lightning.statistics.checks import check_finite, check_same_seeds, check_share
 
-# Rounding sets differences that are equal on paper apart by up to half of this times the largest
-# value: either value is off by eps / 2 of it, and the difference, up to twice as large, by eps.
+# Differences that are equal on paper may differ after rounding by up to half of this, times the
+# largest value: each value is off by eps / 2 of it, the difference, up to twice as large, by eps.
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
 class Interval(NamedTuple):
-    """Holds a mean over runs, and where the mean of many more would be."""
+    """Holds a mean over runs, and an interval for the mean of many more runs."""
 
     mean: float
     std: float | None
@@ -30,11 +30,11 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Return the mean of independent runs with its t interval, which takes them for normal.
+    """Return the mean of independent runs with its t interval, which assumes a normal law.
 
     Args:
-        values: One a run, finite.
-        level: How often such an interval holds the true mean.
+        values: One for each run, finite.
+        level: The share of such intervals that hold the true mean.
 
     Raises:
         ValueError: without a value, for one that is not finite, or a level outside (0, 1).
@@ -78,8 +78,8 @@ def paired_t_test(
     .2 - .1 are one difference on paper and two in floating point.
 
     Args:
-        ours: A value a seed.
-        theirs: Those of the same seeds, in whatever order.
+        ours: A value for each seed.
+        theirs: Values of the same seeds, in any order.
         level: As for :func:`mean_interval`.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Strategies made of scores and selectors: the highest scores, draws by score, a diverse choice."""
+"""Strategies made from scores and selectors: highest scores, draws by score, a diverse choice."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from torch import Generator, Tensor
 
@@ -17,6 +17,7 @@ from al_lightning.acquisition import (
     vote_entropy,
 )
 from al_lightning.acquisition.checks import checked_embeddings
+from al_lightning.acquisition.stochastic import Kind
 from al_lightning.strategies.strategy import PoolOutputs, Score, Strategy
 
 OF_SAMPLES = (bald, consensus_kl, mean_std, variation_ratio, vote_entropy)
@@ -28,8 +29,8 @@ def by_score(score: Score, *, min_samples: int | None = None) -> Strategy:
 
     Args:
         score: Row-wise, higher = label sooner.
-        min_samples: Posterior samples that it needs at least; when not given, 2 for the scores of
-            ``acquisition`` that compare samples, and 1 for all others.
+        min_samples: The least number of posterior samples that it needs. When not given, 2 for the
+            scores of ``acquisition`` that compare samples, and 1 for all others.
 
     >>> import torch
     >>> strategy = by_score(lambda probs_NC: 1 - probs_NC.amax(-1))
@@ -43,8 +44,8 @@ def by_score(score: Score, *, min_samples: int | None = None) -> Strategy:
 def power(score: Score, *, beta: float = 1.0) -> Strategy:
     """Make a strategy that draws rows in proportion to ``score ** beta``.
 
-    Batches lose the copies that a cut at the top collects, at the same cost: Kirsch et al. 2023,
-    arXiv:2106.12059.
+    A batch then holds fewer copies than the rows with the highest scores do, at the same cost:
+    Kirsch et al. 2023, arXiv:2106.12059.
 
     >>> power(bald, beta=8.0).name
     'power(bald)'
@@ -63,13 +64,13 @@ def softrank(score: Score, *, beta: float = 1.0) -> Strategy:
 
 
 def diverse(score: Score, *, by: Callable[..., Tensor], factor: float = 10.0) -> Strategy:
-    """Make a strategy that takes the ``factor * num`` highest scores, of these a diverse ``num``.
+    """Make a strategy that takes a diverse ``num`` of the ``factor * num`` highest scores.
 
     Args:
         score: Row-wise, higher = label sooner.
         by: A selector of embeddings, ``by(embeddings, labeled, num)``, with ``generator`` if it
             takes one: ``core_set``, ``kmeans``, ``typiclust``, ``probcover``.
-        factor: How many candidates for each row to choose; at least 1.
+        factor: Number of candidates for each row to choose; at least 1.
 
     Raises:
         ValueError: when ``factor`` is below 1.
@@ -93,6 +94,27 @@ def diverse(score: Score, *, by: Callable[..., Tensor], factor: float = 10.0) ->
     )
 
 
+class OfColumns:
+    """Chooses by a selector of ``acquisition``, which gets columns of the pool.
+
+    Args:
+        selector: Called as ``selector(*columns, num)``, with ``generator`` if it takes one.
+        columns: Names of the columns, in the order of its parameters.
+    """
+
+    def __init__(self, selector: Callable[..., Tensor], *columns: str) -> None:
+        self.selector = selector
+        self.columns = columns
+        self.__signature__ = inspect.signature(selector)  # its own arguments are the strategy's
+        self.__qualname__ = name_of(selector)
+
+    def __call__(
+        self, pool: PoolOutputs, num: int, generator: Generator, **arguments: Any
+    ) -> Tensor:
+        columns = (getattr(pool, name) for name in self.columns)
+        return _selected(self.selector, columns, num, generator, **arguments)
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """Return a function's name, or that of a callable object's class."""
     return getattr(function, "__qualname__", type(function).__name__)
@@ -113,14 +135,7 @@ def _highest_scores(pool: PoolOutputs, num: int, generator: Generator) -> Tensor
     return top_k(pool.scores, num)
 
 
-def _drawn(
-    kind: Literal["power", "softmax", "softrank"],
-    pool: PoolOutputs,
-    num: int,
-    generator: Generator,
-    *,
-    beta: float,
-) -> Tensor:
+def _drawn(kind: Kind, pool: PoolOutputs, num: int, generator: Generator, *, beta: float) -> Tensor:
     return stochastic(pool.scores, num, kind, beta, generator=generator)
 
 
@@ -133,7 +148,17 @@ def _diverse(
     factor: float,
 ) -> Tensor:
     best = top_k(pool.scores, int(factor * num))
-    takes_draws = "generator" in inspect.signature(by).parameters
-    draws: dict[str, Any] = {"generator": generator} if takes_draws else {}
     embeddings_ND = checked_embeddings(pool.embeddings)  # also where no candidate is
-    return best[by(embeddings_ND[best], pool.labeled_embeddings, num, **draws)]
+    return best[_selected(by, (embeddings_ND[best], pool.labeled_embeddings), num, generator)]
+
+
+def _selected(
+    selector: Callable[..., Tensor],
+    inputs: Iterable[Tensor],
+    num: int,
+    generator: Generator,
+    **arguments: Any,
+) -> Tensor:
+    if "generator" in inspect.signature(selector).parameters:
+        arguments["generator"] = generator
+    return selector(*inputs, num, **arguments)

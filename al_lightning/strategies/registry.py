@@ -1,10 +1,9 @@
 """Every strategy by its name, and how one is found.
 
-A function here unpacks the pool's outputs for one selector of ``acquisition``; its keyword-only
-parameters are the arguments that a configuration may set.
+The keyword-only parameters of a selector or function are the arguments that a configuration may
+set.
 """
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,7 +32,8 @@ from al_lightning.acquisition import (
     variation_ratio,
     vote_entropy,
 )
-from al_lightning.strategies.compose import by_score, name_of, power
+from al_lightning.settings import check_at_least, hint
+from al_lightning.strategies.compose import OfColumns, by_score, name_of, power
 from al_lightning.strategies.strategy import Column, PoolOutputs, Select, Strategy
 
 
@@ -42,26 +42,11 @@ def _random(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
 
 
 def _epig(pool: PoolOutputs, num: int, generator: Generator, *, num_targets: int = 100) -> Tensor:
-    if num_targets < 1:
-        raise ValueError(f"num_targets must be at least 1, got {num_targets}")
+    check_at_least(1, num_targets=num_targets)
     probs_NKC = pool.probs
     # The pool stands for where the model will be used (arXiv:2304.08151).
     targets = torch.randperm(len(pool), generator=generator)[:num_targets]
     return top_k(epig(probs_NKC, probs_NKC[targets]), num)
-
-
-def _batchbald(
-    pool: PoolOutputs, num: int, generator: Generator, *, max_configurations: int = 10_000
-) -> Tensor:
-    return batchbald(pool.probs, num, generator, max_configurations=max_configurations)
-
-
-def _core_set(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
-    return core_set(pool.embeddings, pool.labeled_embeddings, num)
-
-
-def _badge(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
-    return badge(pool.probs, pool.embeddings, num, generator)
 
 
 def _kmeans(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
@@ -69,41 +54,10 @@ def _kmeans(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
     return kmeans(embeddings_ND, embeddings_ND[:0], num, generator)  # labeled rows play no part
 
 
-def _typiclust(
-    pool: PoolOutputs, num: int, generator: Generator, *, max_clusters: int = 500
-) -> Tensor:
-    labeled = pool.labeled_embeddings
-    return typiclust(pool.embeddings, labeled, num, generator, max_clusters=max_clusters)
-
-
-def _probcover(
-    pool: PoolOutputs,
-    num: int,
-    generator: Generator,
-    *,
-    delta: float | None = None,
-    num_classes: int = 10,
-) -> Tensor:
-    return probcover(
-        pool.embeddings,
-        pool.labeled_embeddings,
-        num,
-        generator,
-        delta=delta,
-        num_classes=num_classes,
-    )
-
-
-def _cluster_margin(
-    pool: PoolOutputs, num: int, generator: Generator, *, candidate_factor: float = 10.0
-) -> Tensor:
-    probs, embeddings = pool.probs, pool.embeddings
-    return cluster_margin(probs, embeddings, num, generator, candidate_factor=candidate_factor)
-
-
 EMBEDDINGS: dict[str, Column] = {"embeddings": "embedding"}
 GRADIENTS: dict[str, Column] = {"probs": "probs", "embeddings": "embedding"}
 SAMPLES: dict[str, Column] = {"probs": "probs"}
+COVERED = ("embeddings", "labeled_embeddings")  # for selectors that look at labeled rows too
 
 STRATEGIES: dict[str, Strategy | Select] = {
     "random": Strategy(_random, {}),
@@ -117,13 +71,13 @@ STRATEGIES: dict[str, Strategy | Select] = {
     "consensus_kl": by_score(consensus_kl),
     "epig": Strategy(_epig, SAMPLES, min_samples=2),
     "power_bald": power(bald),
-    "batchbald": Strategy(_batchbald, SAMPLES, min_samples=2),
-    "core_set": Strategy(_core_set, EMBEDDINGS, labeled=("embeddings",)),
-    "badge": Strategy(_badge, GRADIENTS),
+    "batchbald": Strategy(OfColumns(batchbald, "probs"), SAMPLES, min_samples=2),
+    "core_set": Strategy(OfColumns(core_set, *COVERED), EMBEDDINGS, labeled=("embeddings",)),
+    "badge": Strategy(OfColumns(badge, *GRADIENTS), GRADIENTS),
     "kmeans": Strategy(_kmeans, EMBEDDINGS),
-    "typiclust": Strategy(_typiclust, EMBEDDINGS, labeled=("embeddings",)),
-    "probcover": Strategy(_probcover, EMBEDDINGS, labeled=("embeddings",)),
-    "cluster_margin": Strategy(_cluster_margin, GRADIENTS),
+    "typiclust": Strategy(OfColumns(typiclust, *COVERED), EMBEDDINGS, labeled=("embeddings",)),
+    "probcover": Strategy(OfColumns(probcover, *COVERED), EMBEDDINGS, labeled=("embeddings",)),
+    "cluster_margin": Strategy(OfColumns(cluster_margin, *GRADIENTS), GRADIENTS),
 }
 """Name to strategy. Add your own: ``STRATEGIES["mine"] = select``."""
 
@@ -135,10 +89,10 @@ def find_strategy(
 
     Args:
         strategy: A name in :data:`STRATEGIES`, a :class:`Strategy` or a function.
-        arguments: Set for its ``select``, by name.
+        arguments: Arguments of its ``select``, by name.
 
     Raises:
-        ValueError: for an unknown name (tells the nearest), or an argument it does not take.
+        ValueError: for an unknown name (names the nearest), or an argument that it does not take.
         TypeError: for anything but a name, a Strategy or a function.
 
     >>> find_strategy("power_bald", {"beta": 4.0}).keep["scores"] is bald
@@ -147,11 +101,9 @@ def find_strategy(
     name = strategy if isinstance(strategy, str) else ""
     if isinstance(strategy, str):
         if strategy not in STRATEGIES:
-            near = difflib.get_close_matches(strategy, STRATEGIES, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(
-                f"strategy must be one of {sorted(STRATEGIES)}, got {strategy!r}; {hint}"
-                "add your own with STRATEGIES[name] = select"
+                f"strategy must be one of {sorted(STRATEGIES)}, got {strategy!r}; "
+                f"{hint(strategy, STRATEGIES, 0.4)}add your own with STRATEGIES[name] = select"
             )
         strategy = STRATEGIES[strategy]
     if not isinstance(strategy, Strategy):
@@ -171,7 +123,7 @@ def find_strategy(
 
 
 def strategy_name(strategy: str | Strategy | Select) -> str:
-    """Return the strategy's name in :data:`STRATEGIES`, or its own, for a journal."""
+    """Return the strategy's name in :data:`STRATEGIES`, or else its own name, for a journal."""
     if isinstance(strategy, str):
         return strategy
     names = [name for name, known in STRATEGIES.items() if known is strategy]

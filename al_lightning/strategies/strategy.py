@@ -1,4 +1,4 @@
-"""What a query strategy is: what it keeps of the model's outputs, and how it chooses from that.
+"""A query strategy: the columns that it keeps of the model's outputs, and how it chooses.
 
 Shape suffixes: N candidates, M labeled rows, K posterior samples, C classes, D embedding
 dimensions.
@@ -13,11 +13,11 @@ from torch import Generator, Tensor
 
 
 class PoolOutputs:
-    """Holds what is known of the candidate rows, in ascending order of data-set index.
+    """Holds columns of the candidate rows, in ascending order of data-set index.
 
     Each column that the strategy keeps is an attribute: ``pool.probs``, ``pool.scores``,
-    ``pool.embeddings``. Those of the labeled rows are called ``labeled_...``. All are on the device
-    that predicted.
+    ``pool.embeddings``. Columns of the labeled rows are called ``labeled_...``. All are on the
+    device that predicted.
 
     Args:
         indices: Data-set indices (N,), int64.
@@ -25,7 +25,7 @@ class PoolOutputs:
             likeliest class (N,), is there whenever the pool was read.
 
     Raises:
-        AttributeError: when a column is asked for that is not kept; says how to keep it.
+        AttributeError: for a column that is not kept; says how to keep it.
 
     >>> pool = PoolOutputs(torch.arange(2), scores=torch.tensor([0.5, 0.25]))
     >>> len(pool), pool.scores
@@ -59,22 +59,22 @@ Score = Callable[[Tensor], Tensor]
 """``score(probs) -> scores_N``: row-wise, higher = label sooner."""
 
 Column = Score | Literal["probs", "embedding"]
-"""A function of the probabilities (B, C) or (B, K, C), or the name of what is kept whole."""
+"""A function of the probabilities (B, C) or (B, K, C), or the name of an output to keep whole."""
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """Says how rows are chosen, and what must be kept of the model's outputs to choose them.
+    """Says how to choose rows, and which columns of the model's outputs to keep for that.
 
     Args:
         select: Chooses the positions; see :data:`Select`.
-        keep: Columns of the pool by name, made on the device as each batch is predicted: a
-            function of its probabilities, such as ``{"scores": margin}``, which keeps 4 bytes a
-            row; or ``"probs"`` or ``"embedding"``, which keeps these whole. With nothing to keep
-            the pool is not read at all.
+        keep: Columns of the pool by name, made on the device batch by batch. A column is a function
+            of the probabilities, such as ``{"scores": margin}``, which keeps 4 bytes a row. Or it
+            is ``"probs"`` or ``"embedding"``, which keeps these whole. With nothing to keep, the
+            pool is not read at all.
         labeled: Names of columns that are made of the labeled rows too.
         min_samples: Posterior samples or ensemble members that a row must have at least.
-        name: What a journal calls it; the name of ``select`` when not given.
+        name: Its name in a journal; the name of ``select`` when not given.
     """
 
     select: Select
@@ -89,7 +89,7 @@ class Strategy:
         return any(column != "embedding" for column in self.keep.values())
 
     def choose(self, pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
-        """Call ``select`` and hold it to its word: ``min(num, N)`` distinct positions, best first.
+        """Call ``select`` and check that it gives ``min(num, N)`` distinct positions, best first.
 
         An empty pool gives none.
 
@@ -102,7 +102,7 @@ class Strategy:
 
 
 def checked_positions(positions: Any, num: int, pool_size: int) -> Tensor:
-    """Return what a strategy chose, when it kept its word.
+    """Return the positions that a strategy chose, when they are valid.
 
     Raises:
         ValueError: unless it is ``min(num, pool_size)`` distinct int64 positions in the pool.

@@ -1,8 +1,8 @@
 """Weights of a cycle, and fits that go on from Lightning's last checkpoint to the same end.
 
-What Lightning's checkpoint does not carry is added to it or made needless: the random state, since
-every epoch is seeded anew; that an early stop was due; and the metrics of the last epoch, for a fit
-that was interrupted after it.
+Some things are not in Lightning's checkpoint. The random state is not needed, since every epoch is
+seeded anew. We add whether an early stop was due, and the metrics of the last epoch, for a fit that
+was interrupted after it.
 """
 
 import io
@@ -25,7 +25,7 @@ from al_lightning.run.weights import save_state
 from al_lightning.seeds import derive_seed, seed_all
 
 ENTRY = "al_lightning"
-"""Our part of Lightning's checkpoint."""
+"""The key of our part of Lightning's checkpoint."""
 LAST = ("last*.ckpt", PREEMPTED)
 HYPER_PARAMETERS = (
     L.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
@@ -34,14 +34,14 @@ HYPER_PARAMETERS = (
 
 
 class CycleFit(Callback):
-    """Takes part in the fit of one cycle.
+    """Checks that ranks agree, seeds each epoch, and adds our part to the checkpoints of a fit.
 
     Args:
-        data: Whose split the ranks must share.
-        history: Checksum of all that was decided before the fit, kept in its checkpoints.
+        data: Its split must be the same on all ranks.
+        history: Checksum of all decisions before the fit, kept in its checkpoints.
         goes_on: The checkpoint that the fit goes on from.
-        seed: What each epoch's randomness derives from.
-        purpose: And what else.
+        seed: Each epoch's randomness derives from it.
+        purpose: Further parts of the seed.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class CycleFit(Callback):
         self._earlier_metrics: dict[str, float] = {}
 
     def metrics(self, trainer: L.Trainer) -> dict[str, float]:
-        """Return what the fit has logged so far, also before it was interrupted."""
+        """Return the metrics that the fit has logged, also before it was interrupted."""
         return {**self._earlier_metrics, **numbers(trainer.callback_metrics)}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -98,7 +98,7 @@ class CycleFit(Callback):
 
 
 def save_weights(trainer: L.Trainer, folder: Path) -> str | None:
-    """Save the weights of the module that was fitted, in a file that no code must run to read.
+    """Save the weights of the fitted module, in a file that can be read without running code.
 
     Returns:
         The checksum of the file, on the rank that wrote it.
@@ -109,7 +109,7 @@ def save_weights(trainer: L.Trainer, folder: Path) -> str | None:
         return None
     hparams = [trainer.lightning_module.hparams, trainer.datamodule.hparams]  # type: ignore[attr-defined]
     if not all(is_loadable(value) for group in hparams for value in group.values()):
-        # We have just written it, so it may be unpickled; without what others could not read.
+        # We have just written it, so we may unpickle it; then we drop what others could not read.
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
         _keep_loadable(checkpoint)
         save_state(checkpoint, path)
@@ -120,14 +120,14 @@ def save_weights(trainer: L.Trainer, folder: Path) -> str | None:
 def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | None:
     """Find the checkpoint from which an interrupted fit goes on; None when it must begin anew.
 
-    It is the furthest one after an epoch, from where the fit ends as it would have. Inside an epoch
-    Lightning would serve its first rows again, so such a checkpoint is taken only where SLURM took
-    the machine away and there is no other.
+    It is the last checkpoint after an epoch: from there a fit ends as it would have. From inside an
+    epoch, Lightning would serve the first rows of the epoch again. Such a checkpoint is used only
+    when SLURM took the machine away and there is no other.
 
     Args:
-        trainer: The one that is to go on; the folders of its ModelCheckpoints are searched too.
-        history: As the fit was given it; checkpoints of another one are passed over.
-        folder: Of the cycle.
+        trainer: The Trainer that goes on; the folders of its ModelCheckpoints are searched too.
+        history: The checksum that the fit was given; checkpoints with another one are passed over.
+        folder: The folder of the cycle.
 
     Warns:
         UserWarning: for a file that cannot be used, with the reason.
@@ -175,10 +175,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def check_root(trainer: L.Trainer, folder: Path) -> None:
-    """Make sure that Lightning can find no checkpoint of SLURM's but the cycle's own.
+    """Check that Lightning will load no SLURM checkpoint but the cycle's own.
 
     Raises:
-        ValueError: when there is one where the user has fixed ``default_root_dir``.
+        ValueError: when there is one in the ``default_root_dir`` that the user has set.
     """
     root = Path(trainer.default_root_dir)
     if root != folder and (found := sorted(root.glob(PREEMPTED))):
@@ -189,16 +189,16 @@ def check_root(trainer: L.Trainer, folder: Path) -> None:
 
 
 def forget_preemption(folder: Path) -> None:
-    """Delete what Lightning saved in a cycle for SLURM, once the fit is done.
+    """Delete the checkpoints that Lightning saved for SLURM in a cycle, once the fit is done.
 
-    Lightning would load it into whatever is tested or predicts next.
+    Lightning would load them into the next test or prediction.
     """
     for path in folder.glob(PREEMPTED):
         path.unlink(missing_ok=True)
 
 
 def _keep_loadable(checkpoint: dict[str, Any]) -> None:
-    """Drop hyperparameters that would have to be unpickled."""
+    """Drop hyperparameters that can only be unpickled."""
     for key in HYPER_PARAMETERS:
         if key in checkpoint:
             checkpoint[key] = {n: v for n, v in checkpoint[key].items() if is_loadable(v)}

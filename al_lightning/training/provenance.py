@@ -1,4 +1,4 @@
-"""Where a run comes from, in plain values: one answer to "is it the same experiment?"."""
+"""The origin of a run, in plain values: one answer to "is it the same experiment?"."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import lightning as L
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.fingerprint import fingerprint
 from al_lightning.data.sets import extras
+from al_lightning.run.records import listed
 from al_lightning.settings import Settings
 
 TRAINER = (
@@ -43,15 +44,15 @@ FREE = {
         "log_every_n_steps",
     ),
 }
-"""Keys that may change when a run goes on, by group: where and how it is computed, who labels."""
+"""Keys that may change when a run goes on, by group: place and way of computing, who labels."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Holds what an experiment consists of, by group, in values that JSON takes.
+    """Holds all parts of an experiment, by group, in values that JSON takes.
 
-    ``groups`` come from a run (:meth:`of_run`), from a command line, or from a journal that holds
-    either. Two are the same experiment when :meth:`differences` is empty.
+    ``groups`` come from a run (:meth:`of_run`), from a command line, or from the journal of either.
+    Two are the same experiment when :meth:`differences` is empty.
     """
 
     groups: Mapping[str, Any]
@@ -68,11 +69,11 @@ class Provenance:
 
         Args:
             active: The loop's options.
-            model: Its plain hyperparameters are taken, where it saved them.
-            data: Its length, batch and epoch size and the fingerprints of its data sets' rows.
-            trainer: One such as the run uses.
+            model: Gives its plain hyperparameters, when it saved them.
+            data: Gives its length, batch and epoch size, and the fingerprints of its data sets.
+            trainer: A Trainer like those of the run.
         """
-        others = {"val": data.sets.val, "test": data.sets.test}
+        others = {"val_fingerprint": data.sets.val, "test_fingerprint": data.sets.test}
         groups = {
             "active": dict(active),
             "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
@@ -83,11 +84,7 @@ class Provenance:
                 "classes": data.classes,
                 "names": _checksum_of_names(data),
                 "fingerprint": fingerprint(data.sets.pool),
-                **{
-                    f"{name}_fingerprint": fingerprint(dataset)
-                    for name, dataset in others.items()
-                    if dataset is not None
-                },
+                **{name: fingerprint(rows) for name, rows in others.items() if rows is not None},
             },
             "trainer": {name: getattr(trainer, name) for name in TRAINER},
         }
@@ -95,7 +92,7 @@ class Provenance:
 
     @classmethod
     def of_command_line(cls, settings: Mapping[str, Any]) -> "Provenance":
-        """Take the groups of a command line's configuration, without what stands outside them."""
+        """Take the groups of a command line's configuration; leave out keys outside of groups."""
         return cls({name: group for name, group in settings.items() if isinstance(group, Mapping)})
 
     def differences(self, now: "Provenance") -> list[str]:
@@ -110,13 +107,12 @@ class Provenance:
         return list(_differences(_fixed(self.groups), _fixed(now.groups)))
 
     def check_same(self, now: "Provenance") -> None:
-        """Raise ValueError when a run is resumed with something else; list up to eight keys."""
+        """Raise ValueError when a run is not resumed as it began; list up to eight keys."""
         different = self.differences(now)
         if different:
-            more = f" and {len(different) - 8} more" if len(different) > 8 else ""
             raise ValueError(
-                f"a run must be resumed as it began, found {'; '.join(different[:8])}{more}; give "
-                "what it began with, or start anew in another folder"
+                f"a run must be resumed as it began, found {listed(different, 8, '; ')}; give what "
+                "it began with, or start anew in another folder"
             )
 
 
@@ -141,7 +137,7 @@ def _differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
 
 
 def _checksum_of_names(data: ActiveDataModule) -> str | None:
-    """Sum all names: one that changed or is new moves other rows, and labels to wrong ones."""
+    """Return a checksum of all names: with another name, labels would go to wrong rows."""
     paths = extras(data.sets.pool).paths
     if paths is None:
         return None

@@ -1,6 +1,6 @@
-"""A fresh Trainer for every cycle, from the user's factory; quiet where Lightning repeats itself.
+"""A new Trainer for every cycle, from the user's factory; without Lightning's repeated messages.
 
-A Trainer that has fitted once trains 0 epochs the second time, without an error; a callback that
+A Trainer that has fitted once trains 0 epochs the second time, without an error. A callback that
 has seen a fit keeps its best score. So both are made anew.
 """
 
@@ -42,14 +42,14 @@ IDLE_MESSAGES = re.compile(
     r"|Restor(ing|ed) |Loaded model weights|Loading `train_dataloader`|-+\ndistributed_backend="
     r"|\nDetected KeyboardInterrupt"
 )
-"""Beginnings of what Lightning logs at every fit, test and prediction, devices say."""
+"""Beginnings of messages that Lightning logs at every fit, test and prediction."""
 
 
 def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
-    """Make a Trainer by ``factory``, with ``defaults`` for what it leaves open.
+    """Make a Trainer by ``factory``, with ``defaults`` for arguments that it leaves open.
 
-    What the factory fixes stays as it is, and arguments that it does not take are not passed.
-    Callbacks in a ``partial`` are copied, so that each Trainer gets them as they were given.
+    Arguments that the factory sets stay, and arguments that it does not take are not passed.
+    Callbacks in a ``partial`` are copied, so each Trainer gets them as they were given.
     """
     fixed: dict[str, Any] = factory.keywords if isinstance(factory, partial) else {}
     taken = inspect.signature(factory).parameters
@@ -80,7 +80,7 @@ def cycle_trainer(
 
 
 def trial_trainer(factory: TrainerFactory, run_dir: Path | None) -> L.Trainer:
-    """Make a Trainer that leaves no trace, to try a module on a batch."""
+    """Make a Trainer that writes nothing, to try a module on a batch."""
     arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
     if run_dir is not None:
         # In the present folder SLURM may have left a checkpoint of something else.
@@ -130,10 +130,12 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def quiet(*, validates: bool = True) -> Iterator[None]:
-    """Hold back what Lightning says at the start of every fit, test and predict.
+    """Hide messages and warnings that Lightning repeats at every fit, test and prediction.
 
-    With ``validates=False`` also that there is nothing to validate on. These are messages and
-    warnings that repeat at each fit and that nobody here can act on. All others come through.
+    Nobody can act on them here. All others come through.
+
+    Args:
+        validates: False hides the warnings that there is no validation data, too.
     """
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addFilter(_is_news)
@@ -148,7 +150,7 @@ def quiet(*, validates: bool = True) -> Iterator[None]:
 
 @contextmanager
 def choosing_bar(trainer: L.Trainer) -> Iterator[None]:
-    """Show a progress bar for a choice that takes over two seconds, where ``trainer`` has bars."""
+    """Show a progress bar for a choice of over two seconds, where ``trainer`` has bars."""
     shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
     with tqdm(desc="Choosing", delay=2, leave=False, disable=not shown) as bar:
 
@@ -162,7 +164,7 @@ def choosing_bar(trainer: L.Trainer) -> Iterator[None]:
 
 
 class PassingProgressBar(TQDMProgressBar):
-    """Shows Lightning's progress bar until its fit or test is over, so one line a cycle remains."""
+    """Removes Lightning's bar when its fit or test is over, so one line a cycle remains."""
 
     def init_train_tqdm(self) -> Any:
         """Make the bar of an epoch."""

@@ -1,4 +1,4 @@
-"""The query as the page sees it: the next row for each person, and the keeping of their answers."""
+"""The query behind the page: it gives each person the next row, and keeps their answers."""
 
 import shlex
 from collections.abc import Mapping

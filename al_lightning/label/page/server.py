@@ -146,7 +146,7 @@ class _Requests:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Turn whatever stops a change to the open query into one sentence."""
+        """Turn an error that stops a change to the open query into one sentence."""
         if self.desk.closed:
             raise HTTPException(409, self.desk.closed)
         try:
