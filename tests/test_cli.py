@@ -322,6 +322,30 @@ def test_a_mistake_is_one_sentence_and_status_2(run, capsys, args, message):
     assert not Path("runs").exists()
 
 
+class Slips(LitSimpleCNN):
+    """Its author forgot that ``found`` may be None."""
+
+    found = None
+
+    def __init__(self, where: str):
+        super().__init__()
+        if where == "__init__":
+            self.found["x"]
+        elif where:
+            setattr(self, where, lambda *args: self.found["x"])
+
+
+@pytest.mark.parametrize("where", ["__init__", "predict_step", "training_step"])
+def test_a_slip_in_a_module_keeps_its_traceback(run, capsys, monkeypatch, where):
+    """Python prints it, with status 1: test_processes.py has the whole program."""
+    monkeypatch.setattr(sys.modules[__name__], "LitSimpleCNN", Slips)
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", "none.yaml")
+    with pytest.raises(TypeError, match="not subscriptable") as raised:
+        run(*SMALL, f"--model.where={where}")
+    assert raised.traceback[-1].path == Path(__file__)
+    assert "error:" not in capsys.readouterr().err
+
+
 def test_no_source_of_mnist_is_explained(run, capsys, monkeypatch):
     monkeypatch.setattr(mnist_datamodule, "ensure_mnist", files.ensure_mnist)
     monkeypatch.setattr(files.MNIST, "mirrors", [])
