@@ -33,7 +33,10 @@ def seed_all(seed: int) -> None:
     """Seed the global generators of Python, numpy and torch, on every device."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # or torch keeps each call, with its stack, for devices that never come
+        torch.default_generator.manual_seed(seed)
 
 
 @contextmanager

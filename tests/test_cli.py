@@ -1,21 +1,24 @@
 """The command line: LightningCLI's groups, the run folder, resuming, and its errors."""
 
 import csv
+import io
 import os
 import re
 import shutil
 import signal
 import sys
 import time
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_mnist import write_tiny_mnist
-from toys import loop_of
+from toys import asked, loop_of
 
 from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
 from al_lightning.mnist import RECIPE, files
@@ -34,17 +37,13 @@ SMALL = [
 ]
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Runs train.py's command line in ``tmp_path`` on small files."""
-    write_tiny_mnist(tmp_path / "data")
-    monkeypatch.setattr(mnist_datamodule, "ensure_mnist", lambda data_dir: data_dir)
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    monkeypatch.chdir(tmp_path)
+@contextmanager
+def in_folder(folder):
+    """Gives a function that runs train.py's command line in ``folder`` on small files."""
+    write_tiny_mnist(folder / "data")
 
     def run(*args, config=None):
-        state = torch.random.get_rng_state()
-        try:
+        with torch.random.fork_rng():
             return ActiveCLI(
                 LitSimpleCNN,
                 ActiveMNISTDataModule,
@@ -52,10 +51,40 @@ def run(tmp_path, monkeypatch):
                 config_file=ROOT / "configs" / (config or CONFIG),
                 args=list(args),
             )
-        finally:
-            torch.random.set_rng_state(state)
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist_datamodule, "ensure_mnist", lambda data_dir: data_dir)
+        patch.setattr("sys.argv", ["train.py"])
+        patch.chdir(folder)
+        yield run
+
+
+@pytest.fixture
+def run(tmp_path, no_pictures):
+    """Runs the command line in ``tmp_path``, which draws no pictures."""
+    with in_folder(tmp_path) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with all that it prints and leaves in its folder, pictures too."""
+    folder, printed = tmp_path_factory.mktemp("finished"), io.StringIO()
+    with in_folder(folder) as run, redirect_stdout(printed):
+        cli = run(*SMALL, "--active.strategy=margin", "--active.seed=7", "--model.lr=0.002")
+    folder = folder / "runs" / "mnist" / "version_0"
+    return SimpleNamespace(folder=folder, printed=printed.getvalue(), results=cli.results)
+
+
+@pytest.fixture
+def copied(run, finished, tmp_path):
+    """The folder ``run`` is a copy of that run; gives the original."""
+    shutil.copytree(finished.folder, tmp_path / "run")
+    return finished
+
+
+def same_results(cli, whole):
+    return [r.metrics for r in cli.results] == [r.metrics for r in whole.results]
 
 
 def table(path):
@@ -63,12 +92,9 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_the_whole_run_folder(run, capsys):
-    cli = run(*SMALL, "--active.strategy=margin")
-    out = capsys.readouterr().out
-    folder = Path("runs/mnist/version_0")
-
-    lines = [line for line in out.splitlines() if line.startswith("cycle ")]
+def test_a_run_leaves_the_whole_run_folder(finished):
+    folder = finished.folder
+    lines = [line for line in finished.printed.splitlines() if line.startswith("cycle ")]
     assert len(lines) == 3
     pattern = r"cycle 1/3 \| labels 30 \| train_loss [\d.]+ \| test_acc 0\.\d{4} \| [\d.]+ s"
     assert re.fullmatch(pattern, lines[0])
@@ -83,13 +109,13 @@ def test_a_run_leaves_the_whole_run_folder(run, capsys):
     seconds = "fit_seconds,test_seconds,predict_seconds,query_seconds"
     assert list(rows[0])[:9] == [*header.split(","), *seconds.split(",")]
     assert [float(row["test_acc"]) for row in rows] == [
-        result.metrics["test_acc"] for result in cli.results
+        result.metrics["test_acc"] for result in finished.results
     ]
     assert rows[-1]["predict_seconds"] == ""
 
     asked = table(folder / "queries" / "cycle_1.csv")
     assert list(asked[0]) == ["index", "score", "predicted", "label"]
-    assert [int(row["index"]) for row in asked] == cli.results[0].query.indices
+    assert [int(row["index"]) for row in asked] == finished.results[0].query.indices
     assert [int(row["label"]) for row in asked] == [int(row["index"]) % 10 for row in asked]
     assert not (folder / "queries" / "cycle_3.csv").exists()
     for picture in ("progress.png", "queries/cycle_1.png", "queries/cycle_2.png"):
@@ -99,15 +125,14 @@ def test_a_run_leaves_the_whole_run_folder(run, capsys):
         LitSimpleCNN.load_from_checkpoint(weights, weights_only=True)
 
 
-def test_tensorboard_shows_curves_by_labels_and_each_cycles_training(run):
-    cli = run(*SMALL)
-    folder = Path("runs/mnist/version_0")
+def test_tensorboard_shows_curves_by_labels_and_each_cycles_training(finished):
+    folder = finished.folder
     events = EventAccumulator(str(folder)).Reload()
     for name in ("test_acc", "test_loss", "train_loss"):
         points = [(e.step, e.value) for e in events.Scalars(f"active/{name}")]
         assert [step for step, _ in points] == [30, 42, 54]
         assert [value for _, value in points] == pytest.approx(
-            [result.metrics[name] for result in cli.results]
+            [result.metrics[name] for result in finished.results]
         )
     assert set(events.Tags()["images"]) == {"active/queries", "active/progress"}
     for cycle in (1, 2, 3):
@@ -116,17 +141,16 @@ def test_tensorboard_shows_curves_by_labels_and_each_cycles_training(run):
         assert len(curves.Scalars("train_loss_step")) >= 2
 
 
-def test_config_yaml_repeats_the_run(run):
-    first = run(*SMALL, "--active.seed=7", "--active.run_dir=one")
-    config = yaml.safe_load(Path("one/config.yaml").read_text())
+def test_config_yaml_repeats_the_run(run, copied):
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert config["active"]["seed"] == 7
     assert config["trainer"]["max_epochs"] == 2
-    again = run("--config=one/config.yaml", "--active.run_dir=two")
-    assert again.results[-1].metrics == first.results[-1].metrics
-    assert [r.query and r.query.indices for r in again.results] == [
-        r.query and r.query.indices for r in first.results
-    ]
-    assert run(*SMALL, "--active.seed=8").results[0].metrics != first.results[0].metrics
+    again = run("--config=run/config.yaml", "--active.run_dir=two")
+    assert again.results[-1].metrics == copied.results[-1].metrics
+    assert asked(again.results) == asked(copied.results)
+    one = ["--active.run_dir=three", "--active.num_cycles=1", "--active.seed=8"]
+    other = run("--config=run/config.yaml", *one)
+    assert other.results[0].metrics != copied.results[0].metrics
 
 
 def test_run_folders_are_numbered(run):
@@ -135,22 +159,17 @@ def test_run_folders_are_numbered(run):
     assert sorted(path.name for path in Path("runs/mnist").iterdir()) == ["version_0", "version_1"]
 
 
-def test_resume_goes_on_under_the_configuration_of_the_run(run):
-    whole = run(*SMALL, "--active.run_dir=whole", "--model.lr=0.002")
-    run(*SMALL, "--active.run_dir=cut", "--model.lr=0.002")
-    journal = Path("cut/journal.jsonl")
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join(lines[:6]))  # killed in the second cycle, after its fit
-    resumed = run("--active.run_dir=cut", "--active.resume=true")
-    assert [r.metrics for r in resumed.results] == [r.metrics for r in whole.results]
-    assert Journal(journal).records[-1]["event"] == "end"
-    shown = EventAccumulator("cut").Reload()
+def test_resume_goes_on_under_the_configuration_of_the_run(run, copied):
+    cut_to("run/journal.jsonl", 6)  # killed in the second cycle, after its fit
+    resumed = run("--active.run_dir=run", "--active.resume=true")
+    assert same_results(resumed, copied)
+    assert Journal(Path("run/journal.jsonl")).records[-1]["event"] == "end"
+    shown = EventAccumulator("run").Reload()
     assert [e.step for e in shown.Scalars("active/test_acc")] == [30, 42, 54]
-    assert len(table("cut/metrics.csv")) == 3
+    assert len(table("run/metrics.csv")) == 3
 
 
-def test_resuming_a_finished_run_changes_nothing(run):
-    run(*SMALL, "--active.run_dir=run")
+def test_resuming_a_finished_run_changes_nothing(run, copied):
     before = Path("run/journal.jsonl").read_bytes(), Path("run/metrics.csv").read_bytes()
     again = run("--active.run_dir=run", "--active.resume=true")
     assert len(again.results) == 3
@@ -162,9 +181,8 @@ def cut_to(journal, num_lines):
     Path(journal).write_text("".join(lines[:num_lines]))
 
 
-def test_resume_needs_nothing_but_the_journal_and_the_weights(run):
+def test_resume_needs_nothing_but_the_journal_and_the_weights(run, copied):
     """As after a kill before the tables, the pictures and the configuration were written."""
-    whole = run(*SMALL, "--active.run_dir=run")
     tables = {
         path: Path(path).read_bytes() for path in ("run/config.yaml", "run/queries/cycle_1.csv")
     }
@@ -173,13 +191,13 @@ def test_resume_needs_nothing_but_the_journal_and_the_weights(run):
     shutil.rmtree("run/queries")
     cut_to("run/journal.jsonl", 2)
     resumed = run("--active.run_dir=run", "--active.resume=true")
-    assert [r.metrics for r in resumed.results] == [r.metrics for r in whole.results]
+    assert same_results(resumed, copied)
+    assert Path("run/progress.png").exists()
     assert {path: Path(path).read_bytes() for path in tables} == tables
     assert len(table("run/metrics.csv")) == 3
 
 
-def test_resume_refuses_another_configuration_key_by_key(run, capsys):
-    run(*SMALL, "--active.run_dir=run", "--active.num_cycles=1")
+def test_resume_refuses_another_configuration_key_by_key(run, copied, capsys):
     before = Path("run/journal.jsonl").read_bytes()
     with pytest.raises(SystemExit) as exit:
         run(
@@ -187,12 +205,12 @@ def test_resume_refuses_another_configuration_key_by_key(run, capsys):
             "--active.resume=true",
             "--model.lr=0.5",
             "--trainer.max_epochs=9",
-            "--active.strategy=margin",
+            "--active.strategy=entropy",
         )
     assert exit.value.code == 2
     assert capsys.readouterr().err.endswith(
-        "a run must be resumed as it began, found active.strategy: began with 'least_confidence', "
-        "now 'margin'; model.lr: began with 0.003, now 0.5; trainer.max_epochs: began with 2, now "
+        "a run must be resumed as it began, found active.strategy: began with 'margin', now "
+        "'entropy'; model.lr: began with 0.002, now 0.5; trainer.max_epochs: began with 2, now "
         "9; give what it began with, or start anew in another folder\n"
     )
     assert Path("run/journal.jsonl").read_bytes() == before
@@ -214,14 +232,14 @@ def test_what_a_run_is_computed_on_may_change(run):
         "--trainer.devices=1",
         "--trainer.enable_progress_bar=false",
     )
-    assert [r.metrics for r in resumed.results] == [r.metrics for r in whole.results]
+    assert same_results(resumed, whole)
 
 
 def test_resume_auto_is_one_command_for_start_and_restart(run):
     command = [*SMALL, "--active.run_dir=run", "--active.resume=auto"]
     whole = run(*command)
     cut_to("run/journal.jsonl", 3)
-    assert [r.metrics for r in run(*command).results] == [r.metrics for r in whole.results]
+    assert same_results(run(*command), whole)
 
 
 @pytest.mark.slow
@@ -236,10 +254,10 @@ def test_what_a_command_line_adds_to_a_list_is_not_added_twice(run):
     ]
     whole = run(*command)
     cut_to("run/journal.jsonl", 3)
-    assert [r.metrics for r in run(*command).results] == [r.metrics for r in whole.results]
+    assert same_results(run(*command), whole)
     cut_to("run/journal.jsonl", 3)
     plain = run("--active.run_dir=run", "--active.resume=auto")
-    assert [r.metrics for r in plain.results] == [r.metrics for r in whole.results]
+    assert same_results(plain, whole)
     assert list(Path("run").glob("cycle_2/checkpoints/last.ckpt"))
 
 
@@ -254,7 +272,7 @@ def test_resume_needs_no_flag_that_beginning_did(run, monkeypatch):
     whole = run(*SMALL, "--active.run_dir=run", "--model.lr=0.002")
     cut_to("run/journal.jsonl", 3)
     resumed = run("--active.run_dir", "run", "--active.resume", "true")
-    assert [r.metrics for r in resumed.results] == [r.metrics for r in whole.results]
+    assert same_results(resumed, whole)
 
 
 def test_a_signal_before_the_run_began_says_so(run, capsys, monkeypatch):
@@ -273,14 +291,13 @@ def test_a_run_of_the_api_is_resumed_by_the_api(run, capsys):
     assert "was not begun from a command line" in capsys.readouterr().err
 
 
-def test_a_damaged_journal_is_one_sentence(run, capsys):
-    run(*SMALL, "--active.run_dir=run", "--active.num_cycles=1")
+def test_a_damaged_journal_is_one_sentence(run, copied, capsys):
     journal = Path("run/journal.jsonl")
     journal.write_text(journal.read_text().replace('"fit"', '"fat"'))
     with pytest.raises(SystemExit) as exit:
         run("--active.run_dir=run", "--active.resume=true")
     assert exit.value.code == 2
-    assert "journal.jsonl is damaged at line 2 of 4" in capsys.readouterr().err
+    assert "journal.jsonl is damaged at line 2 of 12" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -322,6 +339,30 @@ def test_a_mistake_is_one_sentence_and_status_2(run, capsys, args, message):
     assert not Path("runs").exists()
 
 
+class Slips(LitSimpleCNN):
+    """Its author forgot that ``found`` may be None."""
+
+    found = None
+
+    def __init__(self, where: str):
+        super().__init__()
+        if where == "__init__":
+            self.found["x"]
+        elif where:
+            setattr(self, where, lambda *args: self.found["x"])
+
+
+@pytest.mark.parametrize("where", ["__init__", "predict_step", "training_step"])
+def test_a_slip_in_a_module_keeps_its_traceback(run, capsys, monkeypatch, where):
+    """Python prints it, with status 1: test_processes.py has the whole program."""
+    monkeypatch.setattr(sys.modules[__name__], "LitSimpleCNN", Slips)
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", "none.yaml")
+    with pytest.raises(TypeError, match="not subscriptable") as raised:
+        run(*SMALL, f"--model.where={where}")
+    assert raised.traceback[-1].path == Path(__file__)
+    assert "error:" not in capsys.readouterr().err
+
+
 def test_no_source_of_mnist_is_explained(run, capsys, monkeypatch):
     monkeypatch.setattr(mnist_datamodule, "ensure_mnist", files.ensure_mnist)
     monkeypatch.setattr(files.MNIST, "mirrors", [])
@@ -333,8 +374,7 @@ def test_no_source_of_mnist_is_explained(run, capsys, monkeypatch):
     assert not Path("runs").exists()
 
 
-def test_a_folder_with_a_run_is_not_overwritten(run, capsys):
-    run(*SMALL, "--active.run_dir=run", "--active.num_cycles=1")
+def test_a_folder_with_a_run_is_not_overwritten(run, copied, capsys):
     with pytest.raises(SystemExit):
         run(*SMALL, "--active.run_dir=run")
     assert "--active.resume true" in capsys.readouterr().err

@@ -18,7 +18,7 @@ PROBCOVER, TYPICLUST = (
     import_module(f"al_lightning.acquisition.{name}") for name in ("probcover", "typiclust")
 )
 
-few = settings(max_examples=40, derandomize=True, deadline=None)
+few = settings(max_examples=40, derandomize=True)
 DTYPES = [(torch.float64, 1e-9), (torch.float32, 1e-5)]
 
 

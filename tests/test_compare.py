@@ -918,11 +918,14 @@ def test_a_command_with_another_protocol_is_refused(commanded, no_executor, caps
     )
 
 
-def test_runs_of_the_other_kind_of_program_are_refused(commanded, ran, no_executor, capsys):
+def test_runs_of_functions_are_not_gone_on_with_by_a_command_line(ran, no_executor, capsys):
     """They draw other weights from the same seed, so they would not be comparable."""
     with pytest.raises(SystemExit, match="2"):
         cli("--strategies=random", f"--out={ran.out}")
     assert "found margin, seed 1: no command line began it, which makes" in capsys.readouterr().err
+
+
+def test_runs_of_a_command_line_are_not_gone_on_with_by_functions(commanded, no_executor):
     with pytest.raises(ValueError, match="margin, seed 1: a command line began it, which makes"):
         run_comparison(commanded.out)
 

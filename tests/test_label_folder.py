@@ -52,7 +52,7 @@ def project(tmp_path):
 
 
 @pytest.fixture
-def train(project, monkeypatch, capsys):
+def train(project, no_pictures, monkeypatch, capsys):
     """Runs the example in the project's folder and gives what it printed."""
     monkeypatch.chdir(project[0])
     monkeypatch.setenv("PL_GLOBAL_SEED", "")  # seed_everything sets it: put it back afterwards

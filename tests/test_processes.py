@@ -92,6 +92,34 @@ def test_of_two_processes_none_is_left(tmp_path, start, number):
     wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
 
 
+SLIPS = """
+import sys
+from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
+from al_lightning.mnist import datamodule
+
+class Slips(LitSimpleCNN):
+    def predict_step(self, batch, batch_idx, found=None):
+        return found["x"]
+
+datamodule.ensure_mnist = lambda data_dir: data_dir
+ActiveCLI(Slips, ActiveMNISTDataModule)
+"""
+
+
+@pytest.mark.slow  # test_cli.py has the error itself, in the process of the tests
+def test_a_slip_in_a_module_is_a_traceback_and_status_1(tmp_path):
+    write_tiny_mnist(tmp_path / "data")
+    (tmp_path / "slips.py").write_text(SLIPS)
+    flags = ["--trainer.accelerator=cpu", "--data.initial_labeled_size=30"]
+    done = subprocess.run(
+        [sys.executable, "-m", "slips", *flags], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert re.search(r"Traceback .*in predict_step\n.*not subscriptable\n$", done.stderr, re.S)
+    assert "error: " not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 SLURM = {
     "SLURM_JOB_ID": "77",
     "SLURM_JOB_NAME": "train",

@@ -11,7 +11,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import TensorDataset
@@ -594,9 +594,7 @@ def damages(draw):
     return damage
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(damage=damages())
 def test_a_damaged_journal_is_an_error_or_a_split_that_was(finished_run, damage):
     folder, labeled = finished_run

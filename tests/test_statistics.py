@@ -85,7 +85,7 @@ def test_area_by_hand():
     assert type(aubc(CURVE)) is float
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(random_curves(min_size=2), st.data())
 def test_area_is_the_mean_height_of_the_lines(curve, data):
     first, last = curve.num_labeled[0], curve.num_labeled[-1]
@@ -155,7 +155,7 @@ def test_sustained_and_optimistic_go_together_and_short_curves_sustain_nothing()
     assert labels_to(Curve((10,), (1.0,)), 0.9) == labels_to_interpolated(Curve((10,), (1.0,)), 0.9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_curves(), accuracies)
 def test_labels_to_by_scanning(curve, x):
     sizes, values = curve.num_labeled, curve.accuracy
@@ -172,7 +172,7 @@ def test_labels_to_by_scanning(curve, x):
     assert true <= labels_to(curve, x, sustained=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_curves(), accuracies)
 def test_the_lines_first_reach_x_where_it_says(curve, x):
     size, true = labels_to_interpolated(curve, x), labels_to(curve, x)
@@ -224,7 +224,7 @@ def test_quartiles_of_six_runs_by_hand():
     assert all(type(value) is float for value in quartiles([1, 2, 3]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=15))
 def test_quartiles_are_the_least_values_with_enough_at_or_below_them(values):
     for share, found in zip((0.25, 0.5, 0.75), quartiles(values)):
@@ -263,7 +263,7 @@ def test_no_curves_have_no_mean():
         mean_curve([])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(accuracies, min_size=2, max_size=8, unique=True), st.floats(0.01, 0.99))
 def test_interval_of_the_mean_is_scipys(values, level):
     found = mean_interval(values, level)
@@ -309,7 +309,7 @@ pairs = st.lists(st.tuples(accuracies, accuracies), min_size=2, max_size=7).filt
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pairs, st.floats(0.5, 0.99), st.randoms(use_true_random=False))
 def test_paired_test_is_scipys_whatever_the_order_of_seeds(found, level, random):
     ours = {seed: a for seed, (a, _) in enumerate(found)}
@@ -336,7 +336,7 @@ def test_paired_test_pairs_by_seed():
     assert abs(by_position.pvalue - test.p) > 0.1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(pairs, st.data())
 def test_what_a_seed_adds_to_both_sides_changes_nothing(found, data):
     ours = {seed: a for seed, (a, _) in enumerate(found)}

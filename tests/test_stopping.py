@@ -10,7 +10,10 @@ from lightning.pytorch.callbacks import Callback
 from toys import TRAINER, Plain, asked, loop_of, points_data, weights
 
 from al_lightning import ActiveLearningLoop
-from al_lightning.stopping import stopping
+from al_lightning.run.journal import read_records
+from al_lightning.run.run import Run
+from al_lightning.settings import Settings
+from al_lightning.stopping import is_refusal, stopping
 
 WHERE = ["on_train_batch_end", "on_test_batch_end", "on_predict_batch_end", "on_train_epoch_end"]
 
@@ -82,3 +85,55 @@ def test_other_ends_are_left_alone(error, capsys):
         raise error
     assert raised.value is error
     assert capsys.readouterr().err == ""
+
+
+# ---- refusals, and errors that need their traceback ----------------------------------------------
+
+
+def called_from_ours(function):
+    """Has a file of the package call it."""
+    return lambda folder: Run().once("fit", 1, lambda: function(folder))
+
+
+def refuses(*_):
+    raise ValueError("the user's own")
+
+
+def slips(_, nothing=None):
+    return nothing["x"]
+
+
+def reads(folder):
+    (folder / "missing" / "file").read_text()
+
+
+def refused_by_ours_for_the_user(_):
+    Settings(num_cycles=0)
+
+
+def of_a_library(*_):
+    torch.zeros(2) @ torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("error", "do", "is_one"),
+    [
+        (ValueError, lambda _: Settings(num_cycles=0), True),
+        (TypeError, lambda _: Settings.of({"num_cycle": 1}), True),
+        (IsADirectoryError, read_records, True),
+        (ValueError, called_from_ours(refused_by_ours_for_the_user), True),
+        (TypeError, lambda _: Settings(num_cycles="three"), False),  # a slip of ours
+        (ValueError, called_from_ours(refuses), False),
+        (ValueError, refuses, False),
+        (TypeError, called_from_ours(slips), False),
+        (FileNotFoundError, called_from_ours(reads), False),
+        (FileNotFoundError, reads, False),
+        (RuntimeError, called_from_ours(of_a_library), False),
+    ],
+)
+def test_a_refusal_is_what_a_statement_of_ours_raises_or_a_file_we_asked_for(
+    tmp_path, error, do, is_one
+):
+    with pytest.raises(error) as raised:
+        do(tmp_path)
+    assert is_refusal(raised.value) is is_one

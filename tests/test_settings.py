@@ -1,0 +1,146 @@
+"""An option that is added to ``Settings`` reaches all who must know it, with no further line."""
+
+import json
+from dataclasses import fields
+
+import pytest
+import torch
+from compare_run import Net, Points
+from toys import TRAINER, Plain
+
+from al_lightning import STRATEGIES, ActiveCLI, ActiveLearningLoop, power
+from al_lightning.acquisition import margin
+from al_lightning.compare.recipe import OURS, as_arguments, recipe_of_parts
+from al_lightning.run.journal import read_records
+from al_lightning.settings import Settings
+
+BASE = {"strategy": "power_bald", "mc_samples": 3, "acquisition_size": 15, "num_cycles": 3}
+OTHER = {
+    "strategy": "power_margin",
+    "acquisition_size": 14,
+    "num_cycles": 4,
+    "seed": 5,
+    "warm_start": True,
+    "candidate_size": 50,
+    "strategy_args": {"beta": 2.0},
+    "mc_samples": 4,
+    "embedding_layer": "net.3",
+    "target": ("test_acc", 0.5),
+    "oracle": "files",
+    "accept_unasked": True,
+}
+"""Of each option a value that it does not have in ``BASE``."""
+OF_STRATEGY = set(Settings.names("of_strategy"))
+
+
+class Named(Points):
+    """People can label it."""
+
+    def __init__(self, seed: int = 42) -> None:
+        super().__init__(seed=seed)
+        self.sets.pool.classes = ["left", "middle", "right"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _another_strategy_that_takes_beta():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STRATEGIES, "power_margin", power(margin))
+        yield
+
+
+def plain(value):
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def test_each_option_is_tested_here():
+    """Give a new option a value in ``OTHER``, and all that follows is tested of it too."""
+    assert [option.name for option in fields(Settings)] == list(OTHER)
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+class Begins(ActiveCLI):
+    """Begins the run that a command line asks for, and carries no cycle out."""
+
+    def _run(self, loop):
+        self.loop = loop
+        return []
+
+
+def test_each_option_is_a_flag_that_reaches_the_loop_and_the_journal(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in OTHER.items()}
+    flags = [f"--active.{name}={text}" for name, text in texts.items()]
+    trainer = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    with torch.random.fork_rng():  # the command line seeds the process
+        cli = Begins(Plain, Named, args=[*flags, *trainer, f"--active.run_dir={tmp_path}"])
+    assert {name: getattr(cli.loop, name) for name in OTHER} == OTHER
+    active = read_records(tmp_path / "journal.jsonl")[0]["settings"]["active"]
+    assert {name: active[name] for name in OTHER} == plain(OTHER)
+
+
+# ---- the journal, and what may change on resume --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The folder of a run that has begun, and no more."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    ActiveLearningLoop(
+        Net(), Named(), trainer=TRAINER, run_dir=folder, monitors=[], **BASE
+    ).prepare()
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_each_option_stands_in_the_first_record(begun, name):
+    start = read_records(begun / "journal.jsonl")[0]
+    is_free = name in Settings.names("free")
+    there, elsewhere = start["config"]["active"], start["asking"]
+    if is_free:
+        there, elsewhere = elsewhere, there
+    assert there[name] != plain(OTHER[name])
+    assert name not in elsewhere
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_run_goes_on_with_another_value_only_where_the_option_is_free(begun, name):
+    def resume():
+        given = {"trainer": TRAINER, "monitors": [], name: OTHER[name]}
+        return ActiveLearningLoop.resume(begun, Net(), Named(), **given)
+
+    if name in Settings.names("free"):
+        assert getattr(resume(), name) == OTHER[name]
+    else:
+        with pytest.raises(ValueError, match=rf"resumed as it began, found active\.{name}: began"):
+            resume()
+
+
+# ---- comparisons ---------------------------------------------------------------------------------
+
+
+def beginning(**given):
+    """With what the run of a comparison's one strategy begins."""
+    own = {name: value for name, value in given.items() if name in OF_STRATEGY}
+    shared = {name: value for name, value in given.items() if name not in OF_STRATEGY}
+    return recipe_of_parts(Net, Points, TRAINER, {"mine": own}, shared).beginnings(1)["mine"]
+
+
+@pytest.mark.parametrize("name", [n for n in OTHER if n in OF_STRATEGY or n not in OURS])
+def test_a_comparison_sees_another_value_unless_the_option_is_free(name):
+    value = (lambda query: {}) if name == "oracle" else OTHER[name]  # no people in a comparison
+    different = beginning(**BASE).differences(beginning(**{**BASE, name: value}))
+    found = [text for text in different if text.startswith(f"active.{name}: began with ")]
+    assert len(found) == len(different) == (name not in Settings.names("free"))
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_strategies_that_are_compared_may_differ_in_what_is_a_strategys_own(name):
+    strategies = {"mine": {name: OTHER[name]}}
+    if name in OF_STRATEGY:
+        assert as_arguments(strategies)["mine"][name] == OTHER[name]
+    else:
+        with pytest.raises(ValueError, match=f"must not set {name}, found in 'mine'"):
+            as_arguments(strategies)
