@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent.parent
-MAX_WORKERS = 8
-"""Each holds a gigabyte, and what takes longest is one test."""
-PROCESSES_FIRST = ("test_compare", "test_ddp", "test_examples", "test_processes", "test_label_page")
+WHOLE = ("test_compare", "test_cli", "test_examples", "test_ddp")
+"""Files whose tests share a fixture of many seconds, so that one worker has them all."""
+EARLY = ("test_processes", "test_label_page", "test_label_folder", "test_import_cost")
 """Files with tests of many seconds, which must not be the last to begin."""
-SHARED = {"ran", "commanded", "finished", "alone"}
-"""Fixtures of many seconds: tests that share one have one worker."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
@@ -26,20 +26,27 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One worker a core for all tests; none where files or names are given, which start at once."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """No worker where files or names are given, which start at once; else xdist's own number."""
     if config.option.keyword or any(Path(arg.split("::")[0]).is_file() for arg in config.args):
         return 0
-    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    return None
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class ByTest(LoadScopeScheduling):
+    """Deals single tests, and some files whole, those first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return file if Path(file).stem in WHOLE else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByTest:
+    return ByTest(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for name in sorted(SHARED.intersection(getattr(item, "fixturenames", ()))):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name}"))
-            break
-    items.sort(key=lambda item: item.path.stem not in PROCESSES_FIRST)
+    items.sort(key=lambda item: item.path.stem not in EARLY)
 
 
 @pytest.fixture
