@@ -90,7 +90,8 @@ class Journal:
         """Return a journal that holds ``records`` and writes nothing: for ranks other than 0."""
         journal = cls()
         for record in records:
-            journal.append(**record)
+            fields = dict(record)
+            journal.append(fields.pop("event"), **fields)
         return journal
 
     def _write(self, path: Path, line: bytes) -> None:
