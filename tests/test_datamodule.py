@@ -143,7 +143,7 @@ def test_label_refuses_what_does_not_fit_and_changes_nothing(indices, labels, er
     with pytest.raises(error, match=message):
         data.label(indices, labels)
     assert data.labeled_indices.tolist() == [0]
-    assert data.labels.given == {}
+    assert data.row_labels.given == {}
 
 
 class Stream(IterableDataset):
@@ -263,7 +263,7 @@ def test_replay_brings_the_split_to_what_a_journal_says():
     data.replay({"indices": [9], "labels": None, **nothing})
     assert data.labels_of([9]) == [1]
     data.mark_invalid([6])
-    assert data.labels.given == {0: 2, 5: 1}
+    assert data.row_labels.given == {0: 2, 5: 1}
     with pytest.raises(ValueError, match=r"only a label that is there .*found \[20\]"):
         data.replay({"indices": [], "labels": [], **nothing, "corrected": [[20, 1]]})
 

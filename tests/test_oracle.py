@@ -206,7 +206,7 @@ def test_numbers_of_numpy_are_numbers():
     query = loop.ask()
     loop.answer({np.int64(query.indices[0]): np.int64(2)})
     loop.finish()
-    assert loop.data.labels.given == {3: 1, query.indices[0]: 2}
+    assert loop.data.row_labels.given == {3: 1, query.indices[0]: 2}
     with pytest.raises(ValueError, match="got None; leave it out"):
         loop.answer({loop.ask().indices[0]: None})
 

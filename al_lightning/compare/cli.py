@@ -4,12 +4,11 @@ import copy
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import yaml
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
@@ -24,7 +23,6 @@ from al_lightning.compare.recipe import (
 )
 from al_lightning.compare.runs import Run
 from al_lightning.compare.study import Executor, Options, RunsFailedError, carry_out
-from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.loop import ActiveLearningLoop
 from al_lightning.statistics import mean_interval
 from al_lightning.stopping import stopping
@@ -79,16 +77,6 @@ class CompareCLI(ActiveCLI):
 
     comparison: Comparison
     run_class: type[ActiveCLI] = ActiveCLI
-
-    def __init__(
-        self,
-        model_class: type[L.LightningModule] | Callable[..., L.LightningModule],
-        datamodule_class: type[ActiveDataModule] | Callable[..., ActiveDataModule],
-        *,
-        config_file: str | Path | None = None,
-        args: ArgsType = None,
-    ) -> None:
-        super().__init__(model_class, datamodule_class, config_file=config_file, args=args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the flags of a comparison."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -56,12 +56,12 @@ def in_processes(
     """
     waiting, outcomes = deque(runs), Outcomes()
     begun: dict[int, _Begun] = {}
-    num_threads = max(1, num_cores() // jobs)
+    num_threads, method = max(1, num_cores() // jobs), _start_method(gpus)
     try:
         while waiting or begun:
             for job in sorted(set(range(jobs)) - begun.keys())[: len(waiting)]:
                 gpu = gpus[job % len(gpus)] if gpus else None
-                begun[job] = _prepared(one_run, waiting.popleft(), num_threads)
+                begun[job] = _prepared(one_run, waiting.popleft(), num_threads, method)
                 with new_processes_see(gpu):
                     begun[job].process.start()
             wait([one.process.sentinel for one in begun.values()], timeout=0.5)
@@ -76,9 +76,21 @@ def in_processes(
     return outcomes
 
 
-def _prepared(one_run: OneRun, run: Run, num_threads: int) -> _Begun:
+def _start_method(gpus: Sequence[str]) -> str:
+    """Name how processes begin; not by a fork of this one, whose threads a fork may hang.
+
+    A server that imported the packages once forks each process in no time. It reads no environment
+    of ours any more, which names the GPU.
+    """
+    if gpus or "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["al_lightning.loop"])
+    return "forkserver"
+
+
+def _prepared(one_run: OneRun, run: Run, num_threads: int, method: str) -> _Begun:
     """Return a process that has not started; since we know it before, we can always end it."""
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    context: Any = multiprocessing.get_context(method)
     reader, writer = context.Pipe(duplex=False)
     # Once it has started, the process alone holds the end that it writes to.
     arguments = (writer, one_run, run, num_threads)
@@ -120,15 +132,13 @@ def new_processes_see(gpu: str | None) -> Iterator[None]:
     A process cannot choose for itself. The program that it imports first may ask torch for a GPU,
     and CUDA reads the variable only once.
     """
-    before = os.environ.get(GPUS)
-    if gpu is not None:
-        os.environ[GPUS] = gpu
+    before = dict(os.environ)
+    os.environ |= {} if gpu is None else {GPUS: gpu}
     try:
         yield
     finally:
-        os.environ.pop(GPUS, None)
-        if before is not None:
-            os.environ[GPUS] = before
+        os.environ.clear()
+        os.environ |= before
 
 
 def check_can_travel(one_run: OneRun) -> None:

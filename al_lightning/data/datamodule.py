@@ -27,9 +27,9 @@ from al_lightning.settings import check_at_least
 class ActiveDataModule(L.LightningDataModule):
     """Makes any map-style data set active.
 
-    The split is one boolean mask. Every loader is built from it on request, so none is ever out of
-    date. Every index is a data-set index, never a position in the pool. For data that must be
-    downloaded or read first, make a subclass that overrides ``prepare_data`` and :meth:`load_sets`.
+    The split is one boolean mask, from which every loader is built on request. Every index is a
+    data-set index, never a position in the pool. For data that must be downloaded or read first,
+    make a subclass that overrides ``prepare_data`` and :meth:`load_sets`.
 
     Args:
         train_set: Map-style data set of all rows, labeled and not, under training transforms.
@@ -38,7 +38,7 @@ class ActiveDataModule(L.LightningDataModule):
         test_set: Test data.
         initial_labeled_size: Number of rows that are labeled from the start, drawn by ``seed``.
         initial_indices: Instead, exactly these rows.
-        initial_labels: Instead, labels that are known, by data-set index.
+        initial_labels: Instead, known labels by data-set index.
         initial_sampling: ``"random"`` shuffles all rows and takes the first. ``"balanced"`` takes
             the same number of each class, and a remainder from the first classes. ``"typiclust"``
             takes typical rows of ``initial_embeddings``, whatever their labels.
@@ -46,21 +46,18 @@ class ActiveDataModule(L.LightningDataModule):
             pretrained network, for ``initial_sampling="typiclust"``.
         val_size: Number of rows to hold out of the pool for validation, drawn by ``seed``.
         batch_size: Rows in a training batch.
-        epoch_size: Rows in a training epoch, drawn with replacement from the labeled ones. When not
-            given, each labeled row comes once.
+        epoch_size: Rows in a training epoch, drawn with replacement; else each labeled row once.
         eval_batch_size: Rows in a batch of validation, test and prediction, if not ``batch_size``.
         num_workers: Loader processes.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
-        label_key: The place of the label in an item: a position in a tuple (default 1) or a key of
-            a dict (default ``"label"``). It is read for balanced sampling and for the query tables,
-            and written when :meth:`label` gets labels.
+        label_key: The place of the label in an item, to read and to write it: a position in a tuple
+            (default 1) or a key of a dict (default ``"label"``).
         collate_fn: Makes a batch from a list of items; torch's default when not given.
         classes: Names of the classes, for people who label; a label is then a position in them.
             ``train_set.classes`` when not given.
 
-    Items of a data set without labels are inputs alone: tensors, not tuples or dicts. Rows that
-    ``initial_labeled_size`` draws of it are not labeled yet; see :attr:`first_indices`. Further
-    parts that a data set may have are in :class:`~al_lightning.data.sets.Extras`.
+    Items of a data set without labels are inputs alone: tensors, not tuples or dicts. What else a
+    data set may have is in :class:`~al_lightning.data.sets.Extras`.
 
     Raises:
         TypeError: for a data set without length or indexing.
@@ -125,7 +122,7 @@ class ActiveDataModule(L.LightningDataModule):
         self.label_key = label_key
         self.collate_fn = collate_fn or collate
         self.first_indices: list[int] = []
-        self._labels: Labels | None = None
+        self._row_labels: Labels | None = None
         self._served: Sequence[int] | Tensor | None = None
         # A pool of fewer batches than there are processes leaves some of them without.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -140,12 +137,12 @@ class ActiveDataModule(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Load and split the data once; Lightning calls it before every fit, test and predict."""
-        if self._labels is None:
+        if self._row_labels is None:
             self._attach(self.load_sets())
 
-    def read(self) -> None:
+    def ensure_read(self) -> None:
         """Prepare and read the data, unless it was read before."""
-        if self._labels is None:
+        if self._row_labels is None:
             self.prepare_data()
             self.setup()
 
@@ -160,26 +157,26 @@ class ActiveDataModule(L.LightningDataModule):
         if not (are_held or given):
             first, self.first_indices = [], first
         pool = Pool(num_rows, first, held_out)
-        self._labels = Labels(sets, pool, self.label_key, are_held, given)
+        self._row_labels = Labels(sets, pool, self.label_key, are_held, given)
 
     @property
-    def labels(self) -> Labels:
+    def row_labels(self) -> Labels:
         """The labels of all rows; RuntimeError before :meth:`setup` has read the data sets."""
-        if self._labels is None:
+        if self._row_labels is None:
             raise RuntimeError(
                 f"{type(self).__name__} has not read its data yet: call prepare_data() and setup()"
             )
-        return self._labels
+        return self._row_labels
 
     @property
     def sets(self) -> DataSets:
         """The data sets; RuntimeError before :meth:`setup`."""
-        return self.labels.sets
+        return self.row_labels.sets
 
     @property
     def pool(self) -> Pool:
         """The split; RuntimeError before :meth:`setup`."""
-        return self.labels.pool
+        return self.row_labels.pool
 
     @property
     def classes(self) -> list[str] | None:
@@ -230,13 +227,18 @@ class ActiveDataModule(L.LightningDataModule):
         return self.pool.num_unlabeled
 
     @property
+    def holds_labels(self) -> bool:
+        """False when the items of the data set are inputs alone, with no labels to reveal."""
+        return self.row_labels.are_held
+
+    @property
     def given_labels(self) -> dict[int, Any]:
         """Labels that came by hand, by data-set index."""
-        return self.labels.given
+        return self.row_labels.given
 
     def labels_of(self, indices: Sequence[int]) -> list[Any]:
         """Return the labels of these rows: the given one, else the data set's own."""
-        return self.labels.of(indices)
+        return self.row_labels.of(indices)
 
     def label(
         self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
@@ -251,7 +253,7 @@ class ActiveDataModule(L.LightningDataModule):
             ValueError: when an index is out of range, repeated, labeled already or held out, or
                 when there are more or fewer labels than indices.
         """
-        self.labels.take(*self.labels.check(indices, labels))
+        self.row_labels.take(*self.row_labels.check(indices, labels))
 
     def skip(self, indices: Sequence[int] | Tensor) -> None:
         """Keep rows in the pool, and never ask for them; raise ValueError as :meth:`label`."""
@@ -259,18 +261,18 @@ class ActiveDataModule(L.LightningDataModule):
 
     def mark_invalid(self, indices: Sequence[int] | Tensor) -> None:
         """Take rows out of the data for good, labeled or not; ValueError for held-out ones."""
-        self.labels.mark_invalid(as_indices(indices))
+        self.row_labels.mark_invalid(as_indices(indices))
 
     def replay(self, record: Record) -> None:
         """Change the split as a ``labels`` record of a journal says."""
-        self.labels.take(record["indices"], record["labels"])
-        self.pool.skip(record["skipped"])
-        self.labels.mark_invalid(record["invalid"])
-        self.labels.correct(dict(record["corrected"]))
+        self.row_labels.take(record["indices"], record["labels"])
+        self.skip(record["skipped"])
+        self.mark_invalid(record["invalid"])
+        self.row_labels.correct(dict(record["corrected"]))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
-        rows = RowView(self.sets.train, self.labeled_indices, self.labels.given, self.label_key)
+        rows = RowView(self.sets.train, self.labeled_indices, self.row_labels.given, self.label_key)
         purpose = self.seed, "shuffle", self.num_labeled
         epoch = epoch_to_begin_with(self.trainer)
         sampler = EpochShuffle(
@@ -331,19 +333,18 @@ class ActiveDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the split and its seed, in tensors and plain values for ``weights_only``."""
-        record, given = self.split_record(), dict(self.labels.given)
-        return {**record, "labeled_indices": self.labeled_indices, "given_labels": given}
+        given = dict(self.row_labels.given)
+        own = {"labeled_indices": self.labeled_indices, "given_labels": given, "seed": self.seed}
+        return {**self.row_labels.record(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a saved split; raise ValueError for a data set of another length."""
-        self.load_split(state_dict)
+        self.setup()
+        self._row_labels = self.row_labels.with_split(state_dict)
+        self.seed = state_dict["seed"]
 
     def split_record(self) -> Record:
-        """Return the split and its seed as a journal's first record holds them, for JSON."""
-        return {**self.labels.record(), "seed": self.seed}
-
-    def load_split(self, record: Record) -> None:
-        """Take over what :meth:`split_record` returned; on a ValueError nothing has changed."""
-        self.setup()
-        self._labels = self.labels.with_split(record)
-        self.seed = record["seed"]
+        """Return :meth:`state_dict` in values for JSON, as a journal's first record holds it."""
+        state = self.state_dict()
+        rows, given = state["labeled_indices"].tolist(), list(state["given_labels"].items())
+        return {**state, "labeled_indices": rows, "given_labels": given}

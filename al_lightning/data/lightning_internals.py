@@ -3,6 +3,9 @@
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO as WrappingCheckpointIO
+
+__all__ = ["PREEMPTED", "WrappingCheckpointIO", "epoch_to_begin_with", "forget_positions"]
 
 PREEMPTED = "hpc_ckpt_*.ckpt"
 """Files that Lightning saves in ``default_root_dir`` when SLURM takes the machine away, and loads

@@ -7,7 +7,7 @@ its split up to date with that record.
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -16,24 +16,8 @@ from al_lightning.label.oracle import AnswersTogether
 from al_lightning.run.journal import Record
 from al_lightning.run.records import Mark, plain
 
-
-class LabelSource(Protocol):
-    """Knows the rows and the labels that they can hold: ``data.labels`` of a data module."""
-
-    @property
-    def pool(self) -> Any:
-        """The split, whose ``check(rows)`` raises ValueError for a row that is not in the pool."""
-
-    def of(self, indices: Sequence[int]) -> list[Any]:
-        """Return the labels of these rows."""
-
-    def check(
-        self, indices: Sequence[int], labels: Sequence[Any] | Tensor | None = None
-    ) -> tuple[list[int], list[Any] | None]:
-        """Return rows and labels in plain values; raise ValueError when rows cannot hold them."""
-
-    def check_values(self, labels: Sequence[Any]) -> None:
-        """Raise ValueError when rows cannot hold such labels."""
+LabelSource = Any
+"""``data.row_labels`` of a data module: it knows the rows, and the labels that they can hold."""
 
 
 def tell(

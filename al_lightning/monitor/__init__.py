@@ -5,7 +5,7 @@ that was never interrupted.
 """
 
 from al_lightning.monitor.console import Console
-from al_lightning.monitor.defaults import default_monitors, watching
+from al_lightning.monitor.defaults import default_monitors
 from al_lightning.monitor.exchange import Exchange
 from al_lightning.monitor.monitor import Monitor
 from al_lightning.monitor.pictures import Pictures
@@ -20,5 +20,4 @@ __all__ = [
     "Tables",
     "TensorBoard",
     "default_monitors",
-    "watching",
 ]

@@ -2,7 +2,7 @@
 
 from al_lightning.label.agreement import agreements
 from al_lightning.monitor.exchange import TO_LABEL
-from al_lightning.monitor.monitor import Monitor, Watched
+from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import answers_of
 from al_lightning.run.folder import query_folder
 from al_lightning.run.records import CycleResult, Query
@@ -11,16 +11,16 @@ from al_lightning.run.records import CycleResult, Query
 class Console(Monitor):
     """Prints cycle, labels, train loss, test accuracy and seconds."""
 
-    def on_start(self, loop: Watched) -> None:
+    def on_start(self, loop: Loop) -> None:
         if loop.run_dir is not None:
             print(f"run folder {loop.run_dir}", flush=True)
         for result in loop.results:
             self.on_cycle(loop, result)
 
-    def on_cycle(self, loop: Watched, result: CycleResult) -> None:
+    def on_cycle(self, loop: Loop, result: CycleResult) -> None:
         print(cycle_line(result, loop.settings.num_cycles), flush=True)
 
-    def on_wait(self, loop: Watched, query: Query) -> None:
+    def on_wait(self, loop: Loop, query: Query) -> None:
         waiting = answers_of(loop, query.cycle)
         held = sum(i in waiting and waiting[i].answer is not None for i in query.indices)
         differing = sum(row.in_conflict for row in waiting.values())
@@ -33,7 +33,7 @@ class Console(Monitor):
             print(f"  label on a page: python -m al_lightning.label {loop.run_dir}")
             print(f"  or in a file:    {folder / TO_LABEL}", flush=True)
 
-    def on_labels(self, loop: Watched, result: CycleResult) -> None:
+    def on_labels(self, loop: Loop, result: CycleResult) -> None:
         for pair in agreements(r for r in loop.records if r.get("cycle") == result.cycle):
             print(
                 f"cycle {result.cycle}: {pair.first} and {pair.second} agree on {pair.num_equal} "
@@ -41,7 +41,7 @@ class Console(Monitor):
                 flush=True,
             )
 
-    def on_end(self, loop: Watched) -> None:
+    def on_end(self, loop: Loop) -> None:
         if loop.run_dir is not None:
             print(f"curves: tensorboard --logdir {loop.run_dir}", flush=True)
 

@@ -12,7 +12,7 @@ from al_lightning.label.answers import OpenQuery
 from al_lightning.label.label_studio import write_tasks
 from al_lightning.label.oracle import query_rows
 from al_lightning.label.query_file import LabelRow, write_to_label
-from al_lightning.monitor.monitor import Monitor, Watched
+from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.pictures import as_image
 from al_lightning.monitor.tables import class_name
 from al_lightning.run.folder import query_folder, write_whole
@@ -27,7 +27,7 @@ LONGEST_SIDE = 1024
 class Exchange(Monitor):
     """Writes the folder ``queries/cycle_N`` once; people's entries are never overwritten."""
 
-    def on_wait(self, loop: Watched, query: Query) -> None:
+    def on_wait(self, loop: Loop, query: Query) -> None:
         if loop.run_dir is None or loop.data.classes is None:
             return
         folder = query_folder(loop.run_dir, query.cycle)
@@ -46,7 +46,7 @@ class Exchange(Monitor):
         write_to_label(folder / TO_LABEL, rows)  # last: with it the folder is complete
 
 
-def label_rows(loop: Watched, query: Query) -> list[LabelRow]:
+def label_rows(loop: Loop, query: Query) -> list[LabelRow]:
     """Return the rows of a query as a person sees them."""
     empty = [""] * len(query.indices)
     names = query.names or empty
@@ -56,7 +56,7 @@ def label_rows(loop: Watched, query: Query) -> list[LabelRow]:
     return [LabelRow(*cells) for cells in columns]
 
 
-def picture_of(loop: Watched, index: int) -> bytes | None:
+def picture_of(loop: Loop, index: int) -> bytes | None:
     """Return a row as PNG, or as JPEG where that is much smaller.
 
     It is None when the row is no image, or cannot be read any more. A person can still call such a

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from al_lightning.data.items import inputs_of
 from al_lightning.data.sets import read_or_none
-from al_lightning.monitor.monitor import Monitor, Watched
+from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import class_name, known_labels
 from al_lightning.run.folder import write_whole
 from al_lightning.run.records import CycleResult
@@ -26,22 +26,22 @@ NUM_IMAGES = 10
 class Pictures(Monitor):
     """Saves both pictures in the run folder."""
 
-    def on_start(self, loop: Watched) -> None:
+    def on_start(self, loop: Loop) -> None:
         for result in loop.results:
             self.on_labels(loop, result)
         if loop.results:
             self._save_progress(loop)
 
-    def on_cycle(self, loop: Watched, result: CycleResult) -> None:
+    def on_cycle(self, loop: Loop, result: CycleResult) -> None:
         self.on_labels(loop, result)
         self._save_progress(loop)
 
-    def on_labels(self, loop: Watched, result: CycleResult) -> None:
+    def on_labels(self, loop: Loop, result: CycleResult) -> None:
         figure = query_figure(loop, result)
         if loop.run_dir is not None and figure is not None:
             save(figure, loop.run_dir / "queries" / f"cycle_{result.cycle}.png")
 
-    def _save_progress(self, loop: Watched) -> None:
+    def _save_progress(self, loop: Loop) -> None:
         if loop.run_dir is not None:
             save(progress_figure(loop.results), loop.run_dir / "progress.png")
 
@@ -75,7 +75,7 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
     return figure
 
 
-def query_figure(loop: Watched, result: CycleResult) -> Figure | None:
+def query_figure(loop: Loop, result: CycleResult) -> Figure | None:
     """Draw the first rows of a query, with their labels, predicted classes and scores.
 
     It is None when nothing was asked, or when the data set's items are no images. A row that cannot

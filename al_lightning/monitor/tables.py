@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.label.answers import RowAnswers, fold
-from al_lightning.monitor.monitor import Monitor, Watched
+from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.run.folder import write_whole
 from al_lightning.run.records import CycleResult
 
@@ -19,14 +19,14 @@ LABELS = ["index", "path", "label", "labelers", "cycle", "how", "at"]
 class Tables(Monitor):
     """Writes the tables anew at each change, so they never disagree with the journal."""
 
-    def on_start(self, loop: Watched) -> None:
+    def on_start(self, loop: Loop) -> None:
         for result in loop.results:
             self.on_labels(loop, result)
 
-    def on_cycle(self, loop: Watched, result: CycleResult) -> None:
+    def on_cycle(self, loop: Loop, result: CycleResult) -> None:
         self.on_labels(loop, result)
 
-    def on_labels(self, loop: Watched, result: CycleResult) -> None:
+    def on_labels(self, loop: Loop, result: CycleResult) -> None:
         if loop.run_dir is None:
             return
         write_table(loop.run_dir / "metrics.csv", *metrics_table(loop.results))
@@ -54,7 +54,7 @@ def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[
     return header, rows
 
 
-def query_table(loop: Watched, result: CycleResult) -> tuple[list[str], list[list[Any]]]:
+def query_table(loop: Loop, result: CycleResult) -> tuple[list[str], list[list[Any]]]:
     """Return header and rows: index, score, predicted class and label; unknown cells are empty.
 
     Where people with names answered, a column has their names, in the order of first answers.
@@ -77,12 +77,12 @@ def query_table(loop: Watched, result: CycleResult) -> tuple[list[str], list[lis
     return header, [list(row) for row in zip(*columns, strict=True)]
 
 
-def answers_of(loop: Watched, cycle: int) -> dict[int, RowAnswers]:
+def answers_of(loop: Loop, cycle: int) -> dict[int, RowAnswers]:
     """Return people's answers in a cycle, by data-set index."""
     return fold(record for record in loop.records if record.get("cycle") == cycle)
 
 
-def label_rows(loop: Watched) -> list[list[Any]]:
+def label_rows(loop: Loop) -> list[list[Any]]:
     """Return people's last answer to each row, in the order of rows.
 
     Another run can begin with this table, as its ``labels.csv``.
@@ -109,7 +109,7 @@ def label_rows(loop: Watched) -> list[list[Any]]:
     ]
 
 
-def known_labels(loop: Watched, indices: Sequence[int]) -> list[Any]:
+def known_labels(loop: Loop, indices: Sequence[int]) -> list[Any]:
     """Return the present state of each row: its label, ``skip``, ``invalid``, or empty text."""
     pool = loop.data.pool
     known = [index for index in indices if pool.labeled_N[index]]
@@ -125,7 +125,7 @@ def known_labels(loop: Watched, indices: Sequence[int]) -> list[Any]:
     return [named.get(index, "") for index in indices]
 
 
-def class_name(loop: Watched, label: Any) -> Any:
+def class_name(loop: Loop, label: Any) -> Any:
     """Return the name of a class by its position; the label itself where there are no names."""
     classes = loop.data.classes or []
     return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from al_lightning.monitor.monitor import Monitor, Watched
+from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.pictures import progress_figure, query_figure
 from al_lightning.monitor.tables import known_labels
 from al_lightning.run.records import CycleResult
@@ -24,7 +24,7 @@ class TensorBoard(Monitor):
     def __init__(self) -> None:
         self._writer: SummaryWriter | None = None
 
-    def on_start(self, loop: Watched) -> None:
+    def on_start(self, loop: Loop) -> None:
         if loop.run_dir is None:
             return
         # Files are read in the order of the times in their names, and clocks can jump back.
@@ -40,20 +40,20 @@ class TensorBoard(Monitor):
         if loop.finished:
             self.on_end(loop)
 
-    def on_cycle(self, loop: Watched, result: CycleResult) -> None:
+    def on_cycle(self, loop: Loop, result: CycleResult) -> None:
         if self._writer is None:
             return
         for name, value in result.metrics.items():
             self._writer.add_scalar(f"active/{name}", value, result.num_labeled)
         self._writer.flush()
 
-    def on_labels(self, loop: Watched, result: CycleResult) -> None:
+    def on_labels(self, loop: Loop, result: CycleResult) -> None:
         figure = query_figure(loop, result)
         if self._writer is not None and figure is not None:
             self._writer.add_figure("active/queries", figure, result.num_labeled)
             self._writer.flush()
 
-    def on_end(self, loop: Watched) -> None:
+    def on_end(self, loop: Loop) -> None:
         if self._writer is None:
             return
         figure, last = progress_figure(loop.results), loop.results[-1].num_labeled

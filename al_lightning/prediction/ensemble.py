@@ -17,6 +17,16 @@ from al_lightning.prediction.outputs import Outputs, stacked
 from al_lightning.prediction.wrapping import Wrapping, cloned, predicted
 
 
+def _in_each(hook: str) -> Callable[..., None]:
+    """Make a hook that calls every member's."""
+
+    def call(ensemble: "Ensemble", *args: Any, **kwargs: Any) -> None:
+        for member in ensemble.members:
+            getattr(member, hook)(*args, **kwargs)
+
+    return call
+
+
 class Ensemble(Wrapping):
     """Predicts with all its members; the loop trains them one after the other, each as if alone.
 
@@ -25,7 +35,8 @@ class Ensemble(Wrapping):
     module. Its weights are in ``cycle_N/member_M``. A metric of training is the mean over members.
     ``test_acc`` and ``test_loss`` are those of the averaged prediction, where a batch holds one
     whole-number label for each row. The mean of the members' own tests is ``member_test_acc`` and
-    so on. The first member's transfer hooks prepare the batches of all.
+    so on, which is also what a ``target`` names. The first member's transfer hooks prepare the
+    batches of all. Callbacks see a fit of each member, and a test and prediction of the whole.
 
     To train by hand, call ``Trainer.fit`` for each of :attr:`members`.
 
@@ -62,21 +73,11 @@ class Ensemble(Wrapping):
         """The M modules."""
         return [child for child in self.children() if isinstance(child, L.LightningModule)]
 
-    def setup(self, stage: str) -> None:
-        for member in self.members:
-            member.setup(stage)
-
-    def configure_model(self) -> None:
-        for member in self.members:
-            member.configure_model()
-
-    def on_predict_start(self) -> None:
-        for member in self.members:
-            member.on_predict_start()
-
-    def on_predict_end(self) -> None:
-        for member in self.members:
-            member.on_predict_end()
+    setup = _in_each("setup")
+    teardown = _in_each("teardown")
+    configure_model = _in_each("configure_model")
+    on_predict_start = _in_each("on_predict_start")
+    on_predict_end = _in_each("on_predict_end")
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Refuse: train the members, not the ensemble.
@@ -93,15 +94,12 @@ class Ensemble(Wrapping):
         """Return none: each member has its own."""
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Log accuracy and loss of the averaged prediction."""
+        """Log accuracy and loss of the averaged prediction, where the batch holds classes."""
         probs_BC = self._predicted(batch, batch_idx).mean_probs
-        datamodule = getattr(self.trainer, "datamodule", None)
-        labels_B = read_label(batch, getattr(datamodule, "label_key", None))
-        if isinstance(labels_B, Tensor) and labels_B.numel() != len(probs_BC):
-            return  # such as shares of classes, against which members test in their own way
-        labels_B = torch.as_tensor(labels_B, device=probs_BC.device).reshape(-1)
-        if labels_B.is_floating_point():
-            return
+        key = getattr(getattr(self.trainer, "datamodule", None), "label_key", None)
+        labels_B = _classes_in(batch, key, probs_BC)
+        if labels_B is None:
+            return  # the members' own tests know what these labels mean
         accuracy = (probs_BC.argmax(-1) == labels_B).float().mean()
         options: dict[str, Any] = {"batch_size": len(probs_BC), "sync_dist": True}
         self.log("test_acc", accuracy, **options)
@@ -117,6 +115,20 @@ class Ensemble(Wrapping):
 
     def _predicted(self, batch: Any, batch_idx: int) -> Outputs:
         return stacked([predicted(one, cloned(batch), batch_idx) for one in self.members])
+
+
+def _classes_in(batch: Any, label_key: int | str | None, probs_BC: Tensor) -> Tensor | None:
+    """Return the labels (B,) of a batch as positions of classes; None when they are others."""
+    try:
+        labels = read_label(batch, label_key)
+    except ValueError:
+        return None
+    if not isinstance(labels, int | Tensor):
+        return None
+    labels_B = torch.as_tensor(labels, device=probs_BC.device).reshape(-1)
+    B, C = probs_BC.shape
+    is_class_B = (labels_B >= 0) & (labels_B < C) & (not labels_B.is_floating_point())
+    return labels_B.long() if len(labels_B) == B and is_class_B.all() else None
 
 
 def networks_of(model: L.LightningModule) -> list[L.LightningModule]:

@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.lightning_internals import forget_positions
-from al_lightning.distributed import check_same, gathered_on_first_rank, have_met, is_first_rank
+from al_lightning.distributed import (
+    check_same,
+    gathered_on_first_rank,
+    is_first_rank,
+    processes_have_met,
+)
 from al_lightning.prediction.features import LayerInput
 from al_lightning.prediction.outputs import Outputs, read_multiclass
 from al_lightning.prediction.wrapping import predicting
@@ -155,13 +160,18 @@ class _Reader(BasePredictionWriter):
                 f"(B, K, C) with K above 1, got {tuple(outputs.probs.shape)}; set mc_samples above "
                 "1 on a module with dropout, or train an Ensemble"
             )
+        whole = {"probs": outputs.probs, "embedding": embedding}
         columns = {}
         for name, column in self._keep.items():
-            if column == "embedding":
-                columns[name] = _required(embedding)
-            else:
-                columns[name] = outputs.probs if column == "probs" else column(outputs.probs)
-            _check_finite(name, columns[name], rows)
+            value = whole[column] if isinstance(column, str) else column(outputs.probs)
+            if value is None:
+                raise ValueError(
+                    "this strategy needs embeddings: name a layer with embedding_layer, whose "
+                    "input is taken, or return them from predict_step as {'probs': ..., "
+                    "'embedding': ...}"
+                )
+            _check_finite(name, value, rows)
+            columns[name] = value
         return columns
 
     def _append(self, batch: dict[str, Tensor], num_ranks: int) -> None:
@@ -189,7 +199,7 @@ class _Reader(BasePredictionWriter):
         columns = {name: column[: self._num_rows] for name, column in self._columns.items()}
         self._columns.clear()
         if trainer.world_size > 1:
-            if not have_met(trainer):
+            if not processes_have_met():
                 raise RuntimeError(
                     "the predictions stayed in other processes: use Trainer(strategy='ddp'), not a "
                     "strategy that spawns or forks"
@@ -205,15 +215,6 @@ class _Reader(BasePredictionWriter):
             assert torch.equal(indices[order], self._rows), "each row must be predicted once"
             columns = {name: column[order.to(column.device)] for name, column in columns.items()}
         return columns
-
-
-def _required(embedding: Tensor | None) -> Tensor:
-    if embedding is None:
-        raise ValueError(
-            "this strategy needs embeddings: name a layer with embedding_layer, whose input is "
-            "taken, or return them from predict_step as {'probs': ..., 'embedding': ...}"
-        )
-    return embedding
 
 
 def _check_finite(what: str, values: Tensor, rows: Tensor) -> None:

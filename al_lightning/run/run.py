@@ -4,7 +4,7 @@ No other file needs to know whether a run has a folder, or which process writes 
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from al_lightning.distributed import is_first_rank
 from al_lightning.run.folder import (
     INITIAL_WEIGHTS,
     JOURNAL,
-    WEIGHTS,
     check_vacant,
     checksum,
     query_folder,
@@ -22,7 +21,7 @@ from al_lightning.run.folder import (
 )
 from al_lightning.run.journal import Journal, Record, read_records
 from al_lightning.run.lock import lock, unlock
-from al_lightning.run.records import CycleResult, result_of, results_of
+from al_lightning.run.records import CycleResult, result_of
 from al_lightning.run.weights import load_state, save_state
 from al_lightning.settings import FUNCTION
 
@@ -70,11 +69,6 @@ class Run:
     # ---- what was decided ------------------------------------------------------------------------
 
     @property
-    def begun(self) -> bool:
-        """Tell whether the journal has its first record."""
-        return bool(self.journal.records)
-
-    @property
     def start(self) -> Record:
         """The first record, which holds the configuration and the first split."""
         return self.journal.records[0]
@@ -85,6 +79,8 @@ class Run:
         Raises:
             ValueError: when a function labeled and none is given now; functions are not kept.
         """
+        if changes.get("strategy", "") is None:
+            del changes["strategy"]
         options = {**self.start["config"]["active"], **self.start["asking"], **changes}
         if options["oracle"] == FUNCTION:
             raise ValueError(
@@ -98,11 +94,6 @@ class Run:
         """Tell whether no further cycle follows."""
         return bool(self.journal.of("end"))
 
-    @property
-    def results(self) -> list[CycleResult]:
-        """One record for each cycle that was fitted, tested and, but for the last, asked."""
-        return results_of(self.journal.records)
-
     def result(self, cycle: int) -> CycleResult:
         """Return the results of a cycle, as far as it has come."""
         return result_of(self.journal.records, cycle)
@@ -115,11 +106,6 @@ class Run:
             return 1 if last["split"]["labeled_indices"] else 0
         cycle: int = last["cycle"] + (last["event"] == "labels")
         return cycle
-
-    def once(self, event: str, cycle: int, do: Callable[[], Record]) -> Record:
-        """Return the record of ``event`` in ``cycle``; call ``do`` only when there is none yet."""
-        done = self.journal.find(event, cycle)
-        return done or self.journal.append(event, cycle=cycle, **do())
 
     def end(self, cycle: int, reason: str) -> None:
         """Write that no cycle follows, and let others have the folder."""
@@ -200,8 +186,3 @@ class Run:
         """Read the weights of cold starts; raise ValueError when the file is damaged."""
         assert self.folder is not None
         return load_state(self.folder / INITIAL_WEIGHTS, self.start["weights"])
-
-    def weights(self, path: Path, crc: str) -> dict[str, Any]:
-        """Read the weights in a cycle's folder; raise ValueError when the file is damaged."""
-        state: dict[str, Any] = load_state(path / WEIGHTS, crc)["state_dict"]
-        return state

@@ -62,6 +62,9 @@ Column = Score | Literal["probs", "embedding"]
 """A function of the probabilities (B, C) or (B, K, C), or the name of an output to keep whole."""
 
 
+RESERVED = ("indices", "predicted", "columns")
+
+
 @dataclass(frozen=True)
 class Strategy:
     """Says how to choose rows, and which columns of the model's outputs to keep for that.
@@ -78,10 +81,23 @@ class Strategy:
     """
 
     select: Select
-    keep: Mapping[str, Column] = field(default_factory=lambda: {"probs": "probs"})
+    keep: Mapping[str, Column] = field(default_factory=lambda: {"probs": "probs"}, hash=False)
     labeled: tuple[str, ...] = ()
     min_samples: int = 1
     name: str = ""
+
+    def __post_init__(self) -> None:
+        wrong = [
+            name
+            for name, column in dict(self.keep).items()
+            if name in RESERVED or not (callable(column) or column in ("probs", "embedding"))
+        ]
+        if wrong or not set(self.labeled) <= set(self.keep) or isinstance(self.labeled, str):
+            raise ValueError(
+                "keep must map names to functions of probabilities, to 'probs' or to 'embedding', "
+                f"and labeled be a tuple of these names, none of them {', '.join(RESERVED)}; got "
+                f"keep={self.keep!r} and labeled={self.labeled!r}"
+            )
 
     @property
     def reads_probs(self) -> bool:

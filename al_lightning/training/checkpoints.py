@@ -18,10 +18,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.data.lightning_internals import PREEMPTED
+from al_lightning.data.lightning_internals import PREEMPTED, WrappingCheckpointIO
 from al_lightning.distributed import check_same, is_first_rank
 from al_lightning.run.folder import WEIGHTS, checksum, sync
-from al_lightning.run.weights import save_state
 from al_lightning.seeds import derive_seed, seed_all
 
 ENTRY = "al_lightning"
@@ -88,7 +87,6 @@ class CycleFit(Callback):
             "should_stop": trainer.should_stop,
             "is_after_epoch": not self._is_inside_epoch,
         }
-        _keep_loadable(checkpoint)
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -107,12 +105,6 @@ def save_weights(trainer: L.Trainer, folder: Path) -> str | None:
     trainer.save_checkpoint(path, weights_only=True)
     if not is_first_rank():
         return None
-    hparams = [trainer.lightning_module.hparams, trainer.datamodule.hparams]  # type: ignore[attr-defined]
-    if not all(is_loadable(value) for group in hparams for value in group.values()):
-        # We have just written it, so we may unpickle it; then we drop what others could not read.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-        _keep_loadable(checkpoint)
-        save_state(checkpoint, path)
     sync(path)
     return checksum(path)
 
@@ -197,11 +189,19 @@ def forget_preemption(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _keep_loadable(checkpoint: dict[str, Any]) -> None:
-    """Drop hyperparameters that can only be unpickled."""
-    for key in HYPER_PARAMETERS:
-        if key in checkpoint:
-            checkpoint[key] = {n: v for n, v in checkpoint[key].items() if is_loadable(v)}
+class _LoadableOnly(WrappingCheckpointIO):
+    """Writes checkpoints without hyperparameters that would have to be unpickled."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        for key in HYPER_PARAMETERS:
+            if key in checkpoint:
+                checkpoint[key] = {n: v for n, v in checkpoint[key].items() if is_loadable(v)}
+        super().save_checkpoint(checkpoint, *args, **kwargs)
+
+
+def keep_loadable(trainer: L.Trainer) -> None:
+    """Make the Trainer's checkpoints such that no code must run to read them."""
+    trainer.strategy.checkpoint_io = _LoadableOnly(trainer.strategy.checkpoint_io)
 
 
 def is_loadable(value: Any) -> bool:

@@ -7,7 +7,7 @@ the journal holds is not done again.
 import copy
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from al_lightning.prediction.ensemble import mean_of, networks_of
 from al_lightning.prediction.features import find_layer
 from al_lightning.prediction.mc_dropout import MCDropout
 from al_lightning.prediction.read_pool import read_pool
+from al_lightning.run.folder import WEIGHTS
 from al_lightning.run.journal import Record
 from al_lightning.run.run import Run
+from al_lightning.run.weights import load_state
 from al_lightning.seeds import generator, seeded, seeded_step
 from al_lightning.settings import Settings
 from al_lightning.strategies import Strategy
@@ -31,6 +33,7 @@ from al_lightning.training.checkpoints import (
     CycleFit,
     check_root,
     forget_preemption,
+    keep_loadable,
     last_checkpoint,
     numbers,
     save_weights,
@@ -125,7 +128,7 @@ class Cycles:
         """Do what the journal does not hold yet of a cycle, up to its query or the run's end."""
         run.set_query_aside(cycle)
         if cycle == 0:
-            run.once("query", cycle, self._first_rows)
+            run.journal.append("query", cycle=0, **self._first_rows())
             return
         folder, history = run.cycle_folder(cycle), run.journal.history
         parts = [
@@ -135,17 +138,18 @@ class Cycles:
         is_joint = parts[0].network is not self.model
         whole = self._new_trainer(folder) if is_joint else parts[0].trainer
 
-        def once(event: str, do: Callable[[], Record]) -> Record:
-            return run.once(event, cycle, lambda: whole.strategy.broadcast(do()))
+        def keep(event: str, fields: Record) -> Record:
+            return run.journal.append(event, cycle=cycle, **whole.strategy.broadcast(fields))
 
-        fit = once("fit", lambda: self.fit(parts, cycle, history))
+        find = run.journal.find
+        fit = find("fit", cycle) or keep("fit", self.fit(parts, cycle, history))
         for part in parts:
             if part.folder is not None:
                 forget_preemption(part.folder)
-        test = once("test", lambda: self.test(parts, whole, cycle))
+        test = find("test", cycle) or keep("test", self.test(parts, whole, cycle))
         reason = self._why_end(cycle, {**fit["metrics"], **test["metrics"]})
         if reason is None:
-            once("query", lambda: self.query(whole, cycle))
+            keep("query", self.query(whole, cycle))
         else:
             run.end(cycle, reason)
 
@@ -195,8 +199,9 @@ class Cycles:
         begin = time.perf_counter()
         metrics, weights = [], []
         for m, part in enumerate(parts):
-            purpose = ("fit", cycle) if m == 0 else ("fit", cycle, m)
-            metrics.append(self._fit_alone(part, history, *purpose))
+            # The first one's seeds and checkpoints are those of a model that is trained alone.
+            purpose = ("fit", cycle, m) if m else ("fit", cycle)
+            metrics.append(self._fit_alone(part, f"{history}-{m}" if m else history, *purpose))
             weights.append(part.folder and save_weights(part.trainer, part.folder))
         seconds = time.perf_counter() - begin
         self._start_from_here()
@@ -204,7 +209,7 @@ class Cycles:
             "num_labeled": self.data.num_labeled,
             "metrics": mean_of(metrics),
             "seconds": {"fit": seconds},
-            "weights": weights if len(weights) > 1 else weights[0],
+            "weights": weights[0] if parts[0].network is self.model else weights,
         }
 
     def _fit_alone(self, part: Part, history: str, *purpose: str | int) -> dict[str, float]:
@@ -214,6 +219,7 @@ class Cycles:
         if folder and goes_on is None and is_first_rank():
             # Curves and checkpoints of an attempt that was interrupted.
             shutil.rmtree(folder, ignore_errors=True)
+        keep_loadable(trainer)
         cycle_fit = CycleFit(self.data, history, goes_on, self.seed, *purpose)
         trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
         with seeded_step(trainer, self.seed, *purpose):
@@ -227,11 +233,13 @@ class Cycles:
 
     def take_fit(self, run: Run, record: Record) -> None:
         """Take over the weights of a fit that was done before; ValueError when damaged."""
-        crcs = record["weights"] if isinstance(record["weights"], list) else [record["weights"]]
-        places = self._places(run.cycle_folder(record["cycle"]))
-        for (network, folder), crc in zip(places, crcs, strict=True):
-            assert folder is not None
-            _load(network, run.weights(folder, crc))
+        folder, sums = run.cycle_folder(record["cycle"]), record["weights"]
+        places = self._places(folder)
+        if not isinstance(sums, list):  # of one file, also of an ensemble in earlier versions
+            places, sums = [(self.model, folder)], [sums]
+        for (network, place), crc in zip(places, sums, strict=True):
+            assert place is not None
+            _load(network, load_state(place / WEIGHTS, crc)["state_dict"])
         self._start_from_here()
 
     def _start_from_here(self) -> None:

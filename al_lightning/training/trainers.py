@@ -17,6 +17,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.acquisition.progress import listening
@@ -72,8 +73,6 @@ def cycle_trainer(
     batches = len(data.train_dataloader())
     arguments: dict[str, Any] = {"log_every_n_steps": max(1, min(50, batches // 4))}
     if folder is not None:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
         arguments["default_root_dir"] = folder
         arguments["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name)
     return new_trainer(factory, **arguments)
