@@ -209,7 +209,7 @@ def test_state_survives_a_weights_only_file(tmp_path):
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(other.pool.labeled_N, data.pool.labeled_N)
     assert torch.equal(other.unlabeled_indices, data.unlabeled_indices)
-    assert other.labels.given == dict(zip(asked.tolist(), [3, 2, 1, 0], strict=True))
+    assert other.row_labels.given == dict(zip(asked.tolist(), [3, 2, 1, 0], strict=True))
 
 
 def test_state_of_another_data_set_is_refused():
@@ -237,11 +237,11 @@ def test_a_split_goes_through_a_journal_and_back():
     written = json.loads(json.dumps(record))
     assert written["given_labels"] == [[labeled, 3]]
     other = ActiveDataModule(rows(), initial_labeled_size=9, seed=1)
-    other.load_split(written)
+    other.load_state_dict(written)
     assert other.split_record() == record
     assert other.state_dict()["labeled_indices"].dtype == torch.int64
     with pytest.raises(ValueError, match="of 41 rows, this data set has 40"):
-        other.load_split({**written, "num_rows": 41, "seed": 9, "labeled_indices": [0]})
+        other.load_state_dict({**written, "num_rows": 41, "seed": 9, "labeled_indices": [0]})
     assert other.split_record() == record
 
 

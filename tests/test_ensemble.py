@@ -11,7 +11,9 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 from toys import QUIET, Plain, Predicting, asked, loop_of, points, points_data, weights
 
-from al_lightning import ActiveLearningLoop, Ensemble, LitSimpleCNN
+from al_lightning import ActiveDataModule, ActiveLearningLoop, Ensemble, LitSimpleCNN
+from al_lightning.run.folder import checksum
+from al_lightning.run.weights import save_state
 from al_lightning.training.trainers import quiet
 
 
@@ -144,7 +146,7 @@ def test_labels_that_are_shares_are_tested_by_the_members_alone():
 
     x, y = points(120).tensors
     rows = torch.utils.data.TensorDataset(x, F.one_hot(y, 3).float())
-    shares = points_data().__class__(rows, test_set=rows, initial_labeled_size=20)
+    shares = ActiveDataModule(rows, test_set=rows, initial_labeled_size=20)
     loop = loop_of(Ensemble([Shares(1), Shares(2)]), shares)
     loop.ask()
     assert set(loop.results[0].metrics) == {"member_test_loss"}
@@ -275,7 +277,7 @@ def test_a_cold_start_resets_all_members():
 def test_the_packages_own_network_is_a_member():
     x, y = torch.rand(12, 1, 28, 28), torch.arange(12) % 10
     rows = torch.utils.data.TensorDataset(x, y)
-    digits = points_data().__class__(rows, test_set=rows, initial_labeled_size=6, batch_size=3)
+    digits = ActiveDataModule(rows, test_set=rows, initial_labeled_size=6, batch_size=3)
     ensemble = Ensemble(partial(LitSimpleCNN, dropout=0.2, schedule="one_cycle"), num_members=2)
     trainer = partial(L.Trainer, max_epochs=1, **QUIET)
     loop = loop_of(ensemble, digits, trainer=trainer, strategy="bald", acquisition_size=2)
@@ -317,3 +319,62 @@ def test_an_ensemble_is_not_fitted_as_one():
     trainer = L.Trainer(max_epochs=1, **QUIET)
     with quiet(), pytest.raises(ValueError, match="member by member.* fit each of ensemble.memb"):
         trainer.fit(Ensemble([Member(1), Member(2)]), loader)
+
+
+def test_members_that_share_a_checkpoint_folder_stay_apart(tmp_path):
+    factory = partial(
+        L.Trainer,
+        max_epochs=2,
+        enable_progress_bar=False,
+        logger=False,
+        callbacks=[ModelCheckpoint(dirpath=tmp_path / "shared", save_last=True)],
+    )
+    ensemble = Ensemble([Plain(1), Plain(2)])
+    loop_of(ensemble, trainer=factory, run_dir=tmp_path / "run", strategy="random").ask()
+    assert not torch.equal(weights(ensemble.members[0]), weights(ensemble.members[1]))
+
+
+def test_weights_in_one_file_are_read_too(tmp_path):
+    """As an earlier version wrote those of an ensemble."""
+    ensemble = Ensemble([Plain(1), Plain(2)])
+    loop = loop_of(ensemble, run_dir=tmp_path)
+    loop.ask()
+    path = tmp_path / "cycle_1" / "weights.ckpt"
+    save_state({"state_dict": ensemble.state_dict()}, path)
+    record = {"event": "fit", "cycle": 1, "weights": checksum(path)}
+    other = Ensemble([Plain(3), Plain(4)])
+    loop_of(other)._cycles.take_fit(loop._run, record)
+    assert torch.equal(weights(other), weights(ensemble))
+
+
+@pytest.mark.parametrize(
+    ("relabel", "has_classes"),
+    [
+        (lambda x, y: {"x": x, "y": y}, False),
+        (lambda x, y: (x, y + 1), False),
+        (lambda x, y: (x, y.int()), True),
+        (lambda x, y: (x, "abc"[int(y)]), False),
+    ],
+    ids=["no label where we look", "from 1 to C", "int32", "words"],
+)
+def test_labels_of_any_kind_pass_and_classes_alone_are_averaged(relabel, has_classes):
+    class Indifferent(Plain):
+        """Learns without labels; tests in its own way."""
+
+        def training_step(self, batch, batch_idx):
+            x = batch["x"] if isinstance(batch, dict) else batch[0]
+            return self(x).square().mean()
+
+        def predict_step(self, batch, batch_idx):
+            return self(batch["x"] if isinstance(batch, dict) else batch[0])
+
+        def test_step(self, batch, batch_idx):
+            self.log("own", 1.0, batch_size=1)
+
+    rows = [relabel(x, y) for x, y in points(60)]
+    data = ActiveDataModule(rows, test_set=rows, initial_labeled_size=20)
+    loop = loop_of(Ensemble([Indifferent(1), Indifferent(2)]), data)
+    loop.ask()
+    metrics = loop.results[0].metrics
+    assert metrics["member_own"] == 1.0
+    assert ("test_acc" in metrics) == has_classes

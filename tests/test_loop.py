@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from toys import QUIET, TRAINER, Plain, Predicting, asked, events, loop_of, points_data, weights
 
-from al_lightning import STRATEGIES, Strategy
+from al_lightning import STRATEGIES, ActiveDataModule, Strategy
 
 # ---- ask, tell, run ------------------------------------------------------------------------------
 
@@ -375,3 +375,41 @@ def test_a_deterministic_run_on_a_gpu_repeats_itself():
     first, second = (loop_of(trainer=trainer) for _ in range(2))
     assert asked(first.run()) == asked(second.run())
     assert torch.equal(weights(first.model), weights(second.model))
+
+
+def test_options_are_attributes_and_fixed():
+    loop = loop_of(strategy="margin", num_cycles=2)
+    assert (loop.num_cycles, loop.strategy.name, loop.settings.strategy) == (2, "margin", "margin")
+    with pytest.raises(AttributeError, match="options are fixed .*num_cycles"):
+        loop.num_cycles = 3
+    loop.oracle = "files"  # who labels may change at any time
+    assert loop.settings.oracle == "files"
+    with pytest.raises(AttributeError, match="no attribute 'num_cicles'"):
+        loop.num_cicles
+    with pytest.raises(TypeError, match="'num_cicles'; did you mean 'num_cycles'"):
+        loop_of(num_cicles=2)
+
+
+def test_hyperparameters_that_cannot_be_pickled_are_left_out(tmp_path):
+    class Data(ActiveDataModule):
+        def __init__(self, transform):
+            rows = points_data().sets
+            super().__init__(rows.train, test_set=rows.test, initial_labeled_size=20)
+            self.save_hyperparameters("transform")
+
+    loop_of(data=Data(lambda x: x), run_dir=tmp_path).ask()
+    checkpoint = torch.load(tmp_path / "cycle_1" / "weights.ckpt", weights_only=True)
+    assert checkpoint["datamodule_hyper_parameters"] == {}
+
+
+def test_names_that_users_take_are_free():
+    class Data(ActiveDataModule):
+        def __init__(self):
+            rows = points_data().sets
+            super().__init__(rows.train, test_set=rows.test, initial_labeled_size=20)
+            self.labels = ["a", "b", "c"]
+
+        def read(self, path):
+            raise AssertionError("it is the user's own")
+
+    assert len(loop_of(data=Data()).ask().indices) == 15

@@ -76,7 +76,7 @@ def test_each_option_is_a_flag_that_reaches_the_loop_and_the_journal(tmp_path, m
     trainer = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.accelerator=cpu"]
     with torch.random.fork_rng():  # the command line seeds the process
         cli = Begins(Plain, Named, args=[*flags, *trainer, f"--active.run_dir={tmp_path}"])
-    assert {name: getattr(cli.loop, name) for name in OTHER} == OTHER
+    assert {name: getattr(cli.loop.settings, name) for name in OTHER} == OTHER
     active = read_records(tmp_path / "journal.jsonl")[0]["settings"]["active"]
     assert {name: active[name] for name in OTHER} == plain(OTHER)
 

@@ -251,6 +251,26 @@ def test_each_argument_reaches_its_selector(name, argument, value):
         strategy.choose(pool_of(strategy, some_rows()), 5, torch.Generator())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"keep": {"probs": "probs"}, "labeled": ("embeddings",)},
+        {"keep": {"e": "embedding"}, "labeled": "e"},
+        {"keep": {"e": "embeddings"}},
+        {"keep": {"indices": margin}},
+        {"keep": {"predicted": margin}},
+    ],
+    ids=["labeled unkept", "a name for names", "unknown", "indices", "predicted"],
+)
+def test_a_strategy_says_what_it_can_keep(arguments):
+    with pytest.raises(ValueError, match="keep must map names to functions of probabilities"):
+        Strategy(core_set, **arguments)
+
+
+def test_strategies_can_be_keys():
+    assert {STRATEGIES["margin"]: 1}[STRATEGIES["margin"]] == 1
+
+
 def test_compositions_say_what_they_are():
     assert strategy_name(power(bald)) == "power(bald)"
     assert strategy_name(diverse(margin, by=core_set)) == "diverse(margin, by=core_set)"

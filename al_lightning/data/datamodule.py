@@ -34,8 +34,7 @@ class ActiveDataModule(L.LightningDataModule):
     Args:
         train_set: Map-style data set of all rows, labeled and not, under training transforms.
         pool_set: The same rows under evaluation transforms; ``train_set`` when not given.
-        val_set: Validation data.
-        test_set: Test data.
+        val_set, test_set: Validation and test data.
         initial_labeled_size: Number of rows that are labeled from the start, drawn by ``seed``.
         initial_indices: Instead, exactly these rows.
         initial_labels: Instead, known labels by data-set index.
