@@ -719,9 +719,14 @@ def start():
 
 
 def children_of(process):
-    """All processes that it started: the workers, and one that tidies up after them."""
-    threads = Path(f"/proc/{process.pid}/task").iterdir()
-    return [child for thread in threads for child in (thread / "children").read_text().split()]
+    """All that came of it: one that tidies up, the server that forks runs, and the runs."""
+    return descendants(process.pid)
+
+
+def descendants(number):
+    threads = Path(f"/proc/{number}/task").iterdir()
+    own = [child for thread in threads for child in (thread / "children").read_text().split()]
+    return [one for child in own for one in (child, *descendants(child))]
 
 
 def none_is_left(processes):
@@ -731,7 +736,7 @@ def none_is_left(processes):
 def test_killed_in_the_middle_it_ends_as_if_nothing_had_been(tmp_path, start, ran, inline):
     process = start(HERE / "compare_run.py", tmp_path / "out")
     children = children_of(process)
-    assert len(children) == 3
+    assert len(children) == 4
     process.kill()
     process.wait()
     wait_for(lambda: none_is_left(children))
@@ -764,7 +769,7 @@ def test_a_signal_ends_all_processes_and_gives_its_status(tmp_path, start, numbe
         "--active.num_cycles=90",
     )
     children = children_of(process)
-    assert len(children) == 2
+    assert len(children) == 3
     if number == signal.SIGINT:  # a terminal sends it to all, but what it means the first says
         for child in children:
             os.kill(int(child), number)
@@ -1251,7 +1256,7 @@ def begun(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     found = SimpleNamespace(runs=[], threads=[], gpus=[], at_a_time=[])
 
-    def prepared(one_run, run, num_threads):
+    def prepared(one_run, run, num_threads, method):
         reader, writer = multiprocessing.Pipe(duplex=False)
         with writer:
             if run.seed != 2:

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from toys import TRAINER, Plain, asked, loop_of, points_data, weights
 
 from al_lightning import ActiveLearningLoop
+from al_lightning.distributed import from_first_rank
 from al_lightning.run.journal import read_records
-from al_lightning.run.run import Run
 from al_lightning.settings import Settings
 from al_lightning.stopping import is_refusal, stopping
 
@@ -92,7 +92,7 @@ def test_other_ends_are_left_alone(error, capsys):
 
 def called_from_ours(function):
     """Has a file of the package call it."""
-    return lambda folder: Run().once("fit", 1, lambda: function(folder))
+    return lambda folder: from_first_rank(lambda: function(folder))
 
 
 def refuses(*_):
