@@ -48,8 +48,8 @@ CHUNK = 50_000
 NUM_LABELED, NUM_ASKED = 100, 500
 WARM_UP_ROWS = 5_000
 
-MASK = 1 + 1 / 8
-"""Bytes a row: a bool that says what is labeled, and a bit in the view that the loader serves."""
+MASK = 1
+"""Bytes a row: a bool that says what is labeled."""
 COLUMNS = 8 + 8 + 4
 """Bytes a row: index, predicted class and score, as they come from the network."""
 SHUFFLED = 8
