@@ -1,6 +1,7 @@
 """The loop on real Trainers: ask, tell, run, resume, and what it refuses."""
 
 import json
+import logging
 from functools import partial
 
 import lightning as L
@@ -10,6 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from toys import QUIET, TRAINER, Plain, Predicting, asked, events, loop_of, points_data, weights
 
 from al_lightning import STRATEGIES, ActiveDataModule, Strategy
+from al_lightning.training.trainers import quiet
 
 # ---- ask, tell, run ------------------------------------------------------------------------------
 
@@ -413,3 +415,15 @@ def test_names_that_users_take_are_free():
             raise AssertionError("it is the user's own")
 
     assert len(loop_of(data=Data()).ask().indices) == 15
+
+
+def test_quiet_holds_back_known_messages_alone_however_deep(caplog):
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with caplog.at_level(logging.INFO, logger.name):
+        with quiet():
+            with quiet():  # as within a cycle
+                pass
+            L.Trainer(**QUIET, accelerator="cpu", precision="bf16-mixed")
+            logger.info("Epoch 0, global step 2: 'val_loss' reached 0.5, saving model")
+        logger.info("GPU available: False, used: False")
+    assert [record.getMessage()[:7] for record in caplog.records] == ["Epoch 0", "GPU ava"]

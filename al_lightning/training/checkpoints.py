@@ -25,7 +25,6 @@ from al_lightning.seeds import derive_seed, seed_all
 
 ENTRY = "al_lightning"
 """The key of our part of Lightning's checkpoint."""
-LAST = ("last*.ckpt", PREEMPTED)
 HYPER_PARAMETERS = (
     L.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
     L.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
@@ -152,7 +151,7 @@ def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | No
 
 def _checkpoints(folder: Path) -> list[Path]:
     try:
-        return [path for name in LAST for path in folder.rglob(name)]
+        return [path for name in ("last*.ckpt", PREEMPTED) for path in folder.rglob(name)]
     except FileNotFoundError:  # another rank found none and has removed what it begins anew
         return []
 

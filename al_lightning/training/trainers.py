@@ -39,9 +39,9 @@ NO_VALIDATION_WARNINGS = (
 )
 
 IDLE_MESSAGES = re.compile(
-    r"(GPU|TPU|HPU) available|💡|LOCAL_RANK: |`Trainer.*` (stopped|was configured so)|Using .*bit"
+    r"([GTH]PU available|💡|LOCAL_RANK: |`Trainer.*` (stopped|was configured so)|Using .*(bit|AMP)"
     r"|Restor(ing|ed) |Loaded model weights|Loading `train_dataloader`|-+\ndistributed_backend="
-    r"|\nDetected KeyboardInterrupt"
+    r"|\nDetected KeyboardInterrupt)"
 )
 """Beginnings of messages that Lightning logs at every fit, test and prediction."""
 
@@ -137,6 +137,7 @@ def quiet(*, validates: bool = True) -> Iterator[None]:
         validates: False hides the warnings that there is no validation data, too.
     """
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    is_outermost = _is_news not in logger.filters
     logger.addFilter(_is_news)
     try:
         with warnings.catch_warnings():
@@ -144,7 +145,8 @@ def quiet(*, validates: bool = True) -> Iterator[None]:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        logger.removeFilter(_is_news)
+        if is_outermost:
+            logger.removeFilter(_is_news)
 
 
 @contextmanager
