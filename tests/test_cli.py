@@ -476,3 +476,11 @@ def test_people_need_classes_that_are_not_marks(run, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         run(*SMALL, "--active.oracle=people")
     assert "oracle" in capsys.readouterr().err
+
+
+def test_a_function_that_labels_is_named_by_its_path(run):
+    cli = run(*SMALL, "--active.oracle=toys.says_zero", "--active.strategy=random")
+    asked = [index for result in cli.results[:2] for index in result.query.indices]
+    assert cli.datamodule.labels_of(asked) == [0] * 24
+    with pytest.raises(SystemExit):
+        run(*SMALL, "--active.oracle=nobody")

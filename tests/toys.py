@@ -78,3 +78,8 @@ def asked(results):
 
 def events(run_dir):
     return [(r["event"], r.get("cycle")) for r in read_records(run_dir / "journal.jsonl")]
+
+
+def says_zero(query):
+    """An oracle to name on a command line: every row is of class 0."""
+    return [0] * len(query.indices)

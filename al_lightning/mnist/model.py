@@ -79,16 +79,19 @@ class LitSimpleCNN(L.LightningModule):
 
     def forward(self, x_B1HW: Tensor) -> Tensor:
         """Return logits (B, 10) of images (B, 1, 28, 28) in [0, 1]."""
-        x = self.embed(self.features(x_B1HW).flatten(1))
-        return cast(Tensor, self.fc2(self.dropout2(x)))
+        return cast(Tensor, self.fc2(self.dropout2(self.embed(x_B1HW))))
+
+    def embed(self, x_B1HW: Tensor) -> Tensor:
+        """Return the activations (B, 128) of the last hidden layer."""
+        return self.hidden(self.features(x_B1HW).flatten(1))
 
     def features(self, x_B1HW: Tensor) -> Tensor:
         """Return the feature maps of the convolutions, (B, 64, 12, 12)."""
         x = F.relu_(self.conv1(x_B1HW))
         return F.relu_(F.max_pool2d(self.conv2(x), 2))  # as ReLU first, at a quarter of the work
 
-    def embed(self, features: Tensor) -> Tensor:
-        """Return the last hidden layer (B, 128) for features as maps or flattened."""
+    def hidden(self, features: Tensor) -> Tensor:
+        """Return the last hidden layer (B, 128) of features, given as maps or flattened."""
         return F.relu_(self.fc1(self.dropout1(features)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -120,7 +123,7 @@ class LitSimpleCNN(L.LightningModule):
         features_BCHW = self.features(batch if isinstance(batch, Tensor) else batch[0])
 
         def predict() -> Outputs:
-            embedding_BD = self.embed(features_BCHW)
+            embedding_BD = self.hidden(features_BCHW)
             logits_BC = self.fc2(self.dropout2(embedding_BD))
             return Outputs(logits_BC.float().softmax(-1), embedding_BD)
 

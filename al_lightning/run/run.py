@@ -79,8 +79,7 @@ class Run:
         Raises:
             ValueError: when a function labeled and none is given now; functions are not kept.
         """
-        if changes.get("strategy", "") is None:
-            del changes["strategy"]
+        changes = {n: v for n, v in changes.items() if (n, v) != ("strategy", None)}
         options = {**self.start["config"]["active"], **self.start["asking"], **changes}
         if options["oracle"] == FUNCTION:
             raise ValueError(
