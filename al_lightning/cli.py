@@ -227,7 +227,7 @@ def _settings_of(run_dir: Path) -> dict[str, Any]:
     Raises:
         ValueError: when there is no run, or a program of another kind began it.
     """
-    settings: dict[str, Any] | None = records_of(run_dir)[0]["settings"]
+    settings: dict[str, Any] | None = records_of(run_dir, " to resume")[0]["settings"]
     if settings is None:
         raise ValueError(
             f"the run in {run_dir} was not begun from a command line; go on with it by "

@@ -380,7 +380,7 @@ def test_a_warm_fit_that_failed_begins_again_where_it_began(tmp_path):
 
 
 def test_resume_explains_what_it_cannot_resume(tmp_path):
-    with pytest.raises(ValueError, match="holds no run: journal.jsonl"):
+    with pytest.raises(ValueError, match="holds no run to resume: journal.jsonl"):
         resume(tmp_path / "nothing")
 
     def mine(pool, num, generator):

@@ -12,11 +12,16 @@ INITIAL_WEIGHTS = "initial_weights.pt"
 WEIGHTS = "weights.ckpt"
 
 
-def records_of(run_dir: Path) -> list[Record]:
-    """Read the journal of a run; raise ValueError when it is damaged or there is none."""
+def records_of(run_dir: Path, purpose: str = "") -> list[Record]:
+    """Read the journal of a run; raise ValueError when it is damaged or there is none.
+
+    Args:
+        run_dir: The run's folder.
+        purpose: Ends "it holds no run", such as ``" to resume"``.
+    """
     records = read_records(run_dir / JOURNAL)
     if not records:
-        raise ValueError(f"{run_dir} holds no run: {JOURNAL} is missing or empty")
+        raise ValueError(f"{run_dir} holds no run{purpose}: {JOURNAL} is missing or empty")
     return records
 
 

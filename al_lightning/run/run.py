@@ -58,7 +58,7 @@ class Run:
             ValueError: when there is none, or its journal is damaged.
         """
         run = cls(Path(folder))
-        run.journal = Journal.in_memory(records_of(Path(folder)))
+        run.journal = Journal.in_memory(records_of(Path(folder), " to resume"))
         return run
 
     @property
