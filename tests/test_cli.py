@@ -324,7 +324,10 @@ def test_tensorboard_shows_each_point_once_though_the_clock_jumped_back(run, mon
         (["--model.dropout=1.5"], r"dropout must be in \[0, 1\), got 1.5"),
         (["--active.run_dir=data/t10k-labels-idx1-ubyte/x"], "is a file; name another folder"),
         (["--active.resume=true"], "needs --active.run_dir"),
-        (["--active.resume=true", "--active.run_dir=nowhere"], "holds no run to resume: journal.jsonl"),
+        (
+            ["--active.resume=true", "--active.run_dir=nowhere"],
+            "holds no run to resume: journal.jsonl",
+        ),
         (["--active.nonsense=1"], "nonsense"),
         (["--active.resume=auto", "--active.run_dir"], "expected one argument"),
     ],
