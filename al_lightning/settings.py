@@ -134,5 +134,5 @@ class WithOptions:
         if name in Settings.names("free"):
             name, value = "settings", replace(self.settings, **{name: value})
         elif name in Settings.__dataclass_fields__:
-            raise AttributeError(f"options are fixed when a run is made, got another {name}")
+            raise AttributeError(f"an option must not change, got another {name}; make a new loop")
         super().__setattr__(name, value)

@@ -371,7 +371,7 @@ def test_labels_of_any_kind_pass_and_classes_alone_are_averaged(relabel, has_cla
         def test_step(self, batch, batch_idx):
             self.log("own", 1.0, batch_size=1)
 
-    rows = [relabel(x, y) for x, y in points(60)]
+    rows = [relabel(x, y) for x, y in sorted(points(60), key=lambda row: int(row[1]))]
     data = ActiveDataModule(rows, test_set=rows, initial_labeled_size=20)
     loop = loop_of(Ensemble([Indifferent(1), Indifferent(2)]), data)
     loop.ask()

@@ -77,10 +77,10 @@ def in_processes(
 
 
 def _start_method(gpus: Sequence[str]) -> str:
-    """Name how processes begin; not by a fork of this one, whose threads a fork may hang.
+    """Return how processes begin. This process is not forked: it has threads, and a fork may hang.
 
-    A server that imported the packages once forks each process in no time. It reads no environment
-    of ours any more, which names the GPU.
+    A server that has imported the packages once forks each process at once. But it does not see our
+    environment, which names the GPU, so with GPUs each process is new.
     """
     if gpus or "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"

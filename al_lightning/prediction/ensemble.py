@@ -93,17 +93,22 @@ class Ensemble(Wrapping):
     def configure_optimizers(self) -> None:
         """Return none: each member has its own."""
 
+    def on_test_epoch_start(self) -> None:
+        self._tested: list[Tensor | None] = []
+
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Log accuracy and loss of the averaged prediction, where the batch holds classes."""
+        """Compare the averaged prediction with the classes in the batch."""
         probs_BC = self._predicted(batch, batch_idx).mean_probs
         key = getattr(getattr(self.trainer, "datamodule", None), "label_key", None)
-        labels_B = _classes_in(batch, key, probs_BC)
-        if labels_B is None:
-            return  # the members' own tests know what these labels mean
-        accuracy = (probs_BC.argmax(-1) == labels_B).float().mean()
-        options: dict[str, Any] = {"batch_size": len(probs_BC), "sync_dist": True}
-        self.log("test_acc", accuracy, **options)
-        self.log("test_loss", nll_loss(probs_BC.log(), labels_B), **options)
+        self._tested.append(_compared(probs_BC, batch, key))
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracy and loss, unless one batch shows that the labels are no classes."""
+        tested = [batch for batch in self._tested if batch is not None]
+        if tested and len(tested) == len(self._tested):
+            accuracy, loss = torch.cat(tested, dim=1).mean(1)
+            self.log("test_acc", accuracy, sync_dist=True)
+            self.log("test_loss", loss, sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``probs`` (B, M, C), and ``embedding`` (B, M D) when all give one.
@@ -117,8 +122,8 @@ class Ensemble(Wrapping):
         return stacked([predicted(one, cloned(batch), batch_idx) for one in self.members])
 
 
-def _classes_in(batch: Any, label_key: int | str | None, probs_BC: Tensor) -> Tensor | None:
-    """Return the labels (B,) of a batch as positions of classes; None when they are others."""
+def _compared(probs_BC: Tensor, batch: Any, label_key: int | str | None) -> Tensor | None:
+    """Return hits and losses (2, B); None when the batch holds no positions of classes."""
     try:
         labels = read_label(batch, label_key)
     except ValueError:
@@ -128,7 +133,10 @@ def _classes_in(batch: Any, label_key: int | str | None, probs_BC: Tensor) -> Te
     labels_B = torch.as_tensor(labels, device=probs_BC.device).reshape(-1)
     B, C = probs_BC.shape
     is_class_B = (labels_B >= 0) & (labels_B < C) & (not labels_B.is_floating_point())
-    return labels_B.long() if len(labels_B) == B and is_class_B.all() else None
+    if len(labels_B) != B or not is_class_B.all():
+        return None
+    losses_B = nll_loss(probs_BC.log(), labels_B.long(), reduction="none")
+    return torch.stack([(probs_BC.argmax(-1) == labels_B).float(), losses_B])
 
 
 def networks_of(model: L.LightningModule) -> list[L.LightningModule]:

@@ -25,10 +25,7 @@ from al_lightning.seeds import derive_seed, seed_all
 
 ENTRY = "al_lightning"
 """The key of our part of Lightning's checkpoint."""
-HYPER_PARAMETERS = (
-    L.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
-    L.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
-)
+HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 
 
 class CycleFit(Callback):

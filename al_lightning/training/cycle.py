@@ -203,12 +203,11 @@ class Cycles:
             purpose = ("fit", cycle, m) if m else ("fit", cycle)
             metrics.append(self._fit_alone(part, f"{history}-{m}" if m else history, *purpose))
             weights.append(part.folder and save_weights(part.trainer, part.folder))
-        seconds = time.perf_counter() - begin
         self._start_from_here()
         return {
             "num_labeled": self.data.num_labeled,
             "metrics": mean_of(metrics),
-            "seconds": {"fit": seconds},
+            "seconds": {"fit": time.perf_counter() - begin},
             "weights": weights[0] if parts[0].network is self.model else weights,
         }
 
