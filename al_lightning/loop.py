@@ -32,6 +32,7 @@ from al_lightning.settings import Settings, WithOptions
 from al_lightning.strategies import Strategy, find_strategy, strategy_name
 from al_lightning.training.cycle import Cycles
 from al_lightning.training.provenance import Provenance
+from al_lightning.training.start import ModelSource
 from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
 
 
@@ -39,7 +40,8 @@ class ActiveLearningLoop(WithOptions):
     """Trains, asks for labels, and trains again; its options are attributes, ``loop.num_cycles``.
 
     Args:
-        model: Any LightningModule. Its weights of this moment are where each cold start begins.
+        model: A function that makes a LightningModule for each cycle, ``partial(MyModule, lr=1)``.
+            Or a module: each cycle begins with it, and each cold start with its weights, as now.
         data: The split and the loaders.
         trainer: Makes a new Trainer for each cycle: ``partial(L.Trainer, max_epochs=10)`` or a
             function that passes keyword arguments on.
@@ -54,7 +56,7 @@ class ActiveLearningLoop(WithOptions):
 
     def __init__(
         self,
-        model: L.LightningModule,
+        model: ModelSource,
         data: ActiveDataModule,
         *,
         trainer: TrainerFactory,
@@ -67,7 +69,6 @@ class ActiveLearningLoop(WithOptions):
         with quiet():
             self._example = check_factory(trainer)
         self.settings = replace(given, seed=data.seed if given.seed is None else given.seed)
-        self.model = model
         self.data = data
         self.trainer = trainer
         self.monitors = monitors
@@ -79,7 +80,7 @@ class ActiveLearningLoop(WithOptions):
     def resume(
         cls,
         run_dir: str | Path,
-        model: L.LightningModule,
+        model: ModelSource,
         data: ActiveDataModule,
         *,
         trainer: TrainerFactory,
@@ -183,7 +184,7 @@ class ActiveLearningLoop(WithOptions):
             ValueError: when nothing was asked, an index was not asked for or repeats, or the labels
                 are of another count. On any error nothing has changed.
         """
-        query = self._open_query("tell")
+        query = self._open_query()
         self._close(intake.tell(query, self.data.row_labels, as_indices(indices), labels, by))
 
     def answer(
@@ -208,7 +209,7 @@ class ActiveLearningLoop(WithOptions):
         Raises:
             ValueError: when nothing was asked, a row was not asked for, or a label is no class.
         """
-        query = self._open_query("answer")
+        query = self._open_query()
         how = {"by": by, "settles": settles, "accept_unasked": accept_unasked}
         intake.answer(query, self.data.row_labels, answers, **how)
 
@@ -218,16 +219,21 @@ class ActiveLearningLoop(WithOptions):
         Raises:
             ValueError: when there is no answer.
         """
-        return self._open_query("undo").undo(by=by, how="api")
+        return self._open_query().undo(by=by, how="api")
 
     def finish(self, *, by: str | None = None) -> None:
         """Close the query with its answers; rows without an answer return to the pool.
 
         It raises ValueError while people differ on a row, or when nothing at all is labeled.
         """
-        self._close(self._open_query("finish").finish(by=by, how="api"))
+        self._close(self._open_query().finish(by=by, how="api"))
 
     # ---- what is known ---------------------------------------------------------------------------
+
+    @property
+    def model(self) -> L.LightningModule:
+        """The module; a new one in each cycle when a function makes it."""
+        return self._cycles.model
 
     @property
     def strategy(self) -> Strategy:
@@ -283,15 +289,13 @@ class ActiveLearningLoop(WithOptions):
         is_new = not self._run.journal.records
         if is_new:
             self.data.leave_out_unreadable()
-            if self.oracle == "files":
-                self.data.row_labels.check_values(
-                    [0]
-                )  # people answer with positions in the classes
+            if self.oracle == "files":  # people answer with positions in the classes
+                self.data.row_labels.check_values([0])
         with quiet():
             self._cycles.try_asking(self._run)
         if is_new:
             self._run.begin(
-                self._cycles.start_weights,
+                self._cycles.start.whole,
                 config=self.config,
                 split=self.data.split_record(),
                 asking=self.settings.plain(free=True),
@@ -302,7 +306,7 @@ class ActiveLearningLoop(WithOptions):
 
     def _answers_to(self, query: Query) -> Record | None:
         """Keep what the oracle answers; return the closing record once nothing is open."""
-        waiting = self._open_query("run")
+        waiting = self._open_query()
         oracle = self.oracle
         if oracle == "dataset":
             return intake.reveal(waiting, self.data.row_labels)
@@ -310,12 +314,9 @@ class ActiveLearningLoop(WithOptions):
         answers = collected(oracle, query, waiting, folder, self._example.world_size)
         return intake.take_in(waiting, self.data.row_labels, answers, self.accept_unasked)
 
-    def _open_query(self, what: str) -> OpenQuery:
+    def _open_query(self) -> OpenQuery:
         self._catch_up()
-        try:
-            return OpenQuery(self._run.journal)
-        except ValueError as error:
-            raise ValueError(f"{what} needs an open query; call ask() first") from error
+        return OpenQuery(self._run.journal)
 
     def _close(self, closing: Record) -> None:
         self.data.replay(closing)

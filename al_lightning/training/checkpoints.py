@@ -1,8 +1,8 @@
 """Weights of a cycle, and fits that go on from Lightning's last checkpoint to the same end.
 
 Some things are not in Lightning's checkpoint. The random state is not needed, since every epoch is
-seeded anew. We add whether an early stop was due, and the metrics of the last epoch, for a fit that
-was interrupted after it.
+seeded anew. We add whether an early stop was due, the metrics of the last epoch, for a fit that was
+interrupted after it, and what the module keeps outside of its ``state_dict``.
 """
 
 import io
@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from al_lightning.data.lightning_internals import PREEMPTED, WrappingCheckpointI
 from al_lightning.distributed import check_same, is_first_rank
 from al_lightning.run.folder import WEIGHTS, checksum, sync
 from al_lightning.seeds import derive_seed, seed_all
+from al_lightning.training.as_given import AsGiven
 
 ENTRY = "al_lightning"
 """The key of our part of Lightning's checkpoint."""
@@ -32,6 +34,7 @@ class CycleFit(Callback):
     """Checks that ranks agree, seeds each epoch, and adds our part to the checkpoints of a fit.
 
     Args:
+        given: The module as it was; its changes are kept in the checkpoints too.
         data: Its split must be the same on all ranks.
         history: Checksum of all decisions before the fit, kept in its checkpoints.
         goes_on: The checkpoint that the fit goes on from.
@@ -41,12 +44,14 @@ class CycleFit(Callback):
 
     def __init__(
         self,
+        given: AsGiven,
         data: ActiveDataModule,
         history: str,
         goes_on: Path | None,
         seed: int,
         *purpose: str | int,
     ) -> None:
+        self._given = given
         self._data = data
         self._history = history
         self._goes_on = goes_on
@@ -54,6 +59,7 @@ class CycleFit(Callback):
         self._purpose = purpose
         self._is_inside_epoch = False
         self._earlier_metrics: dict[str, float] = {}
+        self._changes: Mapping[str, Any] | None = None
 
     def metrics(self, trainer: L.Trainer) -> dict[str, float]:
         """Return the metrics that the fit has logged, also before it was interrupted."""
@@ -65,6 +71,11 @@ class CycleFit(Callback):
             labeled = split.pop("labeled_indices").tolist()
             check_same(trainer, "split", (labeled, sorted(split.items())))
             check_same(trainer, "checkpoint to go on from", str(self._goes_on))
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Now that the optimizers are made, as they were made when the fit began.
+        if self._changes is not None:
+            self._given.apply(self._changes)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._is_inside_epoch = True
@@ -78,6 +89,7 @@ class CycleFit(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[ENTRY] = {
+            **checkpoint.get(ENTRY, {}),
             "history": self._history,
             "metrics": self.metrics(trainer),
             "should_stop": trainer.should_stop,
@@ -89,6 +101,7 @@ class CycleFit(Callback):
     ) -> None:
         self._earlier_metrics = checkpoint[ENTRY]["metrics"]
         trainer.should_stop = checkpoint[ENTRY]["should_stop"]
+        self._changes = checkpoint[ENTRY].get("changes")
 
 
 def save_weights(trainer: L.Trainer, folder: Path) -> str | None:
@@ -131,7 +144,7 @@ def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | No
             rank_zero_warn(f"{path} cannot be read, the fit goes on without it: {reason}")
             continue
         entry = checkpoint.get(ENTRY)
-        if entry is None or entry["history"] != history:
+        if entry is None or entry.get("history") != history:
             continue
         if entry["is_after_epoch"]:
             exact.append((checkpoint["global_step"], path))
@@ -185,19 +198,29 @@ def forget_preemption(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class _LoadableOnly(WrappingCheckpointIO):
-    """Writes checkpoints without hyperparameters that would have to be unpickled."""
+class _Ours(WrappingCheckpointIO):
+    """Writes checkpoints with our part, and without what would have to be unpickled."""
+
+    def __init__(self, checkpoint_io: CheckpointIO, given: AsGiven) -> None:
+        super().__init__(checkpoint_io)
+        self._given = given
 
     def save_checkpoint(self, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         for key in HYPER_PARAMETERS:
             if key in checkpoint:
                 checkpoint[key] = {n: v for n, v in checkpoint[key].items() if is_loadable(v)}
+        checkpoint.setdefault(ENTRY, {})["changes"] = self._given.changes()
         super().save_checkpoint(checkpoint, *args, **kwargs)
 
 
-def keep_loadable(trainer: L.Trainer) -> None:
-    """Make the Trainer's checkpoints such that no code must run to read them."""
-    trainer.strategy.checkpoint_io = _LoadableOnly(trainer.strategy.checkpoint_io)
+def keep_whole(trainer: L.Trainer, given: AsGiven) -> None:
+    """Make the Trainer's checkpoints such that they hold all, and that no code runs to read them.
+
+    Args:
+        trainer: Of one fit.
+        given: The module as it was when the fit began.
+    """
+    trainer.strategy.checkpoint_io = _Ours(trainer.strategy.checkpoint_io, given)
 
 
 def is_loadable(value: Any) -> bool:

@@ -4,7 +4,6 @@ Each step gives the fields of a record, plain values for the journal, and is don
 the journal holds is not done again.
 """
 
-import copy
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -30,14 +29,16 @@ from al_lightning.seeds import generator, seeded, seeded_step
 from al_lightning.settings import Settings
 from al_lightning.strategies import Strategy
 from al_lightning.training.checkpoints import (
+    ENTRY,
     CycleFit,
     check_root,
     forget_preemption,
-    keep_loadable,
+    keep_whole,
     last_checkpoint,
     numbers,
     save_weights,
 )
+from al_lightning.training.start import Completing, ModelSource, Start, Weights
 from al_lightning.training.trainers import (
     TrainerFactory,
     choosing_bar,
@@ -60,14 +61,14 @@ class Cycles:
     """Carries out the cycles of a run; the loop says when.
 
     Args:
-        model: Trained by each fit, from ``start_weights``.
+        model: Trained by each fit, from the weights in ``start``.
         data: Serves the rows.
         trainer: Makes a new Trainer for each cycle.
         strategy: Chooses.
         settings: What the run is asked to do, with a seed.
 
     Attributes:
-        start_weights: Where the next fit begins.
+        start: The module, and the weights where the next fit begins.
 
     Raises:
         ValueError: when there is no such layer, or no dropout to sample.
@@ -75,52 +76,87 @@ class Cycles:
 
     def __init__(
         self,
-        model: L.LightningModule,
+        model: ModelSource,
         data: ActiveDataModule,
         trainer: TrainerFactory,
         strategy: Strategy,
         settings: Settings,
     ) -> None:
-        self.model = model
         self.data = data
         self.trainer = trainer
         self.strategy = strategy
         self.settings = settings
         assert settings.seed is not None
         self.seed = settings.seed
-        self.predictor = model
-        if settings.mc_samples is not None:
-            sampled = MCDropout(model, settings.mc_samples)
-            # A strategy of embeddings alone needs one pass, and no samples.
-            self.predictor = sampled if strategy.reads_probs else model
-        name = settings.embedding_layer
-        self.layer = None if name is None else find_layer(model, name)
-        self.start_weights = _copied(model.state_dict())
+        self.start = Start(model, self.seed)
+        self._taken: tuple[list[Weights], list[Any]] | None = None  # of a fit done before
+        _ = self.predictor, self.layer
+
+    @property
+    def model(self) -> L.LightningModule:
+        """The module; another object in each cycle when a function makes it."""
+        return self.start.model
+
+    @property
+    def predictor(self) -> L.LightningModule:
+        if self.settings.mc_samples is None or not self.strategy.reads_probs:
+            return self.model
+        return MCDropout(self.model, self.settings.mc_samples)
+
+    @property
+    def layer(self) -> Any:
+        name = self.settings.embedding_layer
+        return None if name is None else find_layer(self.model, name)
 
     def try_asking(self, run: Run) -> None:
-        """Read a batch of the pool and choose from it.
+        """Read a batch of the pool and choose from it; the module is as before afterwards.
 
         A module that the strategy cannot read must say so before an hour of training. So must a
-        strategy whose arguments do not work, or whose function fails.
+        strategy whose arguments do not work, or whose function fails. The weights from which cold
+        starts begin are taken now, since Lightning has made all layers.
         """
+        is_new = not run.journal.records
+        with seeded(self.seed, "try"):
+            if self.strategy.keep and not run.finished:
+                self._ask_once(self._trial_trainer(run.folder), run)
+            elif is_new and self.start.is_late:
+                self._make_layers(run.folder)
+        if is_new:
+            self.start.settle()
+        self._bring_back()
+        if self._taken is not None and self.start.is_late:
+            self._make_layers(run.folder)
+
+    def _make_layers(self, run_dir: Path | None) -> None:
+        """Let Lightning call the hooks that make layers, on no batch."""
+        trainer = self._trial_trainer(run_dir)
+        trainer.limit_predict_batches = 0
+        trainer.predict(self.model, datamodule=self.data, return_predictions=False)
+        self.start.complete(self.model)
+
+    def _trial_trainer(self, run_dir: Path | None) -> L.Trainer:
+        trainer = trial_trainer(self.trainer, run_dir)
+        trainer.callbacks.insert(0, Completing(self.start))  # type: ignore[attr-defined]
+        return trainer
+
+    def _ask_once(self, trainer: L.Trainer, run: Run) -> None:
         # Rows that wait for an answer may be such that cannot be read.
         asked = {index for record in run.journal.of("query")[-1:] for index in record["indices"]}
         few = self.data.eval_batch_size
         first = self.data.pool.askable_indices[: few + len(asked)].tolist()
         rows = torch.tensor([row for row in first if row not in asked][:few])
-        if not (self.strategy.keep and len(rows)) or run.finished:
-            return
         labeled = self.data.labeled_indices[:few]
-        with seeded(self.seed, "try"):
-            pool = read_pool(
-                trial_trainer(self.trainer, run.folder),
-                self.predictor,
-                self.data,
-                self.strategy,
-                rows=rows,
-                labeled_rows=labeled if len(labeled) else rows,
-                embedding_layer=self.layer,
-            )
+        if not len(rows):
+            rows = labeled
+        pool = read_pool(
+            trainer,
+            self.predictor,
+            self.data,
+            self.strategy,
+            rows=rows,
+            labeled_rows=labeled if len(labeled) else rows,
+            embedding_layer=self.layer,
+        )
         num = min(2, self.settings.acquisition_size)
         from_first_rank(lambda: self.strategy.choose(pool, num, generator(self.seed, "try")))
 
@@ -131,6 +167,10 @@ class Cycles:
             run.journal.append("query", cycle=0, **self._first_rows())
             return
         folder, history = run.cycle_folder(cycle), run.journal.history
+        find = run.journal.find
+        if find("fit", cycle) is None:
+            self._taken = None
+            self.start.renew()
         parts = [
             Part(network, self._new_trainer(place), place)
             for network, place in self._places(folder)
@@ -141,7 +181,6 @@ class Cycles:
         def keep(event: str, fields: Record) -> Record:
             return run.journal.append(event, cycle=cycle, **whole.strategy.broadcast(fields))
 
-        find = run.journal.find
         fit = find("fit", cycle) or keep("fit", self.fit(parts, cycle, history))
         for part in parts:
             if part.folder is not None:
@@ -164,6 +203,7 @@ class Cycles:
         trainer = cycle_trainer(self.trainer, self.data, folder)
         if folder is not None:
             check_root(trainer, folder)
+        trainer.callbacks.insert(0, Completing(self.start))  # type: ignore[attr-defined]
         return trainer
 
     def _first_rows(self) -> Record:
@@ -195,7 +235,6 @@ class Cycles:
             cycle: From 1.
             history: Checksum of all that was decided before.
         """
-        self.model.load_state_dict(self.start_weights)
         begin = time.perf_counter()
         metrics, weights = [], []
         for m, part in enumerate(parts):
@@ -203,7 +242,7 @@ class Cycles:
             purpose = ("fit", cycle, m) if m else ("fit", cycle)
             metrics.append(self._fit_alone(part, f"{history}-{m}" if m else history, *purpose))
             weights.append(part.folder and save_weights(part.trainer, part.folder))
-        self._start_from_here()
+        self.start.fitted(warm=self.settings.warm_start)
         return {
             "num_labeled": self.data.num_labeled,
             "metrics": mean_of(metrics),
@@ -218,32 +257,43 @@ class Cycles:
         if folder and goes_on is None and is_first_rank():
             # Curves and checkpoints of an attempt that was interrupted.
             shutil.rmtree(folder, ignore_errors=True)
-        keep_loadable(trainer)
-        cycle_fit = CycleFit(self.data, history, goes_on, self.seed, *purpose)
+        if goes_on:
+            self.start.leave(part.network)
+        given = self.start.given(part.network)
+        keep_whole(trainer, given)
+        cycle_fit = CycleFit(given, self.data, history, goes_on, self.seed, *purpose)
         trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
         with seeded_step(trainer, self.seed, *purpose):
             trainer.fit(part.network, datamodule=self.data, ckpt_path=goes_on)
         return cycle_fit.metrics(trainer)
 
-    def begin_from(self, weights: dict[str, Any]) -> None:
+    def begin_from(self, weights: Mapping[str, Any]) -> None:
         """Take over the initial weights of a run; ValueError when the model is another one."""
-        _load(self.model, weights)
-        self.start_weights = weights
+        self.start.weights = self.start.split(weights)
+        self._bring_back()
 
     def take_fit(self, run: Run, record: Record) -> None:
         """Take over the weights of a fit that was done before; ValueError when damaged."""
         folder, sums = run.cycle_folder(record["cycle"]), record["weights"]
-        places = self._places(folder)
+        places = [place for _, place in self._places(folder)]
         if not isinstance(sums, list):  # of one file, also of an ensemble in earlier versions
-            places, sums = [(self.model, folder)], [sums]
-        for (network, place), crc in zip(places, sums, strict=True):
-            assert place is not None
-            _load(network, load_state(place / WEIGHTS, crc)["state_dict"])
-        self._start_from_here()
-
-    def _start_from_here(self) -> None:
+            places, sums = [folder], [sums]
+        files = zip([place / WEIGHTS for place in places if place], sums, strict=True)
+        states = [load_state(path, crc) for path, crc in files]
+        weights: list[Weights] = [state["state_dict"] for state in states]
+        is_whole = len(weights) < len(self.start.networks)
+        weights = self.start.split(weights[0]) if is_whole else weights
         if self.settings.warm_start:
-            self.start_weights = _copied(self.model.state_dict())
+            self.start.weights = weights
+        changes = [None if is_whole else one.get(ENTRY, {}).get("changes") for one in states]
+        self._taken = weights, changes if len(changes) == len(weights) else [None] * len(weights)
+        self._bring_back()
+
+    def _bring_back(self) -> None:
+        """Bring the module to the start of a fit, or to the end of the one that was taken over."""
+        self.start.renew()
+        if self._taken is not None:
+            self.start.expect(*self._taken)
 
     # ---- test ------------------------------------------------------------------------------------
 
@@ -309,15 +359,3 @@ class Cycles:
             return None
         draw = generator(self.seed, "candidates", cycle)
         return askable[torch.randperm(len(askable), generator=draw)[:size].msort()]
-
-
-def _load(network: L.LightningModule, weights: dict[str, Any]) -> None:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"model must be as the run began with: {reason}") from error
-
-
-def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: copy.deepcopy(value) for name, value in state.items()}

@@ -81,6 +81,8 @@ def cycle_trainer(
 def trial_trainer(factory: TrainerFactory, run_dir: Path | None) -> L.Trainer:
     """Make a Trainer that writes nothing, to try a module on a batch."""
     arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
+    # Weights that a lazy layer gets in inference mode could not be trained.
+    arguments["inference_mode"] = False
     if run_dir is not None:
         # In the present folder SLURM may have left a checkpoint of something else.
         arguments["default_root_dir"] = run_dir / "trial"
