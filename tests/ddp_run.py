@@ -14,7 +14,6 @@ from toys import QUIET, Plain, points_data
 from al_lightning import INVALID, SKIP, ActiveLearningLoop, Strategy, by_score
 from al_lightning.acquisition import margin
 from al_lightning.label.answers import AnswersError
-from al_lightning.prediction.mc_dropout import MCDropout
 from al_lightning.prediction.read_pool import read_pool
 from al_lightning.seeds import seeded_step
 from al_lightning.training.trainers import quiet
@@ -64,10 +63,11 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
     with quiet(), seeded_step(predicts, 0, "predict"):
         pool = read_pool(
             predicts,
-            MCDropout(model, 4),
+            model,
             points_data(57),
             EVERYTHING,
-            embedding_layer=model.net[3],
+            embedding_layer="net.3",
+            mc_samples=4,
         )
     state |= {name: column.tolist() for name, column in pool.columns.items()}
     (state["test"],) = trainer().test(model, datamodule=points_data(), verbose=False)

@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from itertools import product
 
 import lightning as L
 import pytest
@@ -13,10 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import QUIET, Plain, Predicting, points_data
 
 from al_lightning import Strategy
-from al_lightning.prediction.mc_dropout import MCDropout
+from al_lightning.prediction.mc_dropout import MCDropout, uniform
 from al_lightning.prediction.read_pool import read_pool
-from al_lightning.prediction.wrapping import predicting
-from al_lightning.seeds import generator
+from al_lightning.seeds import derive_seed
 from al_lightning.training.trainers import quiet
 
 SEED = 5
@@ -24,8 +24,29 @@ SEED = 5
 
 def mask(name, call, K, shape, p):
     """The masks by their definition: (K, *shape), scaled."""
-    draw = generator(SEED, "mc_dropout", name, call)
-    return (torch.rand(K, *shape, generator=draw) >= p).float() / (1 - p)
+    seed = derive_seed(SEED, "mc_dropout", name, call)
+    drawn = [slow_uniform(seed, position) for position in product(*map(range, (K, *shape)))]
+    return (torch.tensor(drawn).view(K, *shape) >= p).float() / (1 - p)
+
+
+def slow_uniform(seed, position):
+    """One number in [0, 1) by SplitMix64, in whole numbers of Python."""
+    number = seed
+    for i in position:
+        number = (number + 0x9E3779B97F4A7C15 * (i + 1)) % 2**64
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            number = ((number ^ (number >> shift)) * factor) % 2**64
+    return (number >> 11) / 2**53
+
+
+def test_draws_are_uniform_and_those_of_a_smaller_shape_are_a_corner():
+    drawn = uniform(7, (20, 30, 40))
+    assert torch.equal(uniform(7, (3, 30, 5)), drawn[:3, :, :5])
+    assert not torch.equal(uniform(8, (20, 30, 40)), drawn)
+    counts = torch.histc(drawn, 10, 0, 1) / drawn.numel()
+    assert (counts - 0.1).abs().max() < 0.01
+    neighbours = torch.corrcoef(torch.stack([drawn[:, :-1].flatten(), drawn[:, 1:].flatten()]))
+    assert neighbours[0, 1].abs() < 0.03
 
 
 class Net(L.LightningModule):
@@ -244,8 +265,7 @@ def test_masks_follow_the_seed_prediction_began_with(x):
     assert not torch.equal(sampler.predict_step((x, None), 0)["probs"], probs)
 
 
-@pytest.mark.parametrize("wrapped", [predicting, lambda model: MCDropout(model, 2)])
-def test_a_wrapped_module_prepares_its_own_batches(x, wrapped):
+def test_a_wrapped_module_prepares_its_own_batches(x):
     seen = []
 
     class Prepares(Plain):
@@ -263,11 +283,11 @@ def test_a_wrapped_module_prepares_its_own_batches(x, wrapped):
 
     torch.manual_seed(SEED)
     with quiet():
-        (out,) = L.Trainer(**QUIET).predict(wrapped(Prepares()), DataLoader(TensorDataset(x), 6))
+        (out,) = L.Trainer(**QUIET).predict(
+            MCDropout(Prepares(), 2), DataLoader(TensorDataset(x), 6)
+        )
     assert seen == ["before", "transfer", "after"]
-    plain = Plain().eval()
-    expected = sampled(plain, 2 * x, K=2) if isinstance(out, dict) else plain(2 * x)
-    torch.testing.assert_close(out["probs"] if isinstance(out, dict) else out, expected)
+    torch.testing.assert_close(out["probs"], sampled(Plain().eval(), 2 * x, K=2))
 
 
 def state_of(model):
@@ -385,16 +405,23 @@ def test_what_cannot_be_sampled_is_named(x):
         sampled(Predicting(lambda logits: None), x)
 
 
-def test_rows_must_come_first_and_have_one_shape():
+def test_rows_must_come_first():
     sideways = made(lambda self, x: self.drop(x.T).T, drop=lambda: nn.Dropout(0.5))
     with pytest.raises(ValueError, match=r"first axis, 6 here, found \(4, 6\) in drop"):
         sampled(sideways, torch.randn(6, 4))
-    ragged = made(lambda self, x: self.drop(x)[:, :3], drop=lambda: nn.Dropout(0.5))
-    sampler = MCDropout(ragged, 2)
+
+
+@pytest.mark.parametrize("lengths", [(4, 7, 2), (7, 4, 2), (2, 4, 7)])
+def test_rows_may_be_of_any_length_and_a_short_one_has_the_beginning_of_the_mask(lengths):
+    model = made(lambda self, x: self.drop(x)[:, :2], drop=lambda: nn.Dropout(0.5))
+    sampler = MCDropout(model, 5)
+    torch.manual_seed(SEED)
     sampler.on_predict_start()
-    sampler.predict_step((torch.randn(6, 4), None), 0)
-    with pytest.raises(ValueError, match=r"found \(4,\) and then \(5,\) in drop; pad"):
-        sampler.predict_step((torch.randn(6, 5), None), 1)
+    for length in lengths:
+        x = torch.randn(6, length)
+        expected = (mask("drop", 0, 5, (length,), 0.5)[:, None] * x)[..., :2].softmax(-1)
+        probs = sampler.predict_step((x, None), 0)["probs"]
+        torch.testing.assert_close(probs, expected.transpose(0, 1))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

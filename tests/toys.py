@@ -65,7 +65,8 @@ class Predicting(Plain):
 
 def loop_of(model=None, data=None, **arguments):
     arguments = {"trainer": TRAINER, "acquisition_size": 15, "num_cycles": 3, **arguments}
-    return ActiveLearningLoop(model or Plain(), data or points_data(), monitors=[], **arguments)
+    model = Plain() if model is None else model
+    return ActiveLearningLoop(model, data or points_data(), monitors=[], **arguments)
 
 
 def weights(model):

@@ -155,7 +155,7 @@ class OpenQuery:
         if last["event"] not in ("query", "answers", "undo"):
             raise ValueError(
                 f"no query waits for labels: the run's last event is {last['event']!r}; go on with "
-                "the run until it asks, such as by ask()"
+                "the run until it asks; in Python call ask() first"
             )
         asked = journal.find("query", last["cycle"])
         assert asked is not None

@@ -14,7 +14,7 @@ from torch.nn.functional import nll_loss
 
 from al_lightning.data.items import read_label
 from al_lightning.prediction.outputs import Outputs, stacked
-from al_lightning.prediction.wrapping import Wrapping, cloned, predicted
+from al_lightning.prediction.wrapping import Wrapping, cloned, predicted, step_of
 
 
 def _in_each(hook: str) -> Callable[..., None]:
@@ -119,7 +119,7 @@ class Ensemble(Wrapping):
         return self._predicted(batch, batch_idx).prediction
 
     def _predicted(self, batch: Any, batch_idx: int) -> Outputs:
-        return stacked([predicted(one, cloned(batch), batch_idx) for one in self.members])
+        return stacked([predicted(step_of(one), cloned(batch), batch_idx) for one in self.members])
 
 
 def _compared(probs_BC: Tensor, batch: Any, label_key: int | str | None) -> Tensor | None:

@@ -4,11 +4,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from al_lightning.prediction.wrapping import plain_name
 from al_lightning.settings import hint
 
 
 class LayerInput:
-    """Keeps the input of a layer inside the block; of several calls in a batch, the first.
+    """Keeps the first tensor that a layer is given; of several calls in a batch, the first.
 
     Args:
         layer: A layer of the model that predicts.
@@ -27,8 +28,9 @@ class LayerInput:
 
     def _see(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._seen is None:
-            first: Tensor = args[0] if args else next(iter(kwargs.values()))
-            self._seen = first.flatten(1).clone()  # the layer may work in place
+            tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+            if tensors:
+                self._seen = tensors[0].flatten(1).clone()  # the layer may work in place
 
     def take(self, num_rows: int) -> Tensor:
         """Return the embedding (B, D) of the batch that was predicted last.
@@ -48,7 +50,8 @@ class LayerInput:
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """Return the layer of that name; raise ValueError, with the nearest, when there is none."""
-    layers: dict[str, nn.Module] = dict(model.named_modules())
+    named: dict[str, nn.Module] = dict(model.named_modules())
+    layers = {plain_name(one): layer for one, layer in named.items()}
     if name not in layers or not name:
         raise ValueError(
             f"embedding_layer must name a layer of the model, got {name!r}; "

@@ -7,10 +7,11 @@ Shape suffixes: B batch rows, K posterior samples, C classes, D embedding dimens
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from operator import gt
 from typing import Any
 
 import lightning as L
@@ -21,16 +22,23 @@ from al_lightning.prediction.outputs import Outputs, stacked
 from al_lightning.prediction.shared_prefix import SharedPrefix
 from al_lightning.prediction.wrapping import (
     Forward,
+    Step,
     Wrapping,
     cloned,
+    plain_name,
     predicted,
     replaced_forwards,
+    step_of,
 )
-from al_lightning.seeds import generator
+from al_lightning.seeds import derive_seed
 from al_lightning.settings import check_at_least
 
 SUPPORTED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)
+GOLDEN, MIX_1, MIX_2 = (
+    number - (1 << 64) if number >> 63 else number  # as int64
+    for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 class MCDropout(Wrapping):
@@ -70,7 +78,7 @@ class MCDropout(Wrapping):
                 the model's prediction cannot be read or is sampled already.
         """
         masks = self._masks or Masks(self.model, self.mc_samples)
-        predict = partial(predicted, self.model, batch_idx=batch_idx)
+        predict = partial(predicted, step_of(self.model), batch_idx=batch_idx)
         return sampled(self.model, lambda: predict(cloned(batch)), masks).prediction
 
     def on_predict_start(self) -> None:
@@ -82,11 +90,28 @@ class MCDropout(Wrapping):
         self.model.on_predict_end()
 
 
+def sampled_step(model: L.LightningModule, step: Step, masks: "Masks") -> Step:
+    """Return a function that predicts a batch with the networks that the module's dropout draws.
+
+    Args:
+        model: As :class:`MCDropout` takes it.
+        step: Predicts a batch with the module.
+        masks: The same for all batches of a prediction.
+    """
+
+    def predict_step(batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        return sampled(model, lambda: predicted(step, cloned(batch), batch_idx), masks).prediction
+
+    return predict_step
+
+
 class Masks:
     """Says which activations of a row each sample keeps, in each call of each dropout layer.
 
     Masks depend on torch's seed when this object is made, and on the layer's name, but not on the
-    order of calls. They are drawn on the CPU, so every rank and device has the same ones.
+    order of calls. They are drawn on the CPU, so every rank and device has the same ones. Each
+    activation has a draw of its own, by its position. So rows may be of different lengths, and the
+    mask of a short row is the beginning of the mask of a longer one.
 
     Args:
         model: Has the dropout layers.
@@ -108,20 +133,43 @@ class Masks:
         dropout = self.dropouts[name]
         channels_alone = x.shape[1:2] + (1,) * (x.ndim - 2)
         row = x.shape[1:] if isinstance(dropout, nn.Dropout) else channels_alone
-        if (name, call) not in self._drawn:
-            draw = generator(self._seed, "mc_dropout", name, call)
-            kept = torch.rand(self.num_samples, *row, generator=draw) >= dropout.p
+        drawn = self._drawn.get((name, call))
+        if drawn is None or drawn.ndim != len(row) + 1 or any(map(gt, row, drawn.shape[1:])):
+            earlier = drawn.shape[1:] if drawn is not None and drawn.ndim == len(row) + 1 else row
+            seed = derive_seed(self._seed, "mc_dropout", name, call)
+            kept = uniform(seed, (self.num_samples, *map(max, row, earlier))) >= dropout.p
             # In the layout of the activations a product takes half the time.
             last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if last else torch.contiguous_format
-            self._drawn[name, call] = kept.to(x.device, memory_format=layout)
-        kept_K = self._drawn[name, call]
-        if kept_K.shape[1:] != row:
-            raise ValueError(
-                "one dropout mask serves the whole pool, so all rows must be of one shape, found "
-                f"{tuple(kept_K.shape[1:])} and then {tuple(row)} in {name}; pad to one length"
-            )
-        return kept_K
+            drawn = self._drawn[name, call] = kept.to(x.device, memory_format=layout)
+        corner = (slice(None), *map(slice, row))
+        return drawn[corner]
+
+
+def uniform(seed: int, shape: Sequence[int]) -> Tensor:
+    """Return numbers in [0, 1), float64, each a function of the seed and its position alone.
+
+    The numbers of a smaller shape are a corner of those of a larger one.
+
+    References:
+        SplitMix64's mixing function: Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195,
+        Figure 16, with the constants of Stafford's variant 13.
+    """
+    numbers = torch.tensor(seed)
+    for size in shape:
+        numbers = _mixed(numbers[..., None] + GOLDEN * torch.arange(1, size + 1))
+    return _shifted(numbers, 11).double() * 2.0**-53
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    numbers = (numbers ^ _shifted(numbers, 30)) * MIX_1
+    numbers = (numbers ^ _shifted(numbers, 27)) * MIX_2
+    return numbers ^ _shifted(numbers, 31)
+
+
+def _shifted(numbers: Tensor, bits: int) -> Tensor:
+    """Shift to the right with zeros, as if the numbers had no sign."""
+    return (numbers >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def sampled(model: nn.Module, predict: Callable[[], Outputs], masks: Masks) -> Outputs:
@@ -157,7 +205,7 @@ def sampled(model: nn.Module, predict: Callable[[], Outputs], masks: Masks) -> O
 def _checked_dropouts(model: nn.Module) -> dict[str, nn.Dropout]:
     """Return the dropout layers with a rate above 0, by name."""
     found: dict[str, Any] = {
-        name: module
+        plain_name(name): module
         for name, module in model.named_modules()
         if isinstance(module, (*SUPPORTED, *UNSUPPORTED)) and module.p > 0
     }

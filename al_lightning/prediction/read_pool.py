@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor, nn
+from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.lightning_internals import forget_positions
@@ -23,9 +23,10 @@ from al_lightning.distributed import (
     is_first_rank,
     processes_have_met,
 )
-from al_lightning.prediction.features import LayerInput
+from al_lightning.prediction.features import LayerInput, find_layer
+from al_lightning.prediction.mc_dropout import Masks, sampled_step
 from al_lightning.prediction.outputs import Outputs, read_multiclass
-from al_lightning.prediction.wrapping import predicting
+from al_lightning.prediction.wrapping import replaced_step, step_of, uncompiled
 from al_lightning.strategies import Column, PoolOutputs, Strategy
 
 
@@ -37,7 +38,8 @@ def read_pool(
     *,
     rows: Tensor | None = None,
     labeled_rows: Tensor | None = None,
-    embedding_layer: nn.Module | None = None,
+    embedding_layer: str | None = None,
+    mc_samples: int | None = None,
 ) -> PoolOutputs:
     """Predict the candidates and keep the columns that ``strategy`` asks for.
 
@@ -45,15 +47,17 @@ def read_pool(
 
     Args:
         trainer: Runs the prediction; a callback is added to it for the time of this call.
-        model: Any LightningModule; one with a ``forward`` alone is called with the first part of
-            a tuple batch, or with a dict batch as it is.
+        model: Any LightningModule, with a ``predict_step`` or a ``forward`` alone; see
+            :func:`~al_lightning.prediction.wrapping.step_of`.
         data: Serves the rows.
         strategy: Says which columns to keep.
         rows: Data-set indices to choose from, ascending; the whole pool but for skipped rows when
             not given.
         labeled_rows: Rows that stand for the labeled ones, ascending; all of them when not given.
-        embedding_layer: A layer of ``model`` whose input is the embedding, instead of one that
-            ``predict_step`` returns. Of several calls in a batch the first counts.
+        embedding_layer: Name of a layer of ``model`` whose input is the embedding, instead of one
+            that ``predict_step`` returns. Of several calls in a batch the first counts.
+        mc_samples: Predict with that many networks that the module's dropout draws; see
+            :class:`~al_lightning.prediction.mc_dropout.MCDropout`.
 
     Returns:
         One row for each candidate, in ascending order of data-set index, on the first rank's
@@ -61,18 +65,24 @@ def read_pool(
 
     Raises:
         ValueError: when the module's output cannot be read, lacks what the strategy needs, or holds
-            NaN or infinity (names data-set indices).
+            NaN or infinity (names data-set indices); when there is no such layer, or no dropout.
     """
     wanted = data.pool.askable_indices if rows is None else rows
     if not strategy.keep:
         return PoolOutputs(wanted)
     keep_freed_memory()
-    columns = _read(trainer, model, data, strategy, strategy.keep, wanted, embedding_layer)
+    layer, samples = embedding_layer, mc_samples if strategy.reads_probs else None
+
+    def read(keep: Mapping[str, Column], rows: Tensor) -> dict[str, Tensor]:
+        reader = _Reader(keep, strategy.min_samples, rows, layer, samples)
+        return _read(trainer, model, data, reader, rows)
+
+    columns = read(strategy.keep, wanted)
     labeled_keep = {name: strategy.keep[name] for name in strategy.labeled}
     if labeled_keep:
         labeled = data.labeled_indices if labeled_rows is None else labeled_rows
-        read = _read(trainer, model, data, strategy, labeled_keep, labeled, embedding_layer)
-        columns |= {f"labeled_{name}": read[name] for name in labeled_keep if name in read}
+        found = read(labeled_keep, labeled)
+        columns |= {f"labeled_{name}": found[name] for name in labeled_keep if name in found}
     return PoolOutputs(wanted if is_first_rank() else wanted[:0], **columns)
 
 
@@ -91,21 +101,16 @@ def _read(
     trainer: L.Trainer,
     model: L.LightningModule,
     data: ActiveDataModule,
-    strategy: Strategy,
-    keep: Mapping[str, Column],
+    reader: "_Reader",
     rows: Tensor,
-    embedding_layer: nn.Module | None,
 ) -> dict[str, Tensor]:
     """Return the columns of ``rows`` on the first rank; nothing on the others."""
     with ExitStack() as stack:
-        layer = None
-        if embedding_layer is not None:
-            layer = stack.enter_context(LayerInput(embedding_layer))
-        reader = _Reader(keep, strategy.min_samples, rows, layer)
+        stack.callback(reader.close)
         trainer.callbacks.append(reader)  # type: ignore[attr-defined]
         stack.callback(trainer.callbacks.remove, reader)  # type: ignore[attr-defined]
         stack.enter_context(data.serving(rows))
-        trainer.predict(predicting(model), datamodule=data, return_predictions=False)
+        trainer.predict(model, datamodule=data, return_predictions=False)
     return reader.gathered(trainer)
 
 
@@ -117,15 +122,35 @@ class _Reader(BasePredictionWriter):
         keep: Mapping[str, Column],
         min_samples: int,
         rows: Tensor,
-        layer: LayerInput | None,
+        embedding_layer: str | None,
+        mc_samples: int | None,
     ) -> None:
         super().__init__(write_interval="batch")
         self._keep = keep
         self._min_samples = min_samples
         self._rows = rows
-        self._layer = layer
+        self._embedding_layer = embedding_layer
+        self._mc_samples = mc_samples
+        self._layer: LayerInput | None = None
+        self._replaced = ExitStack()
         self._columns: dict[str, Tensor] = {}
         self._num_rows = 0  # filled so far
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look for the layers, which Lightning has made by now."""
+        enter = self._replaced.enter_context
+        if self._embedding_layer is not None:
+            self._layer = enter(LayerInput(find_layer(pl_module, self._embedding_layer)))
+        step = step_of(pl_module)
+        if self._mc_samples is not None:
+            step = sampled_step(pl_module, step, Masks(pl_module, self._mc_samples))
+        if self._layer or self._mc_samples:
+            enter(uncompiled(pl_module))
+        enter(replaced_step(pl_module, step))
+
+    def close(self) -> None:
+        """Give the module its own ``predict_step`` back."""
+        self._replaced.close()
 
     def write_on_batch_end(
         self,

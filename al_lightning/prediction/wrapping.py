@@ -1,7 +1,8 @@
 """Stand in for a user's module in prediction, and ask the module for its predictions."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -10,12 +11,16 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from al_lightning.data.items import inputs_of
 from al_lightning.prediction.outputs import Outputs, read_multiclass
 
 TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 Forward = Callable[..., Any]
+Step = Callable[[Any, int], Any]
+"""Predicts a batch, given its number."""
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class Wrapping(L.LightningModule):
@@ -31,38 +36,82 @@ class Wrapping(L.LightningModule):
             setattr(self, hook, getattr(model, hook))
 
 
-class _ForwardOnly(Wrapping):
-    """Adds a ``predict_step`` to a module that has none; it calls ``forward`` on the inputs."""
+def step_of(model: L.LightningModule) -> Step:
+    """Return a function that predicts a batch: the module's ``predict_step``, or its ``forward``.
 
-    def __init__(self, model: L.LightningModule) -> None:
-        super().__init__(model)
-        self.model = model
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        return self.model(inputs_of(batch))
-
-
-def predicting(model: L.LightningModule) -> L.LightningModule:
-    """Return the module itself if it has a ``predict_step``, else one that calls its ``forward``.
-
-    The ``forward`` gets the first part of a tuple batch, or a dict batch as it is.
+    The ``forward`` gets the first part of a tuple batch. Of a dict batch it gets the keys that it
+    takes, or the dict as it is.
     """
-    return model if is_overridden("predict_step", model) else _ForwardOnly(model)
+    if not is_overridden("predict_step", model):
+        return lambda batch, batch_idx: _by_forward(model, batch)
+    if is_param_in_hook_signature(model.predict_step, "batch_idx", min_args=2):
+        return model.predict_step
+    return lambda batch, batch_idx: model.predict_step(batch)
 
 
-def predicted(model: L.LightningModule, batch: Any, batch_idx: int) -> Outputs:
-    """Return the prediction of a batch, by the module's ``predict_step`` or else ``forward``.
-
-    Raises:
-        ValueError: when the prediction cannot be read.
-    """
-    module = predicting(model)
-    takes_index = is_param_in_hook_signature(module.predict_step, "batch_idx", min_args=2)
-    prediction = module.predict_step(*((batch, batch_idx) if takes_index else (batch,)))
+def predicted(step: Step, batch: Any, batch_idx: int) -> Outputs:
+    """Return the prediction of a batch by a step; raise ValueError when it cannot be read."""
+    prediction = step(batch, batch_idx)
     is_dict = isinstance(prediction, Mapping)
     found = prediction.get("probs", prediction.get("logits")) if is_dict else prediction
     num_rows = len(found) if isinstance(found, Tensor) and found.ndim else 0
     return read_multiclass(prediction, num_rows)
+
+
+def _by_forward(model: L.LightningModule, batch: Any) -> Any:
+    inputs = inputs_of(batch)
+    if not isinstance(inputs, Mapping):
+        return model(inputs)
+    taken = list(inspect.signature(type(model).forward).parameters.values())[1:]
+    named = [one for one in taken if one.kind in NAMED]
+    needed = [one.name for one in named if one.default is one.empty]
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken)
+    names = inputs.keys() if takes_any else {one.name for one in named} & inputs.keys()
+    if names and inputs.keys() >= {*needed}:
+        data = getattr(model._trainer, "datamodule", None)
+        label = getattr(data, "label_key", None) or "label"
+        return model(**{n: inputs[n] for n in inputs if n in needed or (n in names and n != label)})
+    if len(needed) > 1:
+        raise ValueError(
+            f"forward must take the keys of a dict batch, {sorted(inputs)}, or the batch as one "
+            f"argument, found {needed}; write a predict_step"
+        )
+    return model(inputs)
+
+
+@contextmanager
+def replaced_step(model: L.LightningModule, step: Step) -> Iterator[None]:
+    """Let ``step`` predict in the place of the module's own ``predict_step`` inside the block."""
+    own = vars(model).get("predict_step")
+    vars(model)["predict_step"] = step
+    try:
+        yield
+    finally:
+        del vars(model)["predict_step"]
+        if own is not None:
+            vars(model)["predict_step"] = own
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a layer or weight without the marks of compiled layers around it.
+
+    >>> plain_name("net._orig_mod.0.weight")
+    'net.0.weight'
+    """
+    return name.replace("_orig_mod.", "")
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run compiled layers as they were before inside the block, since hooks do not act in them."""
+    is_compiled = any(
+        isinstance(one, OptimizedModule)
+        or one._compiled_call_impl is not None
+        or getattr(one, "_compiler_ctx", None) is not None
+        for one in model.modules()
+    )
+    with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+        yield
 
 
 def cloned(tree: Any) -> Any:

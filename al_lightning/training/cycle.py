@@ -18,8 +18,6 @@ from torch import Tensor
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import from_first_rank, is_first_rank
 from al_lightning.prediction.ensemble import mean_of, networks_of
-from al_lightning.prediction.features import find_layer
-from al_lightning.prediction.mc_dropout import MCDropout
 from al_lightning.prediction.read_pool import read_pool
 from al_lightning.run.folder import WEIGHTS
 from al_lightning.run.journal import Record
@@ -71,7 +69,7 @@ class Cycles:
         start: The module, and the weights where the next fit begins.
 
     Raises:
-        ValueError: when there is no such layer, or no dropout to sample.
+        TypeError: when ``model`` is no module.
     """
 
     def __init__(
@@ -90,23 +88,11 @@ class Cycles:
         self.seed = settings.seed
         self.start = Start(model, self.seed)
         self._taken: tuple[list[Weights], list[Any]] | None = None  # of a fit done before
-        _ = self.predictor, self.layer
 
     @property
     def model(self) -> L.LightningModule:
         """The module; another object in each cycle when a function makes it."""
         return self.start.model
-
-    @property
-    def predictor(self) -> L.LightningModule:
-        if self.settings.mc_samples is None or not self.strategy.reads_probs:
-            return self.model
-        return MCDropout(self.model, self.settings.mc_samples)
-
-    @property
-    def layer(self) -> Any:
-        name = self.settings.embedding_layer
-        return None if name is None else find_layer(self.model, name)
 
     def try_asking(self, run: Run) -> None:
         """Read a batch of the pool and choose from it; the module is as before afterwards.
@@ -150,12 +136,13 @@ class Cycles:
             rows = labeled
         pool = read_pool(
             trainer,
-            self.predictor,
+            self.model,
             self.data,
             self.strategy,
             rows=rows,
             labeled_rows=labeled if len(labeled) else rows,
-            embedding_layer=self.layer,
+            embedding_layer=self.settings.embedding_layer,
+            mc_samples=self.settings.mc_samples,
         )
         num = min(2, self.settings.acquisition_size)
         from_first_rank(lambda: self.strategy.choose(pool, num, generator(self.seed, "try")))
@@ -329,11 +316,12 @@ class Cycles:
         with seeded_step(trainer, self.seed, "predict", cycle):
             pool = read_pool(
                 trainer,
-                self.predictor,
+                self.model,
                 self.data,
                 self.strategy,
                 rows=self._candidates(cycle),
-                embedding_layer=self.layer,
+                embedding_layer=self.settings.embedding_layer,
+                mc_samples=self.settings.mc_samples,
             )
         predicted = time.perf_counter()
 

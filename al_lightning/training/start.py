@@ -12,11 +12,14 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.compile import from_compiled
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 from al_lightning.prediction.ensemble import networks_of
+from al_lightning.prediction.wrapping import plain_name
 from al_lightning.run.records import listed
 from al_lightning.seeds import seeded
 from al_lightning.training.as_given import AsGiven
@@ -41,9 +44,9 @@ class Start:
     """
 
     def __init__(self, model: ModelSource, seed: int) -> None:
-        self._make = None if isinstance(model, nn.Module) else model
+        self._make = None if isinstance(model, nn.Module) or not callable(model) else model
         self._seed = seed
-        self.model: L.LightningModule = self._made() if self._make else model  # type: ignore[assignment]
+        self.model = checked(model) if self._make is None else self._made()
         self._given = [AsGiven(network) for network in self.networks]
         self.weights: list[Weights] = [_there(network) for network in self.networks]
         self._expected: list[_Expected] = []
@@ -155,7 +158,27 @@ class Start:
     def _made(self) -> L.LightningModule:
         assert self._make is not None
         with seeded(self._seed, "model"):
-            return self._make()
+            return checked(self._make())
+
+
+def checked(model: Any) -> L.LightningModule:
+    """Return the module, also of one that ``torch.compile`` wraps.
+
+    Raises:
+        TypeError: when it is no LightningModule of this package.
+    """
+    if isinstance(model, OptimizedModule) and isinstance(model._orig_mod, L.LightningModule):
+        return from_compiled(model)
+    if isinstance(model, L.LightningModule):
+        return model
+    other = any(kind.__module__.startswith("pytorch_lightning.") for kind in type(model).__mro__)
+    cure = (
+        "; it is of the package pytorch_lightning: write `import lightning as L`" if other else ""
+    )
+    raise TypeError(
+        "model must be a lightning.LightningModule, or a function that makes one, got "
+        f"{type(model).__name__}{cure}"
+    )
 
 
 class Completing(Callback):
@@ -186,7 +209,7 @@ class _Expected:
     ) -> None:
         self.network = network
         self._given = given
-        self._weights = {_plain(name): value for name, value in weights.items()}
+        self._weights = {plain_name(name): value for name, value in weights.items()}
         self._changes = changes
         self._owners = _owners(network)
 
@@ -217,7 +240,9 @@ class _Expected:
             self._changes = None
 
     def _own(self) -> dict[str, tuple[str, Any]]:
-        return {_plain(name): (name, value) for name, value in self.network.state_dict().items()}
+        return {
+            plain_name(name): (name, value) for name, value in self.network.state_dict().items()
+        }
 
     def _load(self, names: Iterable[str]) -> None:
         own = self._own()
@@ -269,14 +294,7 @@ def _owners(network: nn.Module) -> dict[str, object]:
     for prefix, layer in network.named_modules(remove_duplicate=False):
         names = {name: weight for name, weight in layer._parameters.items()}
         names |= dict.fromkeys(layer._buffers, layer)
-        owners |= {_plain(f"{prefix}.{n}" if prefix else n): owner for n, owner in names.items()}
+        owners |= {
+            plain_name(f"{prefix}.{n}" if prefix else n): owner for n, owner in names.items()
+        }
     return owners
-
-
-def _plain(name: str) -> str:
-    """Return the name of a weight without the marks of a compiled layer.
-
-    >>> _plain("net._orig_mod.0.weight")
-    'net.0.weight'
-    """
-    return name.replace("_orig_mod.", "")
