@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -16,6 +17,37 @@ T = TypeVar("T")
 def is_first_rank() -> bool:
     """Tell whether this process is the one that writes."""
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+
+
+def prepare_once_a_node(
+    prepare: Callable[[], None], trainer: L.Trainer | None, *, per_node: bool
+) -> None:
+    """Call ``prepare`` in one process a node, as Lightning does; the others wait for it.
+
+    Processes that a Trainer starts itself come later and find all prepared. Others, of torchrun or
+    of SLURM, all begin at once, and are brought together here.
+
+    Args:
+        prepare: Downloads, for example.
+        trainer: Knows the processes; None when there is one alone.
+        per_node: False for one process of all nodes.
+    """
+    if trainer is None:
+        prepare()
+        return
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    begin_at_once = (
+        environment is not None
+        and environment.creates_processes_externally
+        and not isinstance(environment, LightningEnvironment)
+        and trainer.world_size > 1
+    )
+    if begin_at_once:
+        trainer.strategy.setup_environment()
+    if trainer.local_rank == 0 and (per_node or trainer.node_rank == 0):
+        prepare()
+    if begin_at_once:
+        trainer.strategy.barrier("prepare_data")
 
 
 def processes_have_met() -> bool:

@@ -111,7 +111,7 @@ class ActiveLearningLoop(WithOptions):
         run.open()
         try:
             loop._cycles.begin_from(weights)
-            data.load_state_dict(run.start["split"])
+            data.begin(run, run.start["split"])
             loop._replay(run.journal.records)
         except Exception:
             run.release()
@@ -131,7 +131,7 @@ class ActiveLearningLoop(WithOptions):
             ValueError: when the oracle is the data set, which holds no labels.
             AnswersError: when an answer of the oracle cannot be accepted.
         """
-        self.data.ensure_read()
+        self.data.ensure_read(self._example)
         if self.oracle == "dataset":
             check_reveals(self.data.holds_labels)
         while (query := self.ask()) is not None:
@@ -267,7 +267,7 @@ class ActiveLearningLoop(WithOptions):
 
     @cached_property
     def _provenance(self) -> Provenance:
-        self.data.ensure_read()
+        self.data.ensure_read(self._example)
         active = self.settings.plain(free=False)
         active["strategy"] = strategy_name(self.settings.strategy)
         return Provenance.of_run(active, self.model, self.data, self._example)
@@ -284,7 +284,7 @@ class ActiveLearningLoop(WithOptions):
         """
         if self._watching is not None:
             return
-        self.data.ensure_read()
+        self.data.ensure_read(self._example)
         check_oracle(self.oracle, self.run_dir, self.data.classes)
         is_new = not self._run.journal.records
         if is_new:
@@ -301,17 +301,17 @@ class ActiveLearningLoop(WithOptions):
                 asking=self.settings.plain(free=True),
                 settings=settings,
             )
+            self.data.begin(self._run)
         self._watching = watching(self.monitors, self.run_dir)
         self._notify("on_start")
 
     def _answers_to(self, query: Query) -> Record | None:
         """Keep what the oracle answers; return the closing record once nothing is open."""
         waiting = self._open_query()
-        oracle = self.oracle
-        if oracle == "dataset":
+        if self.oracle == "dataset":
             return intake.reveal(waiting, self.data.row_labels)
         folder = self._run.query_folder(query.cycle)
-        answers = collected(oracle, query, waiting, folder, self._example.world_size)
+        answers = collected(self.oracle, query, waiting, folder, self._example.world_size)
         return intake.take_in(waiting, self.data.row_labels, answers, self.accept_unasked)
 
     def _open_query(self) -> OpenQuery:

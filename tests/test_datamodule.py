@@ -342,6 +342,7 @@ def test_dict_items_and_a_collate_function_of_ones_own():
         label_key="target",
         batch_size=4,
         collate_fn=pad,
+        eval_collate_fn=pad,
     )
     asked = int(data.unlabeled_indices[0])
     data.label([asked], [7])

@@ -241,7 +241,12 @@ def test_sequences_of_any_length_are_sampled():
             return self.net(self.drop(x).sum(1))
 
     data = ActiveDataModule(
-        Texts(), initial_labeled_size=20, batch_size=8, eval_batch_size=3, collate_fn=padded
+        Texts(),
+        initial_labeled_size=20,
+        batch_size=8,
+        eval_batch_size=3,
+        collate_fn=padded,
+        eval_collate_fn=padded,
     )
     assert len(loop_of(Reads(), data, strategy="bald", mc_samples=4, num_cycles=2).run()) == 2
     assert weights(Reads()).isfinite().all()

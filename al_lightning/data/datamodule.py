@@ -1,13 +1,11 @@
 """``ActiveDataModule``: trains on the labeled rows of a data set, predicts on the rest."""
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, cast
 
-import lightning as L
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,16 +13,22 @@ from al_lightning.data.initial import Initial
 from al_lightning.data.items import collate
 from al_lightning.data.labels import Labels, look_for_labels, own_labels
 from al_lightning.data.lightning_internals import epoch_to_begin_with
+from al_lightning.data.loaders import (
+    Collate,
+    check_options,
+    collate_to_read,
+    training_batch_size,
+)
 from al_lightning.data.pool import Pool, as_indices
 from al_lightning.data.samplers import BatchShards, EpochShuffle
-from al_lightning.data.sets import DataSets, extras, find_unreadable, names_of
+from al_lightning.data.sets import DataSets, extras
+from al_lightning.data.split import SplitDataModule
 from al_lightning.data.views import RowView
-from al_lightning.run.journal import Record
 from al_lightning.run.records import plain
 from al_lightning.settings import check_at_least
 
 
-class ActiveDataModule(L.LightningDataModule):
+class ActiveDataModule(SplitDataModule):
     """Makes any map-style data set active.
 
     The split is one boolean mask, from which every loader is built on request. Every index is a
@@ -44,14 +48,18 @@ class ActiveDataModule(L.LightningDataModule):
         initial_embeddings: (rows, D), one for each row of ``train_set`` in its order, from a
             pretrained network, for ``initial_sampling="typiclust"``.
         val_size: Number of rows to hold out of the pool for validation, drawn by ``seed``.
-        batch_size: Rows in a training batch.
+        batch_size: Rows in a training batch. Where the last one would be a single row, on which
+            BatchNorm fails, batches are smaller, see :mod:`al_lightning.data.loaders`.
         epoch_size: Rows in a training epoch, drawn with replacement; else each labeled row once.
         eval_batch_size: Rows in a batch of validation, test and prediction, if not ``batch_size``.
         num_workers: Loader processes.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
         label_key: The place of the label in an item, to read and to write it: a position in a tuple
             (default 1) or a key of a dict (default ``"label"``).
-        collate_fn: Makes a batch from a list of items; torch's default when not given.
+        collate_fn: Makes a training batch from a list of items; torch's default when not given.
+        eval_collate_fn: The same for validation, test and the pool.
+        loader: Any further arguments of a ``DataLoader``, such as ``{"pin_memory": True}``;
+            ``drop_last`` is for training alone.
         classes: Names of the classes, for people who label; a label is then a position in them.
             ``train_set.classes`` when not given.
 
@@ -93,7 +101,9 @@ class ActiveDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 42,
         label_key: int | str | None = None,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
+        collate_fn: Collate | None = None,
+        eval_collate_fn: Collate | None = None,
+        loader: Mapping[str, Any] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
@@ -120,8 +130,12 @@ class ActiveDataModule(L.LightningDataModule):
         self.seed = seed
         self.label_key = label_key
         self.collate_fn = collate_fn or collate
+        self.eval_collate_fn = eval_collate_fn or partial(
+            collate_to_read, has_training=collate_fn is not None
+        )
+        self.loader = dict(loader or {})
+        check_options(self.loader)
         self.first_indices: list[int] = []
-        self._row_labels: Labels | None = None
         self._served: Sequence[int] | Tensor | None = None
         # A pool of fewer batches than there are processes leaves some of them without.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -139,12 +153,6 @@ class ActiveDataModule(L.LightningDataModule):
         if self._row_labels is None:
             self._attach(self.load_sets())
 
-    def ensure_read(self) -> None:
-        """Prepare and read the data, unless it was read before."""
-        if self._row_labels is None:
-            self.prepare_data()
-            self.setup()
-
     def _attach(self, sets: DataSets) -> None:
         sets.check()
         num_rows = len(cast(Sized, sets.train))
@@ -159,115 +167,10 @@ class ActiveDataModule(L.LightningDataModule):
         self._row_labels = Labels(sets, pool, self.label_key, are_held, given)
 
     @property
-    def row_labels(self) -> Labels:
-        """The labels of all rows; RuntimeError before :meth:`setup` has read the data sets."""
-        if self._row_labels is None:
-            raise RuntimeError(
-                f"{type(self).__name__} has not read its data yet: call prepare_data() and setup()"
-            )
-        return self._row_labels
-
-    @property
-    def sets(self) -> DataSets:
-        """The data sets; RuntimeError before :meth:`setup`."""
-        return self.row_labels.sets
-
-    @property
-    def pool(self) -> Pool:
-        """The split; RuntimeError before :meth:`setup`."""
-        return self.row_labels.pool
-
-    @property
     def classes(self) -> list[str] | None:
         """Names of the classes, by label; None when nobody gave them."""
         classes = self._initial.classes or extras(self.sets.train).classes
         return None if classes is None else [str(name) for name in classes]
-
-    @property
-    def has_validation(self) -> bool:
-        """True when there are validation rows, given or held out."""
-        return self.sets.val is not None or bool(self.pool.held_out)
-
-    def names_of(self, indices: Sequence[int]) -> list[str] | None:
-        """Return people's names of rows; None for a data set without ``paths``."""
-        return names_of(self.sets.pool, indices)
-
-    def leave_out_unreadable(self) -> None:
-        """Mark unreadable rows invalid and warn; raise ValueError when none is left to begin with.
-
-        The data set must be able to name them, see :class:`~al_lightning.data.sets.Extras`.
-        """
-        broken, found = find_unreadable(self.sets.pool)
-        if not broken:
-            return
-        self.mark_invalid(broken)
-        if not (self.num_labeled or set(self.first_indices).difference(broken)):
-            raise ValueError(f"at least one row to begin with must be readable, {found}")
-        rank_zero_warn(found)
-
-    @property
-    def labeled_indices(self) -> Tensor:
-        """Data-set indices of the labeled rows, ascending, int64."""
-        return self.pool.labeled_indices
-
-    @property
-    def unlabeled_indices(self) -> Tensor:
-        """Data-set indices of the pool, ascending, int64."""
-        return self.pool.unlabeled_indices
-
-    @property
-    def num_labeled(self) -> int:
-        """Number of rows that training sees."""
-        return self.pool.num_labeled
-
-    @property
-    def num_unlabeled(self) -> int:
-        """Number of rows in the pool."""
-        return self.pool.num_unlabeled
-
-    @property
-    def holds_labels(self) -> bool:
-        """False when the items of the data set are inputs alone, with no labels to reveal."""
-        return self.row_labels.are_held
-
-    @property
-    def given_labels(self) -> dict[int, Any]:
-        """Labels that came by hand, by data-set index."""
-        return self.row_labels.given
-
-    def labels_of(self, indices: Sequence[int]) -> list[Any]:
-        """Return the labels of these rows: the given one, else the data set's own."""
-        return self.row_labels.of(indices)
-
-    def label(
-        self, indices: Sequence[int] | Tensor, labels: Sequence[Any] | Tensor | None = None
-    ) -> None:
-        """Move rows from the pool to the training set; on an error nothing has changed.
-
-        Args:
-            indices: Data-set indices.
-            labels: One for each index, in plain values; None keeps the data set's own.
-
-        Raises:
-            ValueError: when an index is out of range, repeated, labeled already or held out, or
-                when there are more or fewer labels than indices.
-        """
-        self.row_labels.take(*self.row_labels.check(indices, labels))
-
-    def skip(self, indices: Sequence[int] | Tensor) -> None:
-        """Keep rows in the pool, and never ask for them; raise ValueError as :meth:`label`."""
-        self.pool.skip(as_indices(indices))
-
-    def mark_invalid(self, indices: Sequence[int] | Tensor) -> None:
-        """Take rows out of the data for good, labeled or not; ValueError for held-out ones."""
-        self.row_labels.mark_invalid(as_indices(indices))
-
-    def replay(self, record: Record) -> None:
-        """Change the split as a ``labels`` record of a journal says."""
-        self.row_labels.take(record["indices"], record["labels"])
-        self.skip(record["skipped"])
-        self.mark_invalid(record["invalid"])
-        self.row_labels.correct(dict(record["corrected"]))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
@@ -277,7 +180,10 @@ class ActiveDataModule(L.LightningDataModule):
         sampler = EpochShuffle(
             rows, *purpose, num_draws=self.epoch_size, epoch=epoch, **self._share
         )
-        return self._loader(rows, self.batch_size, sampler, generator=sampler.worker_seeds)
+        drop_last = bool(self.loader.get("drop_last"))
+        size = training_batch_size(len(sampler), self.batch_size, drop_last=drop_last)
+        arguments = {"collate_fn": self.collate_fn, "drop_last": drop_last}
+        return self._loader(rows, size, sampler, generator=sampler.worker_seeds, **arguments)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Serve the pool without skipped rows, in ascending order, under evaluation transforms.
@@ -327,23 +233,6 @@ class ActiveDataModule(L.LightningDataModule):
     def _loader(
         self, dataset: Dataset[Any], batch_size: int, sampler: Any = None, **arguments: Any
     ) -> DataLoader[Any]:
-        arguments = {"num_workers": self.num_workers, "collate_fn": self.collate_fn, **arguments}
+        common = {"num_workers": self.num_workers, "collate_fn": self.eval_collate_fn}
+        arguments = {**self.loader, **common, "drop_last": False, **arguments}
         return DataLoader(dataset, batch_size=batch_size, sampler=sampler, **arguments)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the split and its seed, in tensors and plain values for ``weights_only``."""
-        given = dict(self.row_labels.given)
-        own = {"labeled_indices": self.labeled_indices, "given_labels": given, "seed": self.seed}
-        return {**self.row_labels.record(), **own}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a saved split; raise ValueError for a data set of another length."""
-        self.setup()
-        self._row_labels = self.row_labels.with_split(state_dict)
-        self.seed = state_dict["seed"]
-
-    def split_record(self) -> Record:
-        """Return :meth:`state_dict` in values for JSON, as a journal's first record holds it."""
-        state = self.state_dict()
-        rows, given = state["labeled_indices"].tolist(), list(state["given_labels"].items())
-        return {**state, "labeled_indices": rows, "given_labels": given}

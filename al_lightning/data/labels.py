@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from al_lightning.data.items import holds_label, read_label, replace_label
@@ -101,6 +102,19 @@ class Labels:
         if strangers:
             raise ValueError(f"only a label that is there can be corrected, found {strangers[:5]}")
         self.given.update(labels)
+
+    def replay(self, record: Record) -> None:
+        """Change the split as a ``labels`` record of a journal says."""
+        self.take(record["indices"], record["labels"])
+        self.pool.skip(record["skipped"])
+        self.mark_invalid(record["invalid"])
+        self.correct(dict(record["corrected"]))
+
+    def is_split_as(self, other: "Labels") -> bool:
+        """Tell whether the same rows are labeled and invalid, and the same labels were given."""
+        pools = self.pool, other.pool
+        masks = torch.equal(*(pool.labeled_N for pool in pools))
+        return masks and pools[0].invalid == pools[1].invalid and self.given == other.given
 
     def record(self) -> Record:
         """Return the split and the given labels in values that JSON takes."""

@@ -29,7 +29,8 @@ class Pool:
     def __init__(
         self, num_rows: int, initial_indices: Sequence[int], held_out: Sequence[int] = ()
     ) -> None:
-        self.labeled_N = torch.zeros(num_rows, dtype=torch.bool)
+        with torch.inference_mode(False):  # or the mask could not be changed afterwards
+            self.labeled_N = torch.zeros(num_rows, dtype=torch.bool)
         self.held_out = frozenset(held_out)
         self.invalid: set[int] = set()
         self.skipped: set[int] = set()

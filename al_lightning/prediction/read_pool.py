@@ -17,6 +17,7 @@ from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.lightning_internals import forget_positions
+from al_lightning.data.views import RowView
 from al_lightning.distributed import (
     check_same,
     gathered_on_first_rank,
@@ -138,6 +139,7 @@ class _Reader(BasePredictionWriter):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look for the layers, which Lightning has made by now."""
+        _check_served(trainer.predict_dataloaders, self._rows)
         enter = self._replaced.enter_context
         if self._embedding_layer is not None:
             self._layer = enter(LayerInput(find_layer(pl_module, self._embedding_layer)))
@@ -238,6 +240,16 @@ class _Reader(BasePredictionWriter):
             assert torch.equal(indices[order], self._rows), "each row must be predicted once"
             columns = {name: column[order.to(column.device)] for name, column in columns.items()}
         return columns
+
+
+def _check_served(loader: Any, rows: Tensor) -> None:
+    served = getattr(loader, "dataset", None)
+    if not (isinstance(served, RowView) and torch.equal(served.indices, rows)):
+        raise ValueError(
+            "predict_dataloader must serve the rows that it is asked for, once and in their order, "
+            f"found {type(loader).__name__} of another data set; return "
+            "super().predict_dataloader(), or do not override it"
+        )
 
 
 def _check_finite(what: str, values: Tensor, rows: Tensor) -> None:

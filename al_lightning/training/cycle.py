@@ -149,6 +149,7 @@ class Cycles:
 
     def carry_out(self, run: Run, cycle: int) -> None:
         """Do what the journal does not hold yet of a cycle, up to its query or the run's end."""
+        self.data.check_split(run)
         run.set_query_aside(cycle)
         if cycle == 0:
             run.journal.append("query", cycle=0, **self._first_rows())

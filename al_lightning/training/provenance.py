@@ -81,6 +81,7 @@ class Provenance:
                 "rows": len(data.pool.labeled_N),
                 "batch_size": data.batch_size,
                 "epoch_size": data.epoch_size,
+                "drop_last": data.loader.get("drop_last"),
                 "classes": data.classes,
                 "names": _checksum_of_names(data),
                 "fingerprint": fingerprint(data.sets.pool),

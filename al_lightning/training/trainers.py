@@ -70,7 +70,7 @@ def cycle_trainer(
 ) -> L.Trainer:
     """Make the Trainer of a cycle, whose curves and checkpoints go into ``folder``."""
     # With few labels an epoch has fewer batches than the 50 Lightning waits before it logs.
-    batches = len(data.train_dataloader())
+    batches = -(-(data.epoch_size or data.num_labeled) // data.batch_size)
     arguments: dict[str, Any] = {"log_every_n_steps": max(1, min(50, batches // 4))}
     if folder is not None:
         arguments["default_root_dir"] = folder
