@@ -276,8 +276,7 @@ class ActiveLearningLoop(WithOptions):
         """Try the module on one batch and open the run folder; :meth:`ask` does it by itself.
 
         Args:
-            settings: Plain values for the journal's first record, such as a program's
-                configuration.
+            settings: Plain values for the journal's first record: a program's configuration.
 
         Raises:
             ValueError: when the module's predictions cannot be read.
@@ -291,12 +290,13 @@ class ActiveLearningLoop(WithOptions):
             self.data.leave_out_unreadable()
             if self.oracle == "files":  # people answer with positions in the classes
                 self.data.row_labels.check_values([0])
+        config = self.config  # reads and checks rows, before the module is tried on them
         with quiet():
             self._cycles.try_asking(self._run)
         if is_new:
             self._run.begin(
                 self._cycles.start.whole,
-                config=self.config,
+                config=config,
                 split=self.data.split_record(),
                 asking=self.settings.plain(free=True),
                 settings=settings,

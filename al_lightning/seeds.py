@@ -9,7 +9,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.seed import isolate_rng
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -40,13 +39,28 @@ def seed_all(seed: int) -> None:
 
 
 @contextmanager
+def isolated() -> Iterator[None]:
+    """Put the global generators back after the block as they were, also when it raises."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     """Seed Python, numpy and torch inside the block and put their states back after it.
 
     Dropout, augmentation and a user's own code draw from the global generators. Inside the block
     they are reproducible, and the caller's generators are as before when it ends.
     """
-    with isolate_rng():
+    with isolated():
         seed_all(derive_seed(seed, *purpose))
         yield
 

@@ -352,13 +352,15 @@ def test_dict_items_and_a_collate_function_of_ones_own():
 
 
 def test_labels_that_are_not_where_we_look_are_explained():
-    with pytest.raises(ValueError, match=r"hold its label at 'label', found a dict with \['targ"):
+    with pytest.raises(ValueError, match="if they hold labels, say where with label_key="):
         ActiveDataModule(Dicts(), initial_labeled_size=4, initial_sampling="balanced")
     data = ActiveDataModule(Dicts(), initial_labeled_size=4)
-    index = int(data.unlabeled_indices[0])
-    with pytest.raises(ValueError, match="say where it sits with label_key="):
-        data.label([index], [1])
-    assert data.num_labeled == 4
+    assert not data.holds_labels
+    with pytest.raises(ValueError, match="if they hold labels, say where with label_key="):
+        data.label([0])
+    assert data.num_labeled == 0
+    with pytest.raises(ValueError, match=r"its label at 'label', found a dict with \['target', 't"):
+        read_label(Dicts()[0])
 
 
 def test_inputs_are_the_first_part():

@@ -134,6 +134,7 @@ def test_the_test_is_of_the_averaged_prediction():
     assert metrics["test_loss"] == pytest.approx(F.nll_loss(probs.log(), y).item(), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:rows to measure on")
 def test_labels_that_are_shares_are_tested_by_the_members_alone():
     class Shares(Member):
         def training_step(self, batch, batch_idx):
@@ -274,6 +275,7 @@ def test_a_cold_start_resets_all_members():
     assert [set(result.metrics) >= {"train_loss", "test_acc"} for result in results] == [True] * 3
 
 
+@pytest.mark.filterwarnings("ignore:rows to measure on")
 def test_the_packages_own_network_is_a_member():
     x, y = torch.rand(12, 1, 28, 28), torch.arange(12) % 10
     rows = torch.utils.data.TensorDataset(x, y)
@@ -347,6 +349,7 @@ def test_weights_in_one_file_are_read_too(tmp_path):
     assert torch.equal(weights(other), weights(ensemble))
 
 
+@pytest.mark.filterwarnings("ignore:rows to measure on")
 @pytest.mark.parametrize(
     ("relabel", "has_classes"),
     [
@@ -371,7 +374,10 @@ def test_labels_of_any_kind_pass_and_classes_alone_are_averaged(relabel, has_cla
         def test_step(self, batch, batch_idx):
             self.log("own", 1.0, batch_size=1)
 
-    rows = [relabel(x, y) for x, y in sorted(points(60), key=lambda row: int(row[1]))]
+    class Rows(list):
+        holds_labels = True
+
+    rows = Rows(relabel(x, y) for x, y in sorted(points(60), key=lambda row: int(row[1])))
     data = ActiveDataModule(rows, test_set=rows, initial_labeled_size=20)
     loop = loop_of(Ensemble([Indifferent(1), Indifferent(2)]), data)
     loop.ask()

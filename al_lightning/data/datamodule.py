@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from al_lightning.data.initial import Initial
 from al_lightning.data.items import collate
-from al_lightning.data.labels import Labels, look_for_labels, own_labels
+from al_lightning.data.labels import Labels, look_for_labels
 from al_lightning.data.lightning_internals import epoch_to_begin_with
 from al_lightning.data.loaders import (
     Collate,
@@ -55,7 +56,8 @@ class ActiveDataModule(SplitDataModule):
         num_workers: Loader processes.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
         label_key: The place of the label in an item, to read and to write it: a position in a tuple
-            (default 1) or a key of a dict (default ``"label"``).
+            (default 1; needed when it has more than two parts), a field of a named one, or a key of
+            a dict (default ``"label"``).
         collate_fn: Makes a training batch from a list of items; torch's default when not given.
         eval_collate_fn: The same for validation, test and the pool.
         loader: Any further arguments of a ``DataLoader``, such as ``{"pin_memory": True}``;
@@ -63,12 +65,15 @@ class ActiveDataModule(SplitDataModule):
         classes: Names of the classes, for people who label; a label is then a position in them.
             ``train_set.classes`` when not given.
 
-    Items of a data set without labels are inputs alone: tensors, not tuples or dicts. What else a
-    data set may have is in :class:`~al_lightning.data.sets.Extras`.
+    An item holds a label when there is something under ``label_key``; a data set may also say
+    ``holds_labels``. A label that is given by hand goes there: a dict gets the key, a tuple the
+    position, and a single input becomes ``(input, label)``. What else a data set may have is in
+    :class:`~al_lightning.data.sets.Extras`.
 
     Raises:
         TypeError: for a data set without length or indexing.
-        ValueError: for sizes or indices that do not fit the data.
+        ValueError: for sizes or indices that do not fit the data; when it is not clear where a
+            label is.
 
     Attributes:
         first_indices: Rows to ask for before the first fit, for a data set without labels.
@@ -157,14 +162,15 @@ class ActiveDataModule(SplitDataModule):
         sets.check()
         num_rows = len(cast(Sized, sets.train))
         self._initial.check_fits(num_rows)
-        are_held = look_for_labels(sets, self.seed)
-        labels_of = partial(own_labels, sets, key=self.label_key) if are_held else None
-        first, held_out = self._initial.split(num_rows, self.seed, labels_of)
+        are_held = look_for_labels(sets, self.label_key, self.seed)
         given = dict(self._initial.labels or {})
+        labels = Labels(sets, Pool(num_rows, []), self.label_key, are_held, given)
+        labels.check_values(list(given.values()))
+        own = labels.of if are_held else None
+        first, held_out = self._initial.split(num_rows, self.seed, own)
         if not (are_held or given):
             first, self.first_indices = [], first
-        pool = Pool(num_rows, first, held_out)
-        self._row_labels = Labels(sets, pool, self.label_key, are_held, given)
+        self._row_labels = replace(labels, pool=Pool(num_rows, first, held_out))
 
     @property
     def classes(self) -> list[str] | None:

@@ -1,47 +1,97 @@
 """Checksums of some rows: a run that is resumed knows its data set by them."""
 
 import zlib
-from collections.abc import Mapping, Sequence, Sized
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from contextlib import suppress
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from al_lightning.data.items import holds_label, read_label, replace_label
 from al_lightning.data.views import UnreadableRowError
+from al_lightning.run.records import plain
 from al_lightning.seeds import seeded
 
 NUM_ROWS = 32
 
 
-def fingerprint(dataset: Dataset[Any]) -> dict[str, str]:
-    """Return checksums of ``NUM_ROWS`` rows, evenly spaced, by data-set index.
+class Row(NamedTuple):
+    """Holds what one reading of a row gave."""
 
-    Each row is read under a seed of its own, so a random transform that draws from the global
-    generators gives the same values each time. A row that still differs when it is read again says
-    nothing about the data set and is left out, and so is a row that cannot be read.
+    checksum: int
+    """Of the whole item."""
+    inputs: int
+    """Of the item without its label."""
+    label: Any
+    """None where there is none."""
+
+
+class SomeRows:
+    """Reads ``NUM_ROWS`` rows, evenly spaced, twice, each under a seed of its own.
+
+    A random transform that draws from the global generators gives the same values each time. A row
+    that cannot be read is left out.
 
     Args:
         dataset: Map-style.
+        label_key: The place of the label in an item.
+
+    Attributes:
+        dataset: The data set.
+        first: What the first reading gave, by data-set index.
+        unsteady: Rows that were others when they were read again.
+    """
+
+    def __init__(self, dataset: Dataset[Any], label_key: int | str | None = None) -> None:
+        self.dataset = dataset
+        self._label_key = label_key
+        num_rows = len(cast(Sized, dataset))
+        spaced = sorted({i * (num_rows - 1) // max(1, NUM_ROWS - 1) for i in range(NUM_ROWS)})
+        self.first = self._read(spaced, "fingerprint")
+        again = self._read(self.first, "fingerprint")
+        self.unsteady = [i for i, row in self.first.items() if not _same(row, again.get(i))]
+
+    @property
+    def steady(self) -> dict[int, Row]:
+        """The rows that were the same both times."""
+        return {i: row for i, row in self.first.items() if i not in self.unsteady}
+
+    def drawn(self) -> list[int]:
+        """Read the steady rows under another seed, and return those that differ."""
+        other = self._read(self.steady, "another seed")
+        return [i for i, row in self.steady.items() if not _same(row, other.get(i))]
+
+    def _read(self, indices: Iterable[int], purpose: str) -> dict[int, Row]:
+        rows = {}
+        for index in indices:
+            with suppress(UnreadableRowError), seeded(index, purpose):
+                item = cast(Any, self.dataset)[index]
+                rows[index] = _row(item, self._label_key)
+        return rows
+
+
+def _row(item: Any, label_key: int | str | None) -> Row:
+    checksum = _sum(item, 0)
+    if not holds_label(item, label_key):
+        return Row(checksum, checksum, None)
+    inputs = replace_label(item, 0, label_key)
+    return Row(checksum, _sum(inputs, 0), plain(read_label(item, label_key)))
+
+
+def _same(row: Row, other: Row | None) -> bool:
+    return other is not None and row.checksum == other.checksum
+
+
+def fingerprint(rows: SomeRows) -> dict[str, str]:
+    """Return checksums of some rows by data-set index; leave out those that are never the same.
 
     Returns:
         Eight hexadecimal digits for each index, which is text as in JSON.
     """
-    num_rows = len(cast(Sized, dataset))
-    indices = sorted({i * (num_rows - 1) // max(1, NUM_ROWS - 1) for i in range(NUM_ROWS)})
-    first, second = ({i: _read(dataset, i) for i in indices} for _ in range(2))
-    return {
-        str(i): f"{crc:08x}" for i, crc in first.items() if crc is not None and crc == second[i]
-    }
-
-
-def _read(dataset: Dataset[Any], index: int) -> int | None:
-    try:
-        with seeded(index, "fingerprint"):
-            return _sum(dataset[index], 0)
-    except UnreadableRowError:
-        return None
+    return {str(i): f"{row.checksum:08x}" for i, row in rows.steady.items()}
 
 
 def _sum(value: Any, crc: int) -> int:

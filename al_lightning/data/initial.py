@@ -99,7 +99,8 @@ class Initial:
         if labels_of is None and (self.val_size or self.sampling == "balanced"):
             raise ValueError(
                 'val_size and initial_sampling="balanced" need a data set that holds labels, and '
-                "this one's items are inputs alone; give val_set, or label rows of each class first"
+                "this one's items are inputs alone; give val_set, or label rows of each class "
+                "first; if they hold labels, say where with label_key="
             )
         # The legacy generator on purpose: its shuffle is what `np.random.seed(42)` gives in the
         # tutorial, so the same seed means the same first thousand rows.

@@ -1,10 +1,16 @@
 """An item of a data set: the place of its label, the network's input, and batches of items."""
 
+import copy
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
+
+IGNORED = -100
+"""The class that torch's losses leave out: no label."""
 
 
 def collate(items: Any) -> Any:
@@ -17,9 +23,30 @@ def inputs_of(item: Any) -> Any:
     return item[0] if isinstance(item, tuple | list) else item
 
 
-def holds_label(item: Any) -> bool:
-    """Return False for an item that is inputs alone: it has no parts, so none can be its label."""
-    return isinstance(item, dict | tuple | list)
+def holds_label(item: Any, label_key: int | str | None = None) -> bool:
+    """Tell whether there is something in an item where :func:`read_label` looks."""
+    place = _place(item, label_key)
+    if isinstance(item, Mapping):
+        return place in item
+    return isinstance(item, tuple | list) and isinstance(place, int) and 0 <= place < len(item)
+
+
+def check_form(item: Any, label_key: int | str | None, *, is_labeled: bool) -> None:
+    """Raise ValueError when we cannot know where the label of an item is, or is to go."""
+    if not isinstance(item, tuple | list):
+        return
+    if label_key is None and len(item) > 1 + is_labeled:
+        what = "more than two parts" if is_labeled else "several parts and no label"
+        raise ValueError(
+            f"an item of {what} needs label_key, the position of its label, found {len(item)} "
+            "parts; give ActiveDataModule label_key="
+        )
+    place = _place(item, label_key)
+    if not (isinstance(place, int) and 0 <= place <= len(item) - is_labeled):
+        raise ValueError(
+            f"label_key must be a position in an item, found {place!r} for {len(item)} parts; "
+            "count from 0, and give the number of parts to put the label behind them"
+        )
 
 
 def read_label(item: Any, label_key: int | str | None = None) -> Any:
@@ -28,52 +55,81 @@ def read_label(item: Any, label_key: int | str | None = None) -> Any:
     Args:
         item: The value of ``dataset[i]``: a tuple or list with the label second, or a dict with the
             label under ``"label"``, unless ``label_key`` says otherwise.
-        label_key: Position in a tuple or key of a dict.
+        label_key: Position in a tuple, name of a field in a named one, or key of a dict.
 
     Raises:
         ValueError: when there is no such position or key.
     """
-    value = item[_label_key(item, label_key)]
+    if not holds_label(item, label_key):
+        raise ValueError(
+            f"an item of the data set must hold its label at {_place(item, label_key)!r}, found "
+            f"{described(item)}; say where it sits with label_key="
+        )
+    value = item[_place(item, label_key)]
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def replace_label(item: Any, label: Any, label_key: int | str | None = None) -> Any:
     """Return a copy of ``item`` with ``label`` in the place where :func:`read_label` looks.
 
-    An item that is inputs alone becomes ``(inputs, label)``.
+    An item that is inputs alone becomes ``(inputs, label)``; a tuple that has no such place yet
+    gets one at its end.
 
     Raises:
-        ValueError: as :func:`read_label`; also when the label cannot be of the kind that the item
-            holds.
+        ValueError: when the label cannot be of the kind that the item holds.
     """
-    if not holds_label(item):
+    if not isinstance(item, Mapping | tuple | list):
         return item, label
-    key = _label_key(item, label_key)
-    if isinstance(item[key], Tensor):  # or batches would mix tensors and numbers
+    place = _place(item, label_key)
+    held = item[place] if holds_label(item, label_key) else None
+    if isinstance(held, Tensor):  # or batches would mix tensors and numbers
         try:
-            label = torch.as_tensor(label, dtype=item[key].dtype)
+            label = torch.as_tensor(label, dtype=held.dtype)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"a label must be as the data set's are, {item[key].dtype}, got {label!r}"
+                f"a label must be as the data set's are, {held.dtype}, got {label!r}"
             ) from error
-    if isinstance(item, dict):
-        return {**item, key: label}
-    return tuple(label if position == key else part for position, part in enumerate(item))
+    if isinstance(item, Mapping):
+        changed: Any = copy.copy(item)
+        changed[place] = label
+        return changed
+    check_form(item, place, is_labeled=False)
+    parts = [*item[:place], label, *item[place + 1 :]]
+    if hasattr(item, "_make") and len(parts) == len(item):
+        return item._make(parts)  # a named tuple stays one
+    return parts if type(item) is list else tuple(parts)
 
 
-def _label_key(item: Any, label_key: int | str | None) -> Any:
-    if isinstance(item, dict):
-        key: int | str = "label" if label_key is None else label_key
-        found, holds = f"a dict with {sorted(map(str, item))}", key in item
-    elif isinstance(item, tuple | list):
-        key = 1 if label_key is None else label_key
-        found = f"{len(item)} parts"
-        holds = isinstance(key, int) and 0 <= key < len(item)
-    else:
-        key, found, holds = label_key or 1, type(item).__name__, False
-    if not holds:
-        raise ValueError(
-            f"an item of the data set must hold its label at {key!r}, found {found}; "
-            "say where it sits with label_key="
-        )
-    return key
+def is_none(label: Any) -> bool:
+    """Tell whether a label says that there is none: None, NaN, or the class -100.
+
+    An array or a tensor is none when all its elements are.
+
+    >>> is_none(-100), is_none(-100.0), is_none([float("nan")] * 2), is_none([-100, 1])
+    (True, False, True, False)
+    """
+    if hasattr(label, "tolist"):
+        label = label.tolist()
+    if isinstance(label, list | tuple):
+        return bool(label) and all(map(is_none, label))
+    if isinstance(label, float):
+        return math.isnan(label)
+    return label is None or (isinstance(label, int) and label == IGNORED)
+
+
+def described(item: Any) -> str:
+    """Return what an item is made of, for a sentence."""
+    if isinstance(item, Mapping):
+        return f"a dict with {sorted(map(str, item))}"
+    if isinstance(item, tuple | list):
+        return f"{len(item)} parts"
+    return type(item).__name__
+
+
+def _place(item: Any, label_key: int | str | None) -> Any:
+    if isinstance(item, Mapping):
+        return "label" if label_key is None else label_key
+    fields = getattr(item, "_fields", ())
+    if label_key in fields:
+        return fields.index(label_key)
+    return 1 if label_key is None else label_key

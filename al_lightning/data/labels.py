@@ -1,18 +1,31 @@
 """The split and the labels of a data set; labels given by hand replace its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from functools import cached_property
+from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from al_lightning.data.items import holds_label, read_label, replace_label
+from al_lightning.data.items import (
+    check_form,
+    holds_label,
+    is_none,
+    read_label,
+    replace_label,
+)
 from al_lightning.data.pool import Pool, as_indices
-from al_lightning.data.sets import DataSets, extras
+from al_lightning.data.sets import DataSets, extras, read_or_none
 from al_lightning.run.journal import Record
 from al_lightning.run.records import plain
-from al_lightning.seeds import seeded
+from al_lightning.seeds import isolated, seeded
+
+NUM_SPACED, NUM_COMPARED = 16, 64
+"""Rows whose label is held against ``targets``: evenly spaced ones, and at most in all."""
+
+Targets: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass
@@ -33,6 +46,10 @@ class Labels:
     are_held: bool
     given: dict[int, Any] = field(default_factory=dict)
 
+    @cached_property
+    def _targets(self) -> Targets | None:
+        return trusted_targets(self.sets, self.key)
+
     def of(self, indices: Sequence[int]) -> list[Any]:
         """Return the labels of these rows: the given one, else the data set's own.
 
@@ -40,7 +57,8 @@ class Labels:
             ValueError: when the data set's items hold no label under the key.
         """
         others = [index for index in indices if index not in self.given]
-        own = dict(zip(others, own_labels(self.sets, others, self.key), strict=True))
+        labels = own_labels(self.sets, others, self.key, self._targets)
+        own = dict(zip(others, labels, strict=True))
         return [self.given[i] if i in self.given else own[i] for i in indices]
 
     def check(
@@ -57,8 +75,10 @@ class Labels:
             if rows and not self.are_held:
                 raise ValueError(
                     "this data set's items are inputs alone, so a label must be given for each "
-                    f"index, got none for {len(rows)}"
+                    f"index, got none for {len(rows)}; if they hold labels, say where with "
+                    "label_key="
                 )
+            self.check_own(rows)
             return rows, None
         values = [plain(value) for value in labels]
         if len(values) != len(rows):
@@ -66,11 +86,36 @@ class Labels:
         self.check_values(values)
         return rows, values
 
+    def check_own(self, rows: Sequence[int]) -> None:
+        """Raise ValueError when the data set's own label of a row, found where we look, is none."""
+        if self._targets is not None:
+            labels = dict(zip(rows, self.of(rows), strict=True))
+        else:
+            labels = {}
+            for row in rows:
+                with isolated():
+                    item = read_or_none(cast(Any, self.sets.train).__getitem__, row)
+                if holds_label(item, self.key):
+                    labels[row] = read_label(item, self.key)
+        without = [row for row, label in labels.items() if is_none(label)]
+        if without:
+            raise ValueError(
+                "a labeled row must have a label, found None, NaN or -100 for "
+                f"{len(without)} rows: {without[:5]}; give their labels by hand, mark them "
+                "invalid, or let the data set say holds_labels = False when people are to label"
+            )
+
     def check_values(self, labels: Sequence[Any]) -> None:
         """Raise ValueError when the items of the data set cannot hold such labels.
 
         One item is tried here, so that no loader process fails later, in the middle of a fit.
         """
+        without = [label for label in labels if is_none(label)]
+        if without:
+            raise ValueError(
+                f"a label must say something, got {without[0]!r}; leave the row out, or answer "
+                "SKIP or INVALID"
+            )
         if labels and self.are_held and self.pool.num_labeled:
             first = int(self.pool.labeled_N.numpy().argmax())
             item = cast(Any, self.sets.pool)[first]
@@ -145,21 +190,68 @@ class Labels:
         return replace(self, pool=pool, given=dict(record["given_labels"]))
 
 
-def own_labels(sets: DataSets, indices: Sequence[int], key: int | str | None) -> list[Any]:
-    """Return the data set's own labels of these rows, if possible without reading items."""
-    targets = extras(sets.train).targets
+def own_labels(
+    sets: DataSets, indices: Sequence[int], key: int | str | None, targets: Targets | None
+) -> list[Any]:
+    """Return the data set's own labels of these rows, if possible without reading items.
+
+    Args:
+        sets: The labels are those that are trained on, of ``sets.train``.
+        indices: Data-set indices.
+        key: The place of the label in an item.
+        targets: The labels of all rows, where :func:`trusted_targets` found them to be so.
+    """
     if targets is not None:
-        return [read_label((None, targets[index])) for index in indices]
-    return [read_label(cast(Any, sets.pool)[index], key) for index in indices]
+        return cast(list[Any], targets[list(indices)].tolist())
+    with isolated():  # a transform may draw
+        return [read_label(cast(Any, sets.train)[index], key) for index in indices]
 
 
-def look_for_labels(sets: DataSets, seed: int) -> bool:
-    """Return False when the items of a data set are inputs alone.
+def trusted_targets(sets: DataSets, key: int | str | None) -> Targets | None:
+    """Return ``targets`` of the data set where they are the labels in its items, else None.
+
+    Items may differ by a ``target_transform``, by ``label_key`` or by an index of their own. So
+    evenly spaced rows are read, and one of each value while they are at most 64.
+
+    Returns:
+        (N,), in the data set's order.
+    """
+    targets = extras(sets.train).targets
+    if targets is None or getattr(sets.train, "target_transform", None) is not None:
+        return None
+    targets_N = np.asarray(targets.cpu() if isinstance(targets, Tensor) else targets)
+    num_rows = len(cast(Sized, sets.train))
+    if targets_N.shape != (num_rows,):
+        return None
+    spaced = range(0, num_rows, -(-num_rows // NUM_SPACED))
+    first: dict[Any, int] = {}
+    for index, value in enumerate(targets_N.tolist()):
+        first.setdefault(value, index)
+    rows = sorted({*spaced, *list(first.values())[: NUM_COMPARED - NUM_SPACED]})
+    with isolated():
+        items = {row: read_or_none(cast(Any, sets.train).__getitem__, row) for row in rows}
+    for row, item in items.items():
+        if item is None:
+            continue
+        label = plain(read_label(item, key)) if holds_label(item, key) else None
+        told = targets_N[row].item() if hasattr(targets_N[row], "item") else targets_N[row]
+        if type(label) is not type(told) or label != told:
+            return None
+    return targets_N
+
+
+def look_for_labels(sets: DataSets, key: int | str | None, seed: int) -> bool:
+    """Return False when the items of a data set hold no labels.
 
     The data set may say so itself, for its first row may be broken.
+
+    Raises:
+        ValueError: when the place of the label is not clear.
     """
     said = extras(sets.train).holds_labels
-    if said is not None:
-        return said
+    read = cast(Any, sets.train).__getitem__
     with seeded(seed, "look"):  # a transform may draw
-        return holds_label(cast(Any, sets.train)[0])
+        first = read(0) if said is None else read_or_none(read, 0)
+    are_held = holds_label(first, key) if said is None else said
+    check_form(first, key, is_labeled=are_held)
+    return are_held

@@ -57,7 +57,8 @@ def check_reveals(are_held: bool) -> None:
     if not are_held:
         raise ValueError(
             "run needs somebody who labels, and this data set's items are inputs alone; give "
-            'oracle="files", or a function, or call ask() and tell() by hand'
+            'oracle="files", or a function, or call ask() and tell() by hand; if they hold labels, '
+            "say where with label_key="
         )
 
 

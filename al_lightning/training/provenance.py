@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.data.fingerprint import fingerprint
+from al_lightning.data.row_checks import check_rows
 from al_lightning.data.sets import extras
 from al_lightning.run.records import listed
 from al_lightning.settings import Settings
@@ -72,8 +72,10 @@ class Provenance:
             model: Gives its plain hyperparameters, when it saved them.
             data: Gives its length, batch and epoch size, and the fingerprints of its data sets.
             trainer: A Trainer like those of the run.
+
+        Raises:
+            ValueError: as :func:`~al_lightning.data.row_checks.check_rows`, which also warns.
         """
-        others = {"val_fingerprint": data.sets.val, "test_fingerprint": data.sets.test}
         groups = {
             "active": dict(active),
             "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
@@ -84,8 +86,7 @@ class Provenance:
                 "drop_last": data.loader.get("drop_last"),
                 "classes": data.classes,
                 "names": _checksum_of_names(data),
-                "fingerprint": fingerprint(data.sets.pool),
-                **{name: fingerprint(rows) for name, rows in others.items() if rows is not None},
+                **check_rows(data.row_labels),
             },
             "trainer": {name: getattr(trainer, name) for name in TRAINER},
         }
