@@ -147,7 +147,7 @@ def test_nearest_squared_agrees_with_plain_loops(dtype, tolerance, N, M, D, seed
     x, centers = rows(N, D, seed=seed, dtype=dtype), rows(M, D, seed=seed + 1, dtype=dtype)
     table = [[squared(row, center) for center in centers.tolist()] for row in x.tolist()]
     distances, nearest = nearest_squared(x, centers)
-    expected = torch.tensor([min(row) for row in table], dtype=dtype)
+    expected = torch.tensor([min(row) for row in table], dtype=torch.float64)
     torch.testing.assert_close(distances, expected, atol=tolerance, rtol=tolerance)
     for row, place in zip(table, nearest.tolist()):
         assert row[place] <= min(row) + tolerance

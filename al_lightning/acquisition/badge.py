@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
 from al_lightning.acquisition.checks import checked_embeddings, checked_lengths, checked_num
-from al_lightning.acquisition.distances import checked_distances, chunks, wide
+from al_lightning.acquisition.distances import chunks, two_least, unsure_rows, wide
 from al_lightning.acquisition.draws import uniform
 from al_lightning.acquisition.progress import report
 from al_lightning.acquisition.scores import mean_probs
@@ -62,7 +62,7 @@ def badge(probs: Tensor, embeddings: Tensor, num: int, generator: Generator) -> 
     probs_NC, embeddings_ND = mean_probs(probs), checked_embeddings(embeddings)
     num = checked_num(num, len(embeddings_ND))
     checked_lengths(probs=len(probs_NC), embeddings=len(embeddings_ND))
-    distances_N = checked_distances(squared_norms(probs_NC, embeddings_ND))
+    distances_N = squared_norms(probs_NC, embeddings_ND)
     picks: list[Tensor] = []
     if distances_N.max() > 0:
         picks.append(distances_N.argmax()[None])
@@ -143,16 +143,26 @@ def squared_to_nearest(probs_NC: Tensor, embeddings_ND: Tensor, centers: Tensor)
         distances_N, float32 or wider, never negative.
     """
     a_PC, h_PD = factors(probs_NC, embeddings_ND, centers)
-    squares_P = _dot(a_PC, a_PC) * _dot(h_PD, h_PD)
     distances = []
     for rows in chunks(embeddings_ND):
         a_BC, h_BD = factors(probs_NC, embeddings_ND, rows)
-        # Without |g_i|^2, which is the same for all centres of a row.
-        products_BP = (a_BC @ a_PC.T).mul_(h_BD @ h_PD.T)
-        nearest_B = torch.sub(squares_P, products_BP, alpha=2).argmin(-1)
+        nearest_B = _nearest(a_BC, h_BD, a_PC, h_PD)
         b_BC, k_BD = a_PC.index_select(0, nearest_B), h_PD.index_select(0, nearest_B)
         distances.append(_squared_difference(a_BC, h_BD, b_BC, k_BD))
     return torch.cat(distances)
+
+
+def _nearest(a_BC: Tensor, h_BD: Tensor, a_PC: Tensor, h_PD: Tensor) -> Tensor:
+    squares_P = _dot(a_PC, a_PC) * _dot(h_PD, h_PD)
+    # Without |g_i|^2, which is the same for all centres of a row.
+    products_BP = (a_BC @ a_PC.T).mul_(h_BD @ h_PD.T)
+    least_B, nearest_B, second_B = two_least(torch.sub(squares_P, products_BP, alpha=2))
+    largest_B = torch.maximum(_dot(a_BC, a_BC) * _dot(h_BD, h_BD), squares_P.max())
+    unsure = unsure_rows(second_B - least_B, largest_B, h_BD)
+    if len(unsure):
+        doubled = a_BC[unsure].double(), h_BD[unsure].double(), a_PC.double(), h_PD.double()
+        nearest_B[unsure] = _nearest(*doubled)
+    return nearest_B
 
 
 def _squared_difference(a_BC: Tensor, h_BD: Tensor, b_BC: Tensor, k_BD: Tensor) -> Tensor:

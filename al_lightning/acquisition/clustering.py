@@ -34,7 +34,7 @@ def fit_centres(tables: Sequence[Tensor], num_clusters: int, *, generator: Gener
         generator: Source of the sample and of the seeding.
 
     Returns:
-        centres_GD, float32 or wider, G = ``num_clusters`` or the number of distinct rows sampled
+        centres_GD, float64, G = ``num_clusters`` or the number of distinct rows sampled
         if that is smaller. Some may be nearest to no row.
 
     References:
@@ -69,10 +69,11 @@ def lloyd(sample_SD: Tensor, centres_GD: Tensor) -> Tensor:
 
     A centre that has lost all its rows stays where it was, and may win rows again.
     """
+    centres_GD, doubled_SD = centres_GD.double(), sample_SD.double()
     _, clusters_S = nearest_squared(sample_SD, centres_GD)
     for iteration in range(MAX_ITERATIONS):
         counts_G1 = clusters_S.bincount(minlength=len(centres_GD))[:, None]
-        sums_GD = torch.zeros_like(centres_GD).index_add_(0, clusters_S, sample_SD)
+        sums_GD = torch.zeros_like(centres_GD).index_add_(0, clusters_S, doubled_SD)
         centres_GD = torch.where(counts_G1 > 0, sums_GD / counts_G1.clamp_min(1), centres_GD)
         before_S = clusters_S
         _, clusters_S = nearest_squared(sample_SD, centres_GD)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from al_lightning.acquisition.checks import checked_embeddings, checked_num
-from al_lightning.acquisition.distances import checked_distances, mean_row, nearest_squared
+from al_lightning.acquisition.distances import mean_row, nearest_squared
 from al_lightning.acquisition.progress import report
 
 # Measured: more candidates a round save few rounds, and each must be compared with the picks.
@@ -53,7 +53,7 @@ def core_set(embeddings: Tensor, labeled: Tensor, num: int) -> Tensor:
     labeled_MD = checked_embeddings(labeled, "labeled", like_ND=embeddings_ND)
     num = checked_num(num, len(embeddings_ND))
     starts = labeled_MD if len(labeled_MD) else mean_row(embeddings_ND)[None]
-    distances_N = checked_distances(nearest_squared(embeddings_ND, starts)[0])
+    distances_N, _ = nearest_squared(embeddings_ND, starts)
     picks = []
     if not len(labeled_MD):
         picks.append(distances_N.argmax()[None])

@@ -17,7 +17,7 @@ def bald(probs: Tensor) -> Tensor:
         probs: (N, K, C), K posterior samples for each row.
 
     Returns:
-        scores_N in nats, ``[0, log(min(K, C))]``, in the dtype of ``probs``; all zero when K
+        scores_N in nats, ``[0, log(min(K, C))]``, float32 or wider; all zero when K
         is 1, since one sample cannot disagree with itself.
 
     Raises:
@@ -48,7 +48,7 @@ def consensus_kl(probs: Tensor) -> Tensor:
         probs: (N, M, C), M committee members for each row.
 
     Returns:
-        scores_N in nats, ``[0, log(min(M, C))]``, in the dtype of ``probs``.
+        scores_N in nats, ``[0, log(min(M, C))]``, float32 or wider.
 
     Raises:
         ValueError: unless the input is (N, M, C) and every row is a distribution.
@@ -73,7 +73,7 @@ def variation_ratio(probs: Tensor) -> Tensor:
         probs: (N, K, C), K posterior samples for each row.
 
     Returns:
-        scores_N in ``[0, 1 - 1/min(K, C)]``, in the dtype of ``probs``; many rows tie.
+        scores_N in ``[0, 1 - 1/min(K, C)]``, float32 or wider; many rows tie.
 
     Raises:
         ValueError: unless the input is (N, K, C) and every row is a distribution.
@@ -95,7 +95,7 @@ def vote_entropy(probs: Tensor) -> Tensor:
         probs: (N, M, C), M committee members; each votes for its likeliest class.
 
     Returns:
-        scores_N in nats, ``[0, log(min(M, C))]``, in the dtype of ``probs``; many rows tie.
+        scores_N in nats, ``[0, log(min(M, C))]``, float32 or wider; many rows tie.
 
     Raises:
         ValueError: unless the input is (N, M, C) and every row is a distribution.
@@ -119,7 +119,7 @@ def mean_std(probs: Tensor) -> Tensor:
         probs: (N, K, C), K posterior samples for each row.
 
     Returns:
-        scores_N in ``[0, 1/2]``, in the dtype of ``probs``.
+        scores_N in ``[0, 1/2]``, float32 or wider.
 
     Raises:
         ValueError: unless the input is (N, K, C) and every row is a distribution.

@@ -14,41 +14,84 @@ def nearest_squared(x_ND: Tensor, centers_MD: Tensor) -> tuple[Tensor, Tensor]:
     """Return the squared distance of each row to its nearest centre, and that centre.
 
     Matrix products find the nearest centre, but lose digits where squares of large numbers cancel.
-    So differences give its distance, and a row equal to its nearest centre is at exactly 0.
+    Where rounding may have decided, they are done again in float64. Differences give the distance,
+    so a row equal to its nearest centre is at exactly 0.
 
     Args:
         x_ND: (N, D) rows.
         centers_MD: (M, D) centres, M >= 1, in the same dtype or a wider one.
 
     Returns:
-        distances_N, float32 or wider, never negative; nearest_N, int64 positions of centres: of
-        equally near ones, as far as rounding tells, the first.
+        distances_N, float64, never negative; nearest_N, int64 positions of centres: of equally near
+        ones, as far as rounding tells, the first.
     """
-    distances_N = x_ND.new_empty(len(x_ND), dtype=wide(x_ND))
+    distances_N = x_ND.new_empty(len(x_ND), dtype=torch.float64)
     nearest_N = torch.empty(len(x_ND), dtype=torch.int64, device=x_ND.device)
     # About the middle of the centres the squares are no larger than they need be.
     middle_D = mean_row(centers_MD)
     for rows in chunks(x_ND):
-        x_BD = x_ND[rows].to(distances_N.dtype)
-        nearest_B = _nearest(x_BD - middle_D, centers_MD, middle_D)
+        x_BD = widened(x_ND[rows])
+        nearest_B = _nearest(x_BD, centers_MD, middle_D)
         # Measured: a fifth of the time of indexing.
         centers_BD = centers_MD.index_select(0, nearest_B)
-        distances_N[rows] = (x_BD - centers_BD).square_().sum(-1)
+        distances_N[rows] = (x_BD - centers_BD).square_().sum(-1, dtype=torch.float64)
         nearest_N[rows] = nearest_B
     return distances_N, nearest_N
 
 
-def _nearest(offsets_BD: Tensor, centers_MD: Tensor, middle_D: Tensor) -> Tensor:
+def _nearest(x_BD: Tensor, centers_MD: Tensor, middle_D: Tensor) -> Tensor:
+    offsets_BD = (x_BD - middle_D).to(x_BD.dtype)
     best_B = offsets_BD.new_full((len(offsets_BD),), torch.inf)
+    second_B, largest_B = best_B.clone(), offsets_BD.square().sum(-1)
     nearest_B = torch.zeros(len(offsets_BD), dtype=torch.int64, device=offsets_BD.device)
     for start in range(0, len(centers_MD), CHUNK_CENTERS):
-        centers_PD = centers_MD[start : start + CHUNK_CENTERS] - middle_D
+        centers_PD = (centers_MD[start : start + CHUNK_CENTERS] - middle_D).to(offsets_BD.dtype)
+        squares_P = centers_PD.square().sum(-1)
         # |x - c|^2 without |x|^2, which is the same for all centres of a row.
-        partial_BP = torch.addmm(centers_PD.square().sum(-1), offsets_BD, centers_PD.T, alpha=-2)
-        values_B, places_B = partial_BP.min(-1)
+        values_B, places_B, next_B = two_least(
+            torch.addmm(squares_P, offsets_BD, centers_PD.T, alpha=-2)
+        )
         nearest_B = torch.where(values_B < best_B, places_B + start, nearest_B)
+        second_B = torch.minimum(torch.maximum(values_B, best_B), torch.minimum(second_B, next_B))
         best_B = torch.minimum(best_B, values_B)
+        largest_B = torch.maximum(largest_B, squares_P.max())
+    unsure = unsure_rows(second_B - best_B, largest_B, offsets_BD)
+    if len(unsure):
+        nearest_B[unsure] = _nearest(x_BD[unsure].double(), centers_MD.double(), middle_D.double())
     return nearest_B
+
+
+def two_least(values_BP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the least of each row, its place, and the second least; change ``values_BP``."""
+    least_B, places_B = values_BP.min(-1)
+    second_B = values_BP.scatter_(1, places_B[:, None], torch.inf).amin(-1)
+    return least_B, places_B, second_B
+
+
+def unsure_rows(gaps_B: Tensor, squares_B: Tensor, factors_BD: Tensor) -> Tensor:
+    """Return the rows for which rounding in a matrix product may be as large as a gap.
+
+    Args:
+        gaps_B: Differences that must be told apart.
+        squares_B: The largest square among the factors of the products.
+        factors_BD: Rows of a factor, in the dtype of the product.
+
+    Returns:
+        positions, int64; none where the product is in float64, beyond which nothing is done.
+    """
+    return (gaps_B <= rounding(squares_B, factors_BD)).nonzero()[:, 0]
+
+
+def rounding(squares_B: Tensor, factors_BD: Tensor) -> Tensor:
+    """Return the error to expect in ``|x|^2 - 2 x c + |c|^2``; below 0 in float64: none counts."""
+    if factors_BD.dtype == torch.float64:
+        return torch.full_like(squares_B, -torch.inf)
+    # Lightning advises to let matrix products round more on a GPU.
+    is_exact = torch.get_float32_matmul_precision() == "highest"
+    unit = torch.finfo(torch.float32).eps if is_exact else torch.finfo(torch.bfloat16).eps
+    # Errors of the D summands are of either sign; measured: never above half of this.
+    relative: float = 4 * unit * max(4.0, factors_BD.shape[1] ** 0.5)
+    return relative * squares_B
 
 
 def distances_to_row(x_ND: Tensor, row_D: Tensor) -> Tensor:
@@ -66,24 +109,10 @@ def distances_to_row(x_ND: Tensor, row_D: Tensor) -> Tensor:
 
 def mean_row(x_ND: Tensor) -> Tensor:
     """Return the mean_D of all rows, float32 or wider, without a widened copy of them."""
-    total_D = x_ND.new_zeros(x_ND.shape[1], dtype=wide(x_ND))
+    total_D = x_ND.new_zeros(x_ND.shape[1], dtype=torch.float64)
     for rows in chunks(x_ND):
         total_D += x_ND[rows].sum(0, dtype=total_D.dtype)
-    return total_D / len(x_ND)
-
-
-def checked_distances(distances_N: Tensor) -> Tensor:
-    """Return ``distances_N`` unchanged when none has overflowed.
-
-    Raises:
-        ValueError: when one is not finite, though the embeddings were.
-    """
-    if not distances_N.isfinite().all():
-        raise ValueError(
-            "embeddings must be small enough for their squares to be summed, found distances "
-            f"beyond the range of {distances_N.dtype}; scale them down, or pass float64"
-        )
-    return distances_N
+    return (total_D / len(x_ND)).to(wide(x_ND))
 
 
 def chunks(x_ND: Tensor) -> list[slice]:

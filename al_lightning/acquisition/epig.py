@@ -25,7 +25,7 @@ def epig(probs: Tensor, target_probs: Tensor) -> Tensor:
             for.
 
     Returns:
-        scores_N in nats, ``[0, log C]``, in the dtype of ``probs``.
+        scores_N in nats, ``[0, log C]``, float32 or wider.
 
     Raises:
         ValueError: unless both are (·, K, C) with equal K and C, every row is a distribution, and

@@ -5,14 +5,14 @@ whose purity is looked at, A and B rows of a chunk.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
 
 from al_lightning.acquisition.checks import checked_embeddings, checked_num
 from al_lightning.acquisition.clustering import fit_centres, sample_rows
-from al_lightning.acquisition.distances import distances_to_row, nearest_squared, widened
+from al_lightning.acquisition.distances import nearest_squared, rounding, widened
 from al_lightning.acquisition.draws import uniform
 from al_lightning.acquisition.progress import report
 
@@ -95,8 +95,8 @@ def _cover(embeddings_ND: Tensor, uncovered_N: Tensor, num: int, delta: float) -
     while len(taken) < num and uncovered_N.any():
         report(len(taken), num)
         taken.append(degrees_N.argmax())
-        distances_N = distances_to_row(embeddings_ND, embeddings_ND[taken[-1]])
-        newly_N = uncovered_N & (distances_N < delta)
+        newest_1D = embeddings_ND[taken[-1]][None]
+        newly_N = uncovered_N & (count_within(embeddings_ND, newest_1D, delta) > 0)
         uncovered_N &= ~newly_N
         for chunk in torch.split(newly_N.nonzero()[:, 0], BLOCK_ROWS):
             degrees_N -= count_within(embeddings_ND, embeddings_ND[chunk], delta)
@@ -107,27 +107,38 @@ def _cover(embeddings_ND: Tensor, uncovered_N: Tensor, num: int, delta: float) -
 def count_within(embeddings_ND: Tensor, others_MD: Tensor, delta: float) -> Tensor:
     """Count the ``others`` that are nearer than ``delta`` to each row, (N,), int64."""
     counts_N = torch.zeros(len(embeddings_ND), dtype=torch.int64, device=embeddings_ND.device)
-    for others_BD in torch.split(widened(others_MD), BLOCK_ROWS):
+    for others_BD in filter(len, torch.split(widened(others_MD), BLOCK_ROWS)):
         counts = [
-            # A sum over booleans is seven times slower.
-            (squared_AB < delta**2).view(torch.uint8).sum(1, dtype=torch.int32)
-            for squared_AB in squared_distance_blocks(embeddings_ND, others_BD)
+            _count_below(delta**2, widened(rows_AD), others_BD)
+            for rows_AD in torch.split(embeddings_ND, BLOCK_ROWS)
         ]
         counts_N += torch.cat(counts)
     return counts_N
 
 
-def squared_distance_blocks(embeddings_ND: Tensor, others_BD: Tensor) -> Iterator[Tensor]:
-    """Yield, for each chunk of rows in turn, its squared distances_AB to the same few others."""
+def _count_below(limit: float, rows_AD: Tensor, others_BD: Tensor) -> Tensor:
+    """Count, for each row, the others at a squared distance below the limit, (A,), int32."""
+    squared_AB, rounding_A = squared_distances(rows_AD, others_BD)
+    # A sum over booleans is seven times slower.
+    counts_A, at_most_A = (
+        (squared_AB < bound_A1).view(torch.uint8).sum(1, dtype=torch.int32)
+        for bound_A1 in (limit - rounding_A[:, None], limit + rounding_A[:, None])
+    )
+    unsure = (counts_A < at_most_A).nonzero()[:, 0]
+    if len(unsure):
+        counts_A[unsure] = _count_below(limit, rows_AD[unsure].double(), others_BD.double())
+    return counts_A
+
+
+def squared_distances(rows_AD: Tensor, others_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return squared distances_AB, and how much each row's may be off: 0 in float64."""
     # About the middle of the others the squares are hardly larger than the distances sought, so
     # that their difference keeps its digits.
     middle_D = others_BD.mean(0)
-    others_BD = others_BD - middle_D
-    squares_B = others_BD.square().sum(1)
-    for rows_AD in torch.split(embeddings_ND, BLOCK_ROWS):
-        rows_AD = rows_AD - middle_D
-        partial_AB = torch.addmm(squares_B, rows_AD, others_BD.T, alpha=-2)
-        yield partial_AB.add_(rows_AD.square().sum(1, keepdim=True))
+    rows_AD, others_BD = rows_AD - middle_D, others_BD - middle_D
+    squares_A, squares_B = rows_AD.square().sum(1), others_BD.square().sum(1)
+    squared_AB = torch.addmm(squares_B, rows_AD, others_BD.T, alpha=-2).add_(squares_A[:, None])
+    return squared_AB, rounding(torch.maximum(squares_A, squares_B.max()), rows_AD).clamp_min(0)
 
 
 def pure_radius(tables: Sequence[Tensor], num_classes: int, *, generator: Generator) -> float:
@@ -154,11 +165,13 @@ def pure_radius(tables: Sequence[Tensor], num_classes: int, *, generator: Genera
     centres_GD = fit_centres(tables, num_classes, generator=generator)
     balls_QD = sample_rows(tables, NUM_BALLS, generator=generator)
     _, clusters_Q = nearest_squared(balls_QD, centres_GD)
+    balls_QD = balls_QD.double()
     nearest_other_Q = balls_QD.new_full((len(balls_QD),), torch.inf)
     for table in filter(len, tables):
         _, clusters_N = nearest_squared(table, centres_GD)
-        blocks = squared_distance_blocks(table, balls_QD)
-        for clusters_A, squared_AQ in zip(torch.split(clusters_N, BLOCK_ROWS), blocks, strict=True):
+        parts = torch.split(clusters_N, BLOCK_ROWS), torch.split(table, BLOCK_ROWS)
+        for clusters_A, rows_AD in zip(*parts, strict=True):
+            squared_AQ, _ = squared_distances(rows_AD.double(), balls_QD)
             squared_AQ[clusters_A[:, None] == clusters_Q] = torch.inf
             nearest_other_Q = torch.minimum(nearest_other_Q, squared_AQ.amin(0))
     num_impure = len(balls_QD) - math.ceil(MIN_PURITY * len(balls_QD))

@@ -16,7 +16,7 @@ def least_confidence(probs: Tensor) -> Tensor:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
 
     Returns:
-        scores_N in ``[0, 1 - 1/C]``, in the dtype of ``probs``.
+        scores_N in ``[0, 1 - 1/C]``, float32 or wider.
 
     Raises:
         ValueError: unless every row is a distribution.
@@ -38,7 +38,7 @@ def margin(probs: Tensor) -> Tensor:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
 
     Returns:
-        scores_N in ``[0, 1]``, in the dtype of ``probs``; 1 where two classes tie for the lead.
+        scores_N in ``[0, 1]``, float32 or wider; 1 where two classes tie for the lead.
 
     Raises:
         ValueError: unless every row is a distribution.
@@ -61,7 +61,7 @@ def entropy(probs: Tensor) -> Tensor:
         probs: (N, C), or (N, K, C), which is averaged over its K samples first.
 
     Returns:
-        scores_N in nats, ``[0, log C]``, in the dtype of ``probs``.
+        scores_N in nats, ``[0, log C]``, float32 or wider.
 
     Raises:
         ValueError: unless every row is a distribution.

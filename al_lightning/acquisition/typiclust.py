@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from al_lightning.acquisition.checks import checked_embeddings, checked_num
 from al_lightning.acquisition.clustering import fit_centres, round_robin, sample_without_replacement
-from al_lightning.acquisition.distances import nearest_squared, widened
+from al_lightning.acquisition.distances import nearest_squared, unsure_rows, widened
 from al_lightning.acquisition.progress import report
 
 NUM_NEIGHBOURS = 20
@@ -18,6 +18,8 @@ MIN_CLUSTER_SIZE = 5
 # so small that this needs no more than so many distances.
 MIN_REFERENCES = 2**10
 NUM_DISTANCES = 2**29
+# The relative error that a squared distance may have.
+PRECISION = 1e-4
 # Elements in the largest table of one chunk: 16 MiB in float32.
 CHUNK_ELEMENTS = 2**22
 
@@ -152,21 +154,37 @@ def mean_neighbour_distance(
     own_column_P = torch.full((P,), -1, device=device)
     own_column_P[from_pool] = torch.arange(len(from_pool), device=device)
 
+    num_neighbours = min(NUM_NEIGHBOURS, len(references_RD) - 1)
+    if num_neighbours == 0:
+        return references_RD.new_zeros(P)
+    rows = max(1, CHUNK_ELEMENTS // max(references_RD.shape))
+    chunks = zip(torch.split(members_P, rows), torch.split(own_column_P, rows), strict=True)
+    means = [
+        _mean_of_nearest(widened(embeddings_ND[members_B]), references_RD, own_B, num_neighbours)
+        for members_B, own_B in chunks
+    ]
+    return torch.cat(means)
+
+
+def _mean_of_nearest(
+    rows_BD: Tensor, references_RD: Tensor, own_column_B: Tensor, num: int
+) -> Tensor:
+    """Return the mean distance of each row to the ``num`` nearest references, without itself."""
     # About the cluster's middle, the squares in |x|^2 - 2xy + |y|^2 are no larger than the result.
     middle_D = references_RD.mean(0)
-    references_RD -= middle_D
-    squares_R = references_RD.square().sum(1)
-    num_neighbours = min(NUM_NEIGHBOURS, len(references_RD) - 1)
-    rows = max(1, CHUNK_ELEMENTS // max(references_RD.shape))
-    means = []
-    chunks = zip(torch.split(members_P, rows), torch.split(own_column_P, rows), strict=True)
-    for members_B, own_column_B in chunks:
-        chunk_BD = embeddings_ND[members_B] - middle_D
-        # What is left out, |x|^2, is the same for all neighbours of a row.
-        partial_BR = torch.addmm(squares_R, chunk_BD, references_RD.T, alpha=-2)
-        is_reference = (own_column_B >= 0).nonzero()[:, 0]
-        partial_BR[is_reference, own_column_B[is_reference]] = torch.inf  # not its own neighbour
-        nearest_BK = partial_BR.topk(num_neighbours, largest=False).values
-        squared_BK = nearest_BK + chunk_BD.square().sum(1, keepdim=True)
-        means.append(squared_BK.clamp_min(0).sqrt().sum(1) / max(1, num_neighbours))
-    return torch.cat(means)
+    offsets_BD, offsets_RD = rows_BD - middle_D, references_RD - middle_D
+    squares_B, squares_R = offsets_BD.square().sum(1), offsets_RD.square().sum(1)
+    # What is left out, |x|^2, is the same for all neighbours of a row.
+    partial_BR = torch.addmm(squares_R, offsets_BD, offsets_RD.T, alpha=-2)
+    is_reference = (own_column_B >= 0).nonzero()[:, 0]
+    partial_BR[is_reference, own_column_B[is_reference]] = torch.inf  # not its own neighbour
+    nearest_BK = partial_BR.topk(num, largest=False).values
+    squared_BK = (nearest_BK + squares_B[:, None]).clamp_min(0)
+    means_B = squared_BK.sqrt().mean(1)
+    largest_B = torch.maximum(squares_B, squares_R.max())
+    unsure = unsure_rows(PRECISION * squared_BK[:, 0], largest_B, offsets_BD)
+    if len(unsure):
+        doubled = rows_BD[unsure].double(), references_RD.double()
+        again_B = _mean_of_nearest(*doubled, own_column_B[unsure], num)
+        means_B[unsure] = again_B.to(means_B.dtype)
+    return means_B
