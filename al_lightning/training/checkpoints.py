@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.lightning_internals import PREEMPTED, WrappingCheckpointIO
@@ -209,6 +210,7 @@ class _Ours(WrappingCheckpointIO):
         for key in HYPER_PARAMETERS:
             if key in checkpoint:
                 checkpoint[key] = {n: v for n, v in checkpoint[key].items() if is_loadable(v)}
+        _check_loadable(checkpoint)
         checkpoint.setdefault(ENTRY, {})["changes"] = self._given.changes()
         super().save_checkpoint(checkpoint, *args, **kwargs)
 
@@ -221,6 +223,22 @@ def keep_whole(trainer: L.Trainer, given: AsGiven) -> None:
         given: The module as it was when the fit began.
     """
     trainer.strategy.checkpoint_io = _Ours(trainer.strategy.checkpoint_io, given)
+
+
+def _check_loadable(checkpoint: Mapping[str, Any]) -> None:
+    """Raise ValueError for a part of a checkpoint that cannot be read without running code."""
+    for key, value in checkpoint.items():
+        # Tensors can be read; they are large.
+        small = tree_map_only(Tensor, lambda tensor: None, value)
+        inner = small if isinstance(small, Mapping) else {}
+        if not is_loadable(small):
+            names = [f"[{name!r}]" for name, one in inner.items() if not is_loadable(one)]
+            found = f"{key!r}" + (f"{names[0]}" if names else f" ({type(value).__name__})")
+            raise ValueError(
+                "what a checkpoint holds must be tensors and plain Python values, or a run could "
+                f"not be resumed, found {found} that is not; convert it in on_save_checkpoint or "
+                "state_dict, a number of numpy by float(...), and build it again when it is loaded"
+            )
 
 
 def is_loadable(value: Any) -> bool:

@@ -23,7 +23,7 @@ from al_lightning.run.folder import WEIGHTS
 from al_lightning.run.journal import Record
 from al_lightning.run.run import Run
 from al_lightning.run.weights import load_state
-from al_lightning.seeds import generator, seeded, seeded_step
+from al_lightning.seeds import generator, seeded_step
 from al_lightning.settings import Settings
 from al_lightning.strategies import Strategy
 from al_lightning.training.checkpoints import (
@@ -36,13 +36,15 @@ from al_lightning.training.checkpoints import (
     numbers,
     save_weights,
 )
+from al_lightning.training.loggers import UserLoggers
 from al_lightning.training.start import Completing, ModelSource, Start, Weights
 from al_lightning.training.trainers import (
     TrainerFactory,
     choosing_bar,
     cycle_trainer,
-    trial_trainer,
+    without_tuners,
 )
+from al_lightning.training.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Cycles:
         assert settings.seed is not None
         self.seed = settings.seed
         self.start = Start(model, self.seed)
+        self._loggers = UserLoggers()
         self._taken: tuple[list[Weights], list[Any]] | None = None  # of a fit done before
 
     @property
@@ -95,57 +98,21 @@ class Cycles:
         return self.start.model
 
     def try_asking(self, run: Run) -> None:
-        """Read a batch of the pool and choose from it; the module is as before afterwards.
+        """Ask once before any training; the module is as before afterwards.
 
-        A module that the strategy cannot read must say so before an hour of training. So must a
-        strategy whose arguments do not work, or whose function fails. The weights from which cold
-        starts begin are taken now, since Lightning has made all layers.
+        The weights from which cold starts begin are taken now, since Lightning has made all layers.
         """
         is_new = not run.journal.records
-        with seeded(self.seed, "try"):
-            if self.strategy.keep and not run.finished:
-                self._ask_once(self._trial_trainer(run.folder), run)
-            elif is_new and self.start.is_late:
-                self._make_layers(run.folder)
+        trial = Trial(self.start, self.data, self.trainer, self.strategy, self.settings)
+        if self.strategy.keep and not run.finished:
+            trial.ask_once(run)
+        elif is_new and self.start.is_late:
+            trial.make_layers(run)
         if is_new:
             self.start.settle()
         self._bring_back()
         if self._taken is not None and self.start.is_late:
-            self._make_layers(run.folder)
-
-    def _make_layers(self, run_dir: Path | None) -> None:
-        """Let Lightning call the hooks that make layers, on no batch."""
-        trainer = self._trial_trainer(run_dir)
-        trainer.limit_predict_batches = 0
-        trainer.predict(self.model, datamodule=self.data, return_predictions=False)
-        self.start.complete(self.model)
-
-    def _trial_trainer(self, run_dir: Path | None) -> L.Trainer:
-        trainer = trial_trainer(self.trainer, run_dir)
-        trainer.callbacks.insert(0, Completing(self.start))  # type: ignore[attr-defined]
-        return trainer
-
-    def _ask_once(self, trainer: L.Trainer, run: Run) -> None:
-        # Rows that wait for an answer may be such that cannot be read.
-        asked = {index for record in run.journal.of("query")[-1:] for index in record["indices"]}
-        few = self.data.eval_batch_size
-        first = self.data.pool.askable_indices[: few + len(asked)].tolist()
-        rows = torch.tensor([row for row in first if row not in asked][:few])
-        labeled = self.data.labeled_indices[:few]
-        if not len(rows):
-            rows = labeled
-        pool = read_pool(
-            trainer,
-            self.model,
-            self.data,
-            self.strategy,
-            rows=rows,
-            labeled_rows=labeled if len(labeled) else rows,
-            embedding_layer=self.settings.embedding_layer,
-            mc_samples=self.settings.mc_samples,
-        )
-        num = min(2, self.settings.acquisition_size)
-        from_first_rank(lambda: self.strategy.choose(pool, num, generator(self.seed, "try")))
+            trial.make_layers(run)
 
     def carry_out(self, run: Run, cycle: int) -> None:
         """Do what the journal does not hold yet of a cycle, up to its query or the run's end."""
@@ -169,11 +136,14 @@ class Cycles:
         def keep(event: str, fields: Record) -> Record:
             return run.journal.append(event, cycle=cycle, **whole.strategy.broadcast(fields))
 
-        fit = find("fit", cycle) or keep("fit", self.fit(parts, cycle, history))
+        step = sum(record.get("steps", 0) for record in run.journal.of("fit"))
+        fit = find("fit", cycle) or keep("fit", self.fit(parts, cycle, history, step))
         for part in parts:
+            without_tuners(part.trainer)
             if part.folder is not None:
                 forget_preemption(part.folder)
-        test = find("test", cycle) or keep("test", self.test(parts, whole, cycle))
+        step = sum(record.get("steps", 0) for record in run.journal.of("fit"))
+        test = find("test", cycle) or keep("test", self.test(parts, whole, cycle, step))
         reason = self._why_end(cycle, {**fit["metrics"], **test["metrics"]})
         if reason is None:
             keep("query", self.query(whole, cycle))
@@ -188,7 +158,7 @@ class Cycles:
         return [(one, folder and folder / f"member_{m}") for m, one in enumerate(networks)]
 
     def _new_trainer(self, folder: Path | None) -> L.Trainer:
-        trainer = cycle_trainer(self.trainer, self.data, folder)
+        trainer = cycle_trainer(self.trainer, self.data, folder, self._loggers)
         if folder is not None:
             check_root(trainer, folder)
         trainer.callbacks.insert(0, Completing(self.start))  # type: ignore[attr-defined]
@@ -215,24 +185,28 @@ class Cycles:
 
     # ---- fit -------------------------------------------------------------------------------------
 
-    def fit(self, parts: Sequence[Part], cycle: int, history: str) -> Record:
+    def fit(self, parts: Sequence[Part], cycle: int, history: str, step: int) -> Record:
         """Train from the start weights, or on from where this fit was interrupted.
 
         Args:
             parts: The networks, each trained by a fit of its own, one after the other.
             cycle: From 1.
             history: Checksum of all that was decided before.
+            step: Steps of the fits before, for loggers.
         """
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), step
         metrics, weights = [], []
         for m, part in enumerate(parts):
             # The first one's seeds and checkpoints are those of a model that is trained alone.
             purpose = ("fit", cycle, m) if m else ("fit", cycle)
-            metrics.append(self._fit_alone(part, f"{history}-{m}" if m else history, *purpose))
+            with self._loggers.continued(part.trainer, step):
+                metrics.append(self._fit_alone(part, f"{history}-{m}" if m else history, *purpose))
+            step += part.trainer.global_step
             weights.append(part.folder and save_weights(part.trainer, part.folder))
         self.start.fitted(warm=self.settings.warm_start)
         return {
             "num_labeled": self.data.num_labeled,
+            "steps": step - before,
             "metrics": mean_of(metrics),
             "seconds": {"fit": time.perf_counter() - begin},
             "weights": weights[0] if parts[0].network is self.model else weights,
@@ -248,7 +222,8 @@ class Cycles:
         if goes_on:
             self.start.leave(part.network)
         given = self.start.given(part.network)
-        keep_whole(trainer, given)
+        if folder:
+            keep_whole(trainer, given)
         cycle_fit = CycleFit(given, self.data, history, goes_on, self.seed, *purpose)
         trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
         with seeded_step(trainer, self.seed, *purpose):
@@ -285,27 +260,29 @@ class Cycles:
 
     # ---- test ------------------------------------------------------------------------------------
 
-    def test(self, parts: Sequence[Part], whole: L.Trainer, cycle: int) -> Record:
+    def test(self, parts: Sequence[Part], whole: L.Trainer, cycle: int, step: int) -> Record:
         """Test the model; of an ensemble also each member. Without a test set nothing is said.
 
         Args:
             parts: The networks that were trained.
             whole: Tests the model.
             cycle: From 1.
+            step: Steps of all fits so far, for loggers.
         """
         if self.data.sets.test is None:
             return {"metrics": {}, "seconds": {}}
         begin = time.perf_counter()
         members = [part for part in parts if part.network is not self.model]
-        alone = mean_of([self._tested(part.trainer, part.network, cycle) for part in members])
+        alone = mean_of([self._tested(one.trainer, one.network, cycle, step) for one in members])
         metrics = {f"member_{name}": value for name, value in alone.items()}
-        metrics |= self._tested(whole, self.model, cycle)
+        metrics |= self._tested(whole, self.model, cycle, step)
         return {"metrics": metrics, "seconds": {"test": time.perf_counter() - begin}}
 
     def _tested(
-        self, trainer: L.Trainer, network: L.LightningModule, cycle: int
+        self, trainer: L.Trainer, network: L.LightningModule, cycle: int, step: int
     ) -> dict[str, float]:
-        with seeded_step(trainer, self.seed, "test", cycle):
+        logged = self._loggers.continued(trainer, step - trainer.global_step)
+        with logged, seeded_step(trainer, self.seed, "test", cycle):
             trainer.test(network, datamodule=self.data, verbose=False)
         return numbers(trainer.callback_metrics)
 

@@ -23,6 +23,7 @@ from al_lightning.prediction.wrapping import plain_name
 from al_lightning.run.records import listed
 from al_lightning.seeds import seeded
 from al_lightning.training.as_given import AsGiven
+from al_lightning.training.trainers import is_of_pytorch_lightning
 
 Weights = Mapping[str, Any]
 """A ``state_dict``."""
@@ -171,10 +172,8 @@ def checked(model: Any) -> L.LightningModule:
         return from_compiled(model)
     if isinstance(model, L.LightningModule):
         return model
-    other = any(kind.__module__.startswith("pytorch_lightning.") for kind in type(model).__mro__)
-    cure = (
-        "; it is of the package pytorch_lightning: write `import lightning as L`" if other else ""
-    )
+    other = is_of_pytorch_lightning(model)
+    cure = "; it is of the package pytorch_lightning: write `import lightning as L`" * other
     raise TypeError(
         "model must be a lightning.LightningModule, or a function that makes one, got "
         f"{type(model).__name__}{cure}"

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import BatchSizeFinder, TQDMProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger
+from torch import nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.acquisition.progress import listening
 from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.training.loggers import UserLoggers
 
 TrainerFactory = Callable[..., L.Trainer]
 """Makes a new Trainer at each call: ``partial(L.Trainer, max_epochs=10)``, or a function."""
@@ -52,7 +56,7 @@ def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
     Arguments that the factory sets stay, and arguments that it does not take are not passed.
     Callbacks in a ``partial`` are copied, so each Trainer gets them as they were given.
     """
-    fixed: dict[str, Any] = factory.keywords if isinstance(factory, partial) else {}
+    fixed = _fixed(factory)
     taken = inspect.signature(factory).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
     arguments = {
@@ -61,32 +65,80 @@ def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
         if name not in fixed and (takes_any or name in taken)
     }
     if fixed.get("callbacks") is not None:
-        arguments["callbacks"] = copy.deepcopy(fixed["callbacks"])
+        arguments["callbacks"] = _copied(fixed["callbacks"])
     return factory(**arguments)
 
 
+def _fixed(factory: TrainerFactory) -> dict[str, Any]:
+    return factory.keywords if isinstance(factory, partial) else {}
+
+
+def _copied(callbacks: Any) -> Any:
+    """Return copies; raise ValueError where a copy would not do what the callback does."""
+    memo: dict[int, Any] = {}
+    try:
+        copies = copy.deepcopy(callbacks, memo)
+    except Exception as error:  # a class may raise anything when it is copied
+        raise ValueError(
+            "each cycle needs new callbacks, and those of a partial are copied, found that "
+            f"{callbacks!r} cannot be ({error}); make them in a function that makes the Trainer: "
+            "def trainer(**given): return L.Trainer(callbacks=[...], **given)"
+        ) from error
+    networks = [
+        type(one).__name__
+        for one in memo.values()
+        if isinstance(one, nn.Module) and any(True for _ in one.parameters())
+    ]
+    if networks:
+        raise ValueError(
+            "each cycle needs new callbacks, and those of a partial are copied, found that "
+            f"{callbacks!r} would hold a copy of {networks[0]}; make them in a function that makes "
+            "the Trainer: def trainer(**given): return L.Trainer(callbacks=[...], **given)"
+        )
+    return copies
+
+
 def cycle_trainer(
-    factory: TrainerFactory, data: ActiveDataModule, folder: Path | None
+    factory: TrainerFactory, data: ActiveDataModule, folder: Path | None, loggers: UserLoggers
 ) -> L.Trainer:
-    """Make the Trainer of a cycle, whose curves and checkpoints go into ``folder``."""
+    """Make the Trainer of a cycle, whose curves and checkpoints go into ``folder``.
+
+    Without a folder it writes nothing, unless the user has set a logger or a checkpoint.
+
+    Args:
+        factory: The user's.
+        data: Served in the cycle.
+        folder: Of the cycle.
+        loggers: Knows the user's loggers of earlier cycles.
+    """
     # With few labels an epoch has fewer batches than the 50 Lightning waits before it logs.
     batches = -(-(data.epoch_size or data.num_labeled) // data.batch_size)
     arguments: dict[str, Any] = {"log_every_n_steps": max(1, min(50, batches // 4))}
+    ours: Logger = DummyLogger()  # none at all would fail in a module that logs by itself
     if folder is not None:
         arguments["default_root_dir"] = folder
-        arguments["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name)
-    return new_trainer(factory, **arguments)
+        ours = TensorBoardLogger(folder.parent, name="", version=folder.name)
+    try:
+        keeps = {} if folder is not None else {"enable_checkpointing": False}
+        trainer = new_trainer(factory, logger=ours, **keeps, **arguments)
+    except MisconfigurationException:  # the user has a ModelCheckpoint
+        trainer = new_trainer(factory, logger=ours, **arguments)
+    loggers.take(trainer, ours)
+    return trainer
 
 
 def trial_trainer(factory: TrainerFactory, run_dir: Path | None) -> L.Trainer:
-    """Make a Trainer that writes nothing, to try a module on a batch."""
+    """Make a Trainer that writes nothing and has no callbacks, to try a module on a batch."""
     arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
     # Weights that a lazy layer gets in inference mode could not be trained.
     arguments["inference_mode"] = False
     if run_dir is not None:
         # In the present folder SLURM may have left a checkpoint of something else.
         arguments["default_root_dir"] = run_dir / "trial"
-    return new_trainer(factory, **arguments)
+    trainer = new_trainer(factory, **arguments)
+    trainer.callbacks = []  # type: ignore[attr-defined]
+    trainer.loggers = [DummyLogger()]
+    return trainer
 
 
 def check_factory(factory: TrainerFactory) -> L.Trainer:
@@ -94,8 +146,9 @@ def check_factory(factory: TrainerFactory) -> L.Trainer:
 
     Raises:
         TypeError: when ``factory`` is not a function that returns a Trainer.
-        ValueError: when it hands out the same Trainer or the same callback twice, or a Trainer that
-            predicts only some batches.
+        ValueError: when it hands out the same Trainer or the same callback twice, a callback that
+            cannot be copied or is of the package pytorch_lightning, or a Trainer that predicts only
+            some batches or logs nothing.
     """
     if not callable(factory):
         raise TypeError(
@@ -109,6 +162,18 @@ def check_factory(factory: TrainerFactory) -> L.Trainer:
                 f"trainer must make a lightning.Trainer, got {type(trainer).__name__}; import it "
                 "from `lightning`, not from `pytorch_lightning`"
             )
+    if made[0].barebones:
+        raise ValueError(
+            "a run needs the Trainer's metrics, found barebones=True, which turns them off; leave "
+            "it out"
+        )
+    others = [*made[0].callbacks, *made[0].loggers]  # type: ignore[attr-defined]
+    strange = [type(one).__name__ for one in others if is_of_pytorch_lightning(one)]
+    if strange:
+        raise TypeError(
+            "callbacks and loggers must be of the package lightning, found "
+            f"{', '.join(strange)} of pytorch_lightning; import them from `lightning.pytorch`"
+        )
     limit = made[0].limit_predict_batches
     if not (isinstance(limit, float) and limit == 1.0):
         raise ValueError(
@@ -123,6 +188,17 @@ def check_factory(factory: TrainerFactory) -> L.Trainer:
             f"{', '.join(shared)} handed out twice; make them inside the function"
         )
     return made[0]
+
+
+def without_tuners(trainer: L.Trainer) -> None:
+    """Remove callbacks that would look for a batch size once more, in the test and prediction."""
+    kept = [one for one in trainer.callbacks if not isinstance(one, BatchSizeFinder)]  # type: ignore[attr-defined]
+    trainer.callbacks = kept  # type: ignore[attr-defined]
+
+
+def is_of_pytorch_lightning(value: Any) -> bool:
+    """Tell whether an object is of Lightning's other package, which does not go with this one."""
+    return any(kind.__module__.startswith("pytorch_lightning.") for kind in type(value).__mro__)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

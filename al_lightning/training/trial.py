@@ -1,0 +1,85 @@
+"""The trial before training: what would fail after an hour fails in the first minute."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.distributed import from_first_rank
+from al_lightning.prediction.read_pool import read_pool
+from al_lightning.run.run import Run
+from al_lightning.seeds import generator, seeded
+from al_lightning.settings import Settings
+from al_lightning.strategies import Strategy
+from al_lightning.training.start import Completing, Start
+from al_lightning.training.trainers import TrainerFactory, trial_trainer
+
+
+class Trial:
+    """Reads a batch of the pool and chooses from it.
+
+    A module that the strategy cannot read must say so before an hour of training. So must a
+    strategy whose arguments do not work, or whose function fails.
+
+    Args:
+        start: The module; its layers are there afterwards.
+        data: Serves the rows.
+        trainer: Makes a Trainer.
+        strategy: Chooses.
+        settings: What the run is asked to do, with a seed.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        data: ActiveDataModule,
+        trainer: TrainerFactory,
+        strategy: Strategy,
+        settings: Settings,
+    ) -> None:
+        self.start = start
+        self.data = data
+        self.trainer = trainer
+        self.strategy = strategy
+        self.settings = settings
+
+    def ask_once(self, run: Run) -> None:
+        """Predict a batch, choose from it, and change nothing but the module."""
+        assert self.settings.seed is not None
+        # Rows that wait for an answer may be such that cannot be read.
+        asked = {index for record in run.journal.of("query")[-1:] for index in record["indices"]}
+        few = self.data.eval_batch_size
+        first = self.data.pool.askable_indices[: few + len(asked)].tolist()
+        rows = torch.tensor([row for row in first if row not in asked][:few])
+        labeled = self.data.labeled_indices[:few]
+        if not len(rows):
+            rows = labeled
+        with seeded(self.settings.seed, "try"):
+            pool = read_pool(
+                self._trainer(run.folder),
+                self.start.model,
+                self.data,
+                self.strategy,
+                rows=rows,
+                labeled_rows=labeled if len(labeled) else rows,
+                embedding_layer=self.settings.embedding_layer,
+                mc_samples=self.settings.mc_samples,
+            )
+            num = min(2, self.settings.acquisition_size)
+            draw = generator(self.settings.seed, "try")
+            from_first_rank(lambda: self.strategy.choose(pool, num, draw))
+
+    def make_layers(self, run: Run) -> None:
+        """Let Lightning call the hooks that make layers, on no batch."""
+        assert self.settings.seed is not None
+        with seeded(self.settings.seed, "try"):
+            trainer = self._trainer(run.folder)
+            trainer.limit_predict_batches = 0
+            trainer.predict(self.start.model, datamodule=self.data, return_predictions=False)
+        self.start.complete(self.start.model)
+
+    def _trainer(self, run_dir: Path | None) -> L.Trainer:
+        trainer = trial_trainer(self.trainer, run_dir)
+        trainer.callbacks.insert(0, Completing(self.start))  # type: ignore[attr-defined]
+        return trainer
