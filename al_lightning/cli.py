@@ -9,7 +9,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -22,9 +22,17 @@ from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import is_first_rank
 from al_lightning.label.answers import AnswersError
 from al_lightning.loop import ActiveLearningLoop
-from al_lightning.run.folder import CONFIG, JOURNAL, next_version, records_of, write_whole
+from al_lightning.run.folder import (
+    CONFIG,
+    JOURNAL,
+    claim_version,
+    next_version,
+    shown,
+    write_whole,
+)
 from al_lightning.run.journal import read_records
 from al_lightning.run.records import CycleResult
+from al_lightning.run.run import Run
 from al_lightning.settings import Settings
 from al_lightning.stopping import is_refusal, stopping
 from al_lightning.training.provenance import Provenance
@@ -71,6 +79,7 @@ class ActiveCLI(LightningCLI):
         self.runs_dir = Path(runs_dir)
         self.results: list[CycleResult] = []
         self._began: dict[str, Any] | None = None  # the configuration of a run to resume
+        self._claimed: list[Path] = []  # folders made for a run that may not begin
         super().__init__(
             model_class,
             datamodule_class,
@@ -86,13 +95,17 @@ class ActiveCLI(LightningCLI):
     def work(self) -> None:
         """Carry out the run, once the command line is parsed."""
         folder = self._choose_folder()
-        os.environ[RUN_DIR] = str(folder)
+        absolute = folder.absolute()  # also after a chdir
+        os.environ[RUN_DIR] = str(absolute)
         try:
-            with stopping(lambda: _how_to_go_on(folder)):
+            with stopping(lambda: _how_to_go_on(folder, absolute)):
                 loop = self._make_loop(folder)
                 self.results = self._run(loop)
         finally:
             del os.environ[RUN_DIR]
+            for made in self._claimed:
+                with suppress(OSError):  # it is not empty
+                    made.rmdir()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the group ``active``, and tie every seed to ``--active.seed``."""
@@ -173,7 +186,14 @@ class ActiveCLI(LightningCLI):
         run_dir = self.config["active"]["run_dir"]
         if run_dir is None:
             run_dir = None if is_first_rank() else os.environ.get(RUN_DIR)
-        folder = Path(run_dir) if run_dir else next_version(self.runs_dir)
+        if run_dir is None and is_first_rank():
+            missing = [
+                path for path in (self.runs_dir, *self.runs_dir.parents) if not path.exists()
+            ]
+            self._claimed = [claim_version(self.runs_dir), *missing]
+            folder = self._claimed[0]
+        else:
+            folder = Path(run_dir) if run_dir else next_version(self.runs_dir)
         self.config["active"]["run_dir"] = str(folder)
         return folder
 
@@ -185,10 +205,14 @@ class ActiveCLI(LightningCLI):
             "data": self.datamodule,
             "trainer": self.instantiate_trainer,
         }
-        settings = self._began or self._settings()
+        settings = self._settings()
+        if self._began:
+            later = {name: settings["active"][name] for name in Settings.names("later")}
+            settings = {**self._began, "active": {**self._began["active"], **later}}
         with self._one_line():
             if self._began:
-                free = {name: active[name] for name in Settings.names("free")}
+                names = (*Settings.names("free"), *Settings.names("later"))
+                free = {name: active[name] for name in names}
                 loop = ActiveLearningLoop.resume(folder, **parts, **free)
             else:
                 loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
@@ -202,8 +226,8 @@ class ActiveCLI(LightningCLI):
             results = loop.run()
         except AnswersError as error:
             self._exit(error)
-        if not loop.finished and is_first_rank():
-            print(f"  then go on with: {_go_on(loop.run_dir)}", flush=True)
+        if loop.run_dir is not None and not loop.finished and is_first_rank():
+            print(f"  then go on with: {_go_on(shown(loop.run_dir))}", flush=True)
         return results
 
     @contextmanager
@@ -222,18 +246,20 @@ class ActiveCLI(LightningCLI):
 
 
 def _settings_of(run_dir: Path) -> dict[str, Any]:
-    """Return the configuration that a run began with.
+    """Return the configuration that a run began with, with the options that hold by now.
 
     Raises:
         ValueError: when there is no run, or a program of another kind began it.
     """
-    settings: dict[str, Any] | None = records_of(run_dir, " to resume")[0]["settings"]
+    run = Run.existing(run_dir)
+    settings: dict[str, Any] | None = run.start["settings"]
     if settings is None:
         raise ValueError(
             f"the run in {run_dir} was not begun from a command line; go on with it by "
             "ActiveLearningLoop.resume"
         )
-    return settings
+    later = {name: run.holding[name] for name in Settings.names("later") if name in run.holding}
+    return {**settings, "active": {**settings["active"], **later}}
 
 
 def _without_added_to(settings: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
@@ -262,12 +288,12 @@ def _resumed(given: Sequence[str]) -> tuple[str | None, str | None]:
     return (flags.resume if flags.resume in ("true", "True", "auto") else None), flags.run_dir
 
 
-def _how_to_go_on(folder: Path) -> str:
-    if not read_records(folder / JOURNAL):
+def _how_to_go_on(folder: Path, absolute: Path) -> str:
+    if not read_records(absolute / JOURNAL):
         return "the run had not begun"
     return f"finished steps are kept, go on with: {_go_on(folder)}"
 
 
-def _go_on(folder: Path | None) -> str:
+def _go_on(folder: Path | str) -> str:
     again = ["python", sys.argv[0], "--active.run_dir", str(folder), "--active.resume", "true"]
     return shlex.join(again)

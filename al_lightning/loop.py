@@ -95,8 +95,8 @@ class ActiveLearningLoop(WithOptions):
             data: The data module that the run began with, in any split; it gets the run's.
             trainer: Makes Trainers as the run began with; kind and number of devices may differ.
             monitors: As in the constructor.
-            settings: Options; left out, they are the run's. A function that labels must be given
-                again, and so must a strategy that has no name in ``STRATEGIES``.
+            settings: Options; left out, they are the run's. Budgets, target and how later queries
+                are chosen may change. Functions and strategies without a name must be given again.
 
         Raises:
             ValueError: when the folder holds no run, its journal or weights are damaged, another
@@ -106,13 +106,13 @@ class ActiveLearningLoop(WithOptions):
         options = run.options(**settings)
         loop = cls(model, data, trainer=trainer, monitors=monitors, **options)
         Provenance(run.start["config"]).check_same(loop._provenance)
-        weights = run.initial_weights()
         loop._run = run
         run.open()
         try:
-            loop._cycles.begin_from(weights)
+            loop._cycles.begin_from(run.initial_weights())
             data.begin(run, run.start["split"])
             loop._replay(run.journal.records)
+            run.change(loop._provenance.groups["active"])
         except Exception:
             run.release()
             raise

@@ -1,6 +1,7 @@
 """The options of a run: each option of the loop is defined here and nowhere else."""
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -10,7 +11,10 @@ FUNCTION = "a function"
 
 Labeler = Literal["dataset", "files"] | Callable[..., Any]
 
+Target = tuple[str, float] | tuple[str, float, Literal["min", "max"]]
+
 FREE = {"free": True}
+LATER = {"later": True}
 OF_STRATEGY = {"of_strategy": True}
 """Marks of fields, see :class:`Settings`."""
 
@@ -37,9 +41,10 @@ class Settings:
     """Holds the options of a run and checks them.
 
     An option that is added here becomes an argument of the loop and of the command line. The
-    journal holds it. It must be the same on resume, unless its field is marked ``free``. It must be
-    the same in all runs of a comparison, unless its field is marked ``of_strategy``: then each
-    strategy may have its own.
+    journal holds it. It must be the same on resume, unless its field is marked: ``free`` may be
+    another at any time, and another one of ``later`` is written in the journal and holds from then
+    on. It must be the same in all runs of a comparison, unless its field is marked ``of_strategy``:
+    then each strategy may have its own.
 
     Args:
         strategy: A name in ``STRATEGIES``, a ``Strategy``, or a function
@@ -54,26 +59,28 @@ class Settings:
             dropout layers; see :class:`~al_lightning.prediction.mc_dropout.MCDropout`.
         embedding_layer: Name of a layer of the model. The input of that layer is the embedding; for
             a model whose ``predict_step`` returns none.
-        target: A metric's name and value; the run ends once the metric reaches it from below.
+        target: A metric's name and value, ``("test_acc", 0.99)``; the run ends once the metric
+            reaches it from below. ``("test_loss", 0.1, "min")`` is reached from above.
         oracle: The source of labels. ``"dataset"`` reveals the data set's own labels. With
             ``"files"`` people fill in files of the run folder or label on a page, and the run stops
             until they have. Or a function, see :data:`~al_lightning.label.oracle.Oracle`.
         accept_unasked: Accept answers of files and functions to rows that were not asked.
 
     Raises:
-        ValueError: for a size below 1, or fewer candidates than rows to ask for.
+        ValueError: for a size below 1, fewer candidates than rows to ask for, a target or arguments
+            of a strategy that cannot be kept.
     """
 
-    strategy: Any = field(default="least_confidence", metadata=OF_STRATEGY)
-    acquisition_size: int = 500
-    num_cycles: int = 5
+    strategy: Any = field(default="least_confidence", metadata=LATER | OF_STRATEGY)
+    acquisition_size: int = field(default=500, metadata=LATER)
+    num_cycles: int = field(default=5, metadata=LATER)
     seed: int | None = None
     warm_start: bool = field(default=False, metadata=OF_STRATEGY)
-    candidate_size: int | None = field(default=None, metadata=OF_STRATEGY)
-    strategy_args: dict[str, Any] | None = field(default=None, metadata=OF_STRATEGY)
-    mc_samples: int | None = field(default=None, metadata=OF_STRATEGY)
-    embedding_layer: str | None = field(default=None, metadata=OF_STRATEGY)
-    target: tuple[str, float] | None = None
+    candidate_size: int | None = field(default=None, metadata=LATER | OF_STRATEGY)
+    strategy_args: dict[str, Any] | None = field(default=None, metadata=LATER | OF_STRATEGY)
+    mc_samples: int | None = field(default=None, metadata=LATER | OF_STRATEGY)
+    embedding_layer: str | None = field(default=None, metadata=LATER | OF_STRATEGY)
+    target: Target | None = field(default=None, metadata=LATER)
     oracle: Labeler = field(default="dataset", metadata=FREE)
     accept_unasked: bool = field(default=False, metadata=FREE)
 
@@ -85,6 +92,40 @@ class Settings:
                 f"candidate_size must be at least acquisition_size={self.acquisition_size}, got "
                 f"{self.candidate_size}"
             )
+        self._check_kept()
+
+    def _check_kept(self) -> None:
+        try:
+            json.dumps(self.strategy_args)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"strategy_args must be plain values, which a journal can keep ({error}), got "
+                f"{self.strategy_args}; bind other values to the function: "
+                "strategy=Strategy(partial(select, ...), ...)"
+            ) from error
+        target = self.target
+        if target is not None and not (
+            len(target) in (2, 3)
+            and isinstance(target[0], str)
+            and isinstance(target[1], float | int)
+            and target[2:] in ((), ("min",), ("max",), [], ["min"], ["max"])
+        ):
+            raise ValueError(
+                'target must be a metric\'s name, a value and, if it is to fall, "min", such as '
+                f'("test_loss", 0.1, "min"), got {target!r}'
+            )
+
+    def is_target_reached(self, metrics: Mapping[str, float]) -> bool:
+        """Tell whether these metrics reach the target; raise ValueError when it is not in them."""
+        if self.target is None:
+            return False
+        name, value, *direction = self.target
+        if name not in metrics:
+            raise ValueError(
+                f"target must name a metric that the module logs, got {name!r}; it logs "
+                f"{sorted(metrics)}; {hint(name, metrics)}resume the run with another target"
+            )
+        return metrics[name] <= value if direction == ["min"] else metrics[name] >= value
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Settings":
@@ -98,7 +139,7 @@ class Settings:
 
     @classmethod
     def names(cls, kind: str) -> tuple[str, ...]:
-        """Return the names of the options that are ``"free"`` or ``"of_strategy"``.
+        """Return the names of the options that are ``"free"``, ``"later"`` or ``"of_strategy"``.
 
         >>> Settings.names("free")
         ('oracle', 'accept_unasked')

@@ -176,6 +176,31 @@ def test_resuming_a_finished_run_changes_nothing(run, copied):
     assert (Path("run/journal.jsonl").read_bytes(), Path("run/metrics.csv").read_bytes()) == before
 
 
+def test_a_run_is_extended(run, copied):
+    shutil.rmtree("run")
+    first = [one for one in SMALL if "num_cycles" not in one]
+    begun = ["--active.strategy=margin", "--active.seed=7", "--model.lr=0.002"]
+    run(*first, *begun, "--active.num_cycles=2", "--active.run_dir=run")
+    longer = run("--active.run_dir=run", "--active.resume=true", "--active.num_cycles=3")
+    assert same_results(longer, copied)
+    rows = table("run/metrics.csv")
+    assert [row["num_labeled"] for row in rows] == ["30", "42", "54"]
+    again = run("--active.run_dir=run", "--active.resume=true")
+    assert same_results(again, copied)
+    target = "--active.target=[test_loss, 1e9, min]"
+    ended = run(*first, target, "--active.run_dir=two")
+    assert len(ended.results) == 1
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["active"]["num_cycles"] == 3
+
+
+def test_a_folder_with_a_space_is_quoted_in_the_command_that_goes_on(run, capsys):
+    oracle = ["--active.oracle=files", "--active.run_dir=my run"]
+    run(*SMALL, *oracle)
+    told = capsys.readouterr().out
+    assert "python -m al_lightning.label 'my run'" in told
+    assert "--active.run_dir 'my run' --active.resume true" in told
+
+
 def cut_to(journal, num_lines):
     lines = Path(journal).read_text().splitlines(keepends=True)
     Path(journal).write_text("".join(lines[:num_lines]))
@@ -205,12 +230,12 @@ def test_resume_refuses_another_configuration_key_by_key(run, copied, capsys):
             "--active.resume=true",
             "--model.lr=0.5",
             "--trainer.max_epochs=9",
-            "--active.strategy=entropy",
+            "--active.warm_start=false",
         )
     assert exit.value.code == 2
     assert capsys.readouterr().err.endswith(
-        "a run must be resumed as it began, found active.strategy: began with 'margin', now "
-        "'entropy'; model.lr: began with 0.002, now 0.5; trainer.max_epochs: began with 2, now "
+        "a run must be resumed as it began, found active.warm_start: began with True, now False; "
+        "model.lr: began with 0.002, now 0.5; trainer.max_epochs: began with 2, now "
         "9; give what it began with, or start anew in another folder\n"
     )
     assert Path("run/journal.jsonl").read_bytes() == before

@@ -1213,11 +1213,36 @@ def test_a_run_for_each_gpu_or_core_as_far_as_memory_goes(monkeypatch):
 
 
 def test_memory_is_that_of_processes_like_this_one(monkeypatch):
+    monkeypatch.setattr(processes, "left_in_groups", lambda *places: 10**12)
     sizes = {"MemAvailable": 7_000, "VmHWM": 2_000}
     monkeypatch.setattr(processes, "_kilobytes", lambda path, field: sizes[field])
     assert processes.num_that_fit() == 3
+    monkeypatch.setattr(processes, "left_in_groups", lambda *places: 5_000 * 1024)
+    assert processes.num_that_fit() == 2
     monkeypatch.undo()
     assert 0 < processes.num_that_fit() < 10_000
+
+
+def group(folder, limit, used, names=("memory.max", "memory.current")):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in zip(names, (limit, used)):
+        (folder / name).write_text(f"{value}\n")
+
+
+def test_a_containers_memory_is_that_of_its_control_groups(tmp_path):
+    membership, root = tmp_path / "cgroup", tmp_path / "root"
+    assert processes.left_in_groups(membership, root) == sys.maxsize
+    membership.write_text("0::/jobs/mine\n")
+    group(root / "jobs" / "mine", "max", 5)
+    assert processes.left_in_groups(membership, root) == sys.maxsize
+    group(root / "jobs", 1000, 300)
+    assert processes.left_in_groups(membership, root) == 700
+    group(root, 100, 300)  # a container sees its own group at the top
+    assert processes.left_in_groups(membership, root) == 0
+    old = tmp_path / "old"
+    membership.write_text("5:cpu,cpuacct:/a\n4:memory:/docker/abc\n")
+    group(old / "memory", 900, 100, ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+    assert processes.left_in_groups(membership, old) == 800
 
 
 class Process:

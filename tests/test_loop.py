@@ -170,12 +170,19 @@ def test_an_empty_pool_ends_the_run():
 
 
 def test_a_target_ends_the_run():
-    always = loop_of(target=("test_acc", 0.0)).run()
+    with pytest.warns(UserWarning, match='the first fit has reached the target.*add "min" to it'):
+        always = loop_of(target=("test_acc", 0.0)).run()
     assert len(always) == 1
     assert always[0].query is None
     assert len(loop_of(target=("test_acc", 1.1)).run()) == 3
     with pytest.raises(ValueError, match=r"got 'acc'; it logs \['test_acc', 'train_loss'\]"):
         loop_of(target=("acc", 0.5)).run()
+
+
+@pytest.mark.parametrize(("value", "num"), [(100.0, 1), (0.0, 3)])
+def test_a_target_may_be_reached_from_above(value, num):
+    assert len(loop_of(target=("train_loss", value, "min")).run()) == num
+    assert len(loop_of(target=("train_loss", value, "max")).run()) == (3 if num == 1 else 1)
 
 
 def test_candidates_are_a_seeded_subset_and_the_right_rows_are_labeled():

@@ -408,8 +408,7 @@ class Tunable(Plain):
 @pytest.mark.parametrize(
     ("arguments", "different"),
     [
-        ({"acquisition_size": 16}, ["active.acquisition_size: began with 15, now 16"]),
-        ({"strategy": "entropy"}, ["active.strategy: began with 'least_confidence', now"]),
+        ({"warm_start": True}, ["active.warm_start: began with False, now True"]),
         ({"data": points_data(90)}, ["data.rows: began with 120, now 90"]),
         ({"data": points_data(batch_size=8)}, ["data.batch_size: began with 16, now 8"]),
         ({"data": other_rows()}, ["data.fingerprint.0: began with", "and 24 more"]),
@@ -419,8 +418,8 @@ class Tunable(Plain):
         ),
         ({"model": Tunable(lr=0.1)}, ["model.lr: began with 0.01, now 0.1"]),
         (
-            {"seed": 1, "target": ("test_acc", 0.5), "num_cycles": 9},
-            ["active.seed", "active.target: began with None, now ['test_acc', 0.5]", "num_cycles"],
+            {"seed": 1, "warm_start": True, "num_cycles": 9},
+            ["found active.seed: began with 42, now 1; active.warm_start: began with False"],
         ),
     ],
 )

@@ -113,6 +113,11 @@ def test_a_run_goes_on_with_another_value_only_where_the_option_is_free(begun, n
 
     if name in Settings.names("free"):
         assert getattr(resume(), name) == OTHER[name]
+    elif name in Settings.names("later"):
+        assert getattr(resume().settings, name) == OTHER[name]
+        again = ActiveLearningLoop.resume(begun, Net(), Named(), trainer=TRAINER, monitors=[])
+        assert plain(getattr(again.settings, name)) == plain(OTHER[name])
+        assert again.records[-1]["changes"] == {name: plain(OTHER[name])}
     else:
         with pytest.raises(ValueError, match=rf"resumed as it began, found active\.{name}: began"):
             resume()

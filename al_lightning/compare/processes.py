@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
@@ -188,8 +188,39 @@ def num_that_fit() -> int:
     """
     if not Path("/proc/meminfo").exists():
         return sys.maxsize
-    available = _kilobytes("/proc/meminfo", "MemAvailable")
-    return available // _kilobytes("/proc/self/status", "VmHWM")
+    available = 1024 * _kilobytes("/proc/meminfo", "MemAvailable")
+    left = left_in_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return min(available, left) // (1024 * _kilobytes("/proc/self/status", "VmHWM"))
+
+
+def left_in_groups(membership: Path, root: Path) -> int:
+    """Return the bytes that the process's control groups leave it, as of a container.
+
+    Args:
+        membership: Lines ``number:controllers:path``, as in ``/proc/self/cgroup``.
+        root: Where the groups are mounted.
+
+    Returns:
+        The least of all groups above the process, of version 1 and 2; a very large number without
+        a limit.
+    """
+    left = sys.maxsize
+    lines = membership.read_text().splitlines() if membership.exists() else []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, names = (
+            (root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+            if controllers
+            else (root, ("memory.max", "memory.current"))
+        )
+        # Inside a container the path may be that of the host, and the group is mounted at the top.
+        inner = PurePosixPath(path).relative_to("/")
+        for group in (top, *(top / one for one in (inner, *inner.parents))):
+            limit, used = ((group / name) for name in names)
+            if limit.exists() and (number := limit.read_text().strip()) != "max":
+                left = min(left, max(0, int(number) - int(used.read_text())))
+    return left
 
 
 def _kilobytes(path: str, field: str) -> int:

@@ -151,7 +151,7 @@ class OpenQuery:
     """
 
     def __init__(self, journal: Journal) -> None:
-        last: Record = journal.records[-1] if journal.records else {"event": "nothing"}
+        last: Record = journal.last or {"event": "nothing"}
         if last["event"] not in ("query", "answers", "undo"):
             raise ValueError(
                 f"no query waits for labels: the run's last event is {last['event']!r}; go on with "

@@ -1,10 +1,12 @@
 """A line for each cycle on the terminal, and instructions while the run waits for labels."""
 
+import shlex
+
 from al_lightning.label.agreement import agreements
 from al_lightning.monitor.exchange import TO_LABEL
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import answers_of
-from al_lightning.run.folder import query_folder
+from al_lightning.run.folder import query_folder, shown
 from al_lightning.run.records import CycleResult, Query
 
 
@@ -13,7 +15,7 @@ class Console(Monitor):
 
     def on_start(self, loop: Loop) -> None:
         if loop.run_dir is not None:
-            print(f"run folder {loop.run_dir}", flush=True)
+            print(f"run folder {shown(loop.run_dir)}", flush=True)
         for result in loop.results:
             self.on_cycle(loop, result)
 
@@ -30,8 +32,9 @@ class Console(Monitor):
             print(f"  people differ on {differing} rows: settle them on the page")
         if loop.run_dir is not None and loop.data.classes is not None:
             folder = query_folder(loop.run_dir, query.cycle)
-            print(f"  label on a page: python -m al_lightning.label {loop.run_dir}")
-            print(f"  or in a file:    {folder / TO_LABEL}", flush=True)
+            page = shlex.join(["python", "-m", "al_lightning.label", shown(loop.run_dir)])
+            print(f"  label on a page: {page}")
+            print(f"  or in a file:    {shown(folder / TO_LABEL)}", flush=True)
 
     def on_labels(self, loop: Loop, result: CycleResult) -> None:
         for pair in agreements(r for r in loop.records if r.get("cycle") == result.cycle):

@@ -30,6 +30,12 @@ def query_folder(run_dir: Path, cycle: int) -> Path:
     return run_dir / "queries" / f"cycle_{cycle}"
 
 
+def shown(folder: Path) -> str:
+    """Return a folder's name as short as it can be typed here."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+
+
 def set_aside(folder: Path) -> None:
     """Rename a folder that is in the way; a person's work may be in it."""
     if folder.exists():
@@ -57,6 +63,18 @@ def check_vacant(run_dir: Path) -> None:
         )
 
 
+def claim_version(runs_dir: Path) -> Path:
+    """Make the next ``version_N`` that nobody else has made; two programs never share one."""
+    folder = next_version(runs_dir)
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number = int(folder.name.removeprefix("version_"))
+            folder = folder.with_name(f"version_{number + 1}")
+
+
 def next_version(runs_dir: Path) -> Path:
     """Return ``version_N``; N is one above the highest of all runs in ``runs_dir``."""
     runs = runs_dir.glob(f"version_*/{JOURNAL}")
@@ -78,7 +96,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def sync(path: Path) -> None:
     """Wait until the file's content and its name are on the disk."""
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:  # Windows syncs no file that is open for reading
         os.fsync(file.fileno())
     sync_folder(path.parent)
 

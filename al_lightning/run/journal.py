@@ -30,6 +30,10 @@ FOLLOWS = {
 """The events that may follow each event. A fit opens a cycle, labels close it. Cycle 0 has no fit:
 it asks for the first labels of a run that begins with none."""
 
+SETTINGS = "settings"
+"""The event of options that change when a run is resumed. It may follow any event, and what could
+follow that one may follow it. After an end, what could have been there in its place."""
+
 
 class Journal:
     """Holds the records of one run, in memory and, when a path is given, on disk.
@@ -38,6 +42,10 @@ class Journal:
         path: The file. When it exists it is read, and a torn last line is cut off. None keeps the
             records in memory alone.
 
+    Attributes:
+        records: All records, oldest first.
+        last: The last one that is more than a change of options; None when there is none.
+
     Raises:
         ValueError: as :func:`read_records`.
     """
@@ -45,10 +53,13 @@ class Journal:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.records: list[Record] = []
-        self._crc = 0
+        self.last: Record | None = None
+        self._crc = self._history = 0
         self._num_bytes = 0
         if path is not None and path.exists():
             self.records, self._crc, self._num_bytes = _read(path)
+            for record in self.records:
+                self._follow(record)
             if self._num_bytes < path.stat().st_size:
                 os.truncate(path, self._num_bytes)  # or the next line would join the torn one
 
@@ -70,7 +81,13 @@ class Journal:
         self.records.append(record)
         self._crc = crc
         self._num_bytes += len(line)
+        self._follow(record)
         return record
+
+    def _follow(self, record: Record) -> None:
+        if record["event"] != SETTINGS:
+            self.last = record
+            self._history = zlib.crc32(json.dumps(record).encode(), self._history)
 
     def find(self, event: str, cycle: int) -> Record | None:
         """Return the record of ``event`` in ``cycle``; None when it has not happened."""
@@ -82,8 +99,8 @@ class Journal:
 
     @property
     def history(self) -> str:
-        """Checksum of all records."""
-        return f"{self._crc:08x}"
+        """Checksum of all that was decided so far; options that changed do not count."""
+        return f"{self._history:08x}"
 
     @classmethod
     def in_memory(cls, records: list[Record]) -> "Journal":
@@ -133,9 +150,9 @@ def _read(path: Path) -> tuple[list[Record], int, int]:
     *lines, _torn = path.read_bytes().split(b"\n")
     records: list[Record] = []
     crc = 0
+    before: Record | None = None
     for number, line in enumerate(lines, start=1):
         record, crc = _decode(line, crc)
-        before = records[-1] if records else None
         if record is None or not _may_follow(before, record):
             wrong = "its checksum is wrong" if record is None else "its event is out of order"
             raise ValueError(
@@ -143,6 +160,10 @@ def _read(path: Path) -> tuple[list[Record], int, int]:
                 "from a copy, or cut it before that line and resume from there"
             )
         records.append(record)
+        if record["event"] != SETTINGS:
+            before = record
+        elif before is not None and before["event"] == "end":
+            before = {**before, "event": "test"}
     if records and records[0].get("format") != FORMAT:
         raise ValueError(
             f"{path} must be of format {FORMAT}, found {records[0].get('format')}: another version "
@@ -155,7 +176,7 @@ def _may_follow(before: Record | None, record: Record) -> bool:
     if before is None:
         return bool(record["event"] == "start")
     cycle = before.get("cycle", 0) + (record["event"] == "fit")
-    return record["event"] in FOLLOWS[before["event"]] and record["cycle"] == cycle
+    return record["event"] in (*FOLLOWS[before["event"]], SETTINGS) and record["cycle"] == cycle
 
 
 def _encode(record: Record, crc: int) -> tuple[bytes, int]:

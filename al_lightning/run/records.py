@@ -59,7 +59,7 @@ def results_of(records: Sequence[Record]) -> list[CycleResult]:
 
     In a run that began without labels the first is cycle 0, which only asked.
     """
-    done = sorted(record["cycle"] for record in records if record["event"] in ("query", "end"))
+    done = sorted({record["cycle"] for record in records if record["event"] in ("query", "end")})
     return [result_of(records, cycle) for cycle in done]
 
 

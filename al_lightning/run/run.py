@@ -19,11 +19,11 @@ from al_lightning.run.folder import (
     set_aside,
     sync,
 )
-from al_lightning.run.journal import Journal, Record, read_records
+from al_lightning.run.journal import SETTINGS, Journal, Record, read_records
 from al_lightning.run.lock import lock, unlock
 from al_lightning.run.records import CycleResult, result_of
 from al_lightning.run.weights import load_state, save_state
-from al_lightning.settings import FUNCTION
+from al_lightning.settings import FUNCTION, Settings
 
 
 class Run:
@@ -45,7 +45,7 @@ class Run:
     @classmethod
     def new(cls, folder: str | Path | None) -> "Run":
         """Return a run that has yet to begin; raise ValueError when its folder is unusable."""
-        run = cls(None if folder is None else Path(folder))
+        run = cls(None if folder is None else Path(folder).absolute())
         if run._writes is not None:
             check_vacant(run._writes)
         return run
@@ -57,7 +57,7 @@ class Run:
         Raises:
             ValueError: when there is none, or its journal is damaged.
         """
-        run = cls(Path(folder))
+        run = cls(Path(folder).absolute())  # or it would be another one after a chdir
         run.journal = Journal.in_memory(records_of(Path(folder), " to resume"))
         return run
 
@@ -74,13 +74,13 @@ class Run:
         return self.journal.records[0]
 
     def options(self, **changes: Any) -> dict[str, Any]:
-        """Return the options that the run began with; ``changes`` replace some of them.
+        """Return the options that hold by now; ``changes`` replace some of them.
 
         Raises:
             ValueError: when a function labeled and none is given now; functions are not kept.
         """
         changes = {n: v for n, v in changes.items() if (n, v) != ("strategy", None)}
-        options = {**self.start["config"]["active"], **self.start["asking"], **changes}
+        options = {**self.holding, **self.start["asking"], **changes}
         if options["oracle"] == FUNCTION:
             raise ValueError(
                 "the labels of this run came from a function, which is not kept; give it again, "
@@ -89,9 +89,27 @@ class Run:
         return options
 
     @property
+    def holding(self) -> dict[str, Any]:
+        """The options that hold by now: those of the beginning, and what has changed since."""
+        options = dict(self.start["config"]["active"])
+        for record in self.journal.of(SETTINGS):
+            options |= record["changes"]
+        return options
+
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Write which of the options that may change differ from those that hold by now."""
+        before = self.holding
+        names = [name for name in Settings.names("later") if name in options]
+        changes = {n: options[n] for n in names if options[n] != before.get(n)}
+        if changes:
+            self.open()
+            last = self.journal.last or {}
+            self.journal.append(SETTINGS, cycle=last.get("cycle", 0), changes=changes)
+
+    @property
     def finished(self) -> bool:
         """Tell whether no further cycle follows."""
-        return bool(self.journal.of("end"))
+        return bool(self.journal.records) and self.journal.records[-1]["event"] == "end"
 
     def result(self, cycle: int) -> CycleResult:
         """Return the results of a cycle, as far as it has come."""
@@ -100,7 +118,8 @@ class Run:
     @property
     def cycle(self) -> int:
         """The present cycle, from 1; it ends when its labels come. 0 with nothing labeled yet."""
-        last = self.journal.records[-1]
+        last = self.journal.last
+        assert last is not None
         if last["event"] == "start":
             return 1 if last["split"]["labeled_indices"] else 0
         cycle: int = last["cycle"] + (last["event"] == "labels")

@@ -100,7 +100,16 @@ def find_strategy(
     """
     name = strategy if isinstance(strategy, str) else ""
     if isinstance(strategy, str):
+        if not strategy.strip():
+            raise ValueError(
+                f"a strategy must have a name, got {strategy!r}; name one of {sorted(STRATEGIES)}"
+            )
         if strategy not in STRATEGIES:
+            if "(" in strategy:
+                raise ValueError(
+                    f"a strategy that was composed cannot be made from its name, got {strategy!r}; "
+                    f"give it itself, also when the run is resumed: strategy={strategy}"
+                )
             raise ValueError(
                 f"strategy must be one of {sorted(STRATEGIES)}, got {strategy!r}; "
                 f"{hint(strategy, STRATEGIES, 0.4)}add your own with STRATEGIES[name] = select"

@@ -87,6 +87,8 @@ class Strategy:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if self.name and not self.name.strip():
+            raise ValueError(f"a strategy's name must not be blank, got {self.name!r}")
         wrong = [
             name
             for name, column in dict(self.keep).items()

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
@@ -170,15 +171,13 @@ class Cycles:
         return {"indices": rows, "names": self.data.names_of(rows), **nothing}
 
     def _why_end(self, cycle: int, metrics: Mapping[str, float]) -> str | None:
-        if self.settings.target is not None:
-            name, value = self.settings.target
-            if name not in metrics:
-                raise ValueError(
-                    f"target must name a metric that the module logs, got {name!r}; it logs "
-                    f"{sorted(metrics)}"
+        if self.settings.is_target_reached(metrics):
+            if cycle == 1 and len(self.settings.target or ()) == 2:
+                rank_zero_warn(
+                    f"the first fit has reached the target {self.settings.target}; if smaller is "
+                    'better, add "min" to it and resume the run'
                 )
-            if metrics[name] >= value:
-                return "target"
+            return "target"
         if cycle >= self.settings.num_cycles:
             return "num_cycles"
         return "pool is empty" if self.data.pool.num_askable == 0 else None

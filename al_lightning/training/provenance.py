@@ -109,13 +109,23 @@ class Provenance:
         return list(_differences(_fixed(self.groups), _fixed(now.groups)))
 
     def check_same(self, now: "Provenance") -> None:
-        """Raise ValueError when a run is not resumed as it began; list up to eight keys."""
-        different = self.differences(now)
+        """Raise ValueError when a run is not resumed as it began; list up to eight keys.
+
+        Budgets and the way to choose later queries may change, see :class:`Settings`.
+        """
+        later = Settings.names("later")
+        different = [one for one in self.differences(now) if _key_of(one) not in later]
         if different:
             raise ValueError(
                 f"a run must be resumed as it began, found {listed(different, 8, '; ')}; give what "
                 "it began with, or start anew in another folder"
             )
+
+
+def _key_of(difference: str) -> str:
+    """Return ``num_cycles`` of ``active.num_cycles: began with ...``; of other groups, the key."""
+    group, _, name = difference.partition(":")[0].partition(".")
+    return name.partition(".")[0] if group == "active" else difference
 
 
 def _fixed(groups: Mapping[str, Any]) -> dict[str, Any]:
