@@ -21,7 +21,8 @@ from torch import Tensor
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.pool import as_indices
 from al_lightning.label import intake
-from al_lightning.label.answers import Answer, OpenQuery
+from al_lightning.label.answers import OpenQuery
+from al_lightning.label.fold import Answer
 from al_lightning.label.oracle import check_oracle, check_reveals, collected
 from al_lightning.monitor import Monitor
 from al_lightning.monitor.defaults import watching
@@ -75,6 +76,7 @@ class ActiveLearningLoop(WithOptions):
         self._cycles = Cycles(model, data, trainer, strategy, self.settings)
         self._run = Run.new(run_dir)
         self._watching: list[Monitor] | None = None
+        self._waiting: OpenQuery | None = None
 
     @classmethod
     def resume(
@@ -150,8 +152,7 @@ class ActiveLearningLoop(WithOptions):
         returns the first rows to label: cycle 0.
 
         Returns:
-            The query, or None when the run is over: after ``num_cycles`` fits, at ``target``, or
-            when nothing is left to ask.
+            The query; None when the run is over: ``num_cycles``, ``target``, nothing to ask.
         """
         self.prepare()
         self._catch_up()
@@ -201,17 +202,15 @@ class ActiveLearningLoop(WithOptions):
             answers: By data-set index: a label in plain values, ``SKIP`` (stays in the pool and is
                 not asked again) or ``INVALID`` (leaves the pool). A label for a row of an earlier
                 query corrects it.
-            by: The person who answered. Two people may answer the same rows; where they differ,
-                somebody must settle it.
+            by: The person who answered. Where two people differ on a row, one must settle it.
             settles: These answers hold, whatever others answered.
             accept_unasked: Accept answers to rows of the pool that were not asked.
 
         Raises:
             ValueError: when nothing was asked, a row was not asked for, or a label is no class.
         """
-        query = self._open_query()
         how = {"by": by, "settles": settles, "accept_unasked": accept_unasked}
-        intake.answer(query, self.data.row_labels, answers, **how)
+        intake.answer(self._open_query(), self.data.row_labels, answers, **how)
 
     def undo(self, *, by: str | None = None) -> list[int]:
         """Undo the last answer, of that person or with None of anybody; return its rows.
@@ -316,7 +315,8 @@ class ActiveLearningLoop(WithOptions):
 
     def _open_query(self) -> OpenQuery:
         self._catch_up()
-        return OpenQuery(self._run.journal)
+        self._waiting = OpenQuery.of(self._run.journal, self._waiting)
+        return self._waiting
 
     def _close(self, closing: Record) -> None:
         self.data.replay(closing)

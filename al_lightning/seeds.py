@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import lightning as L
 import numpy as np
@@ -38,11 +39,16 @@ def seed_all(seed: int) -> None:
         torch.default_generator.manual_seed(seed)
 
 
+@cache
+def _has_cuda() -> bool:
+    return torch.cuda.is_available()  # which looks for the driver anew each time
+
+
 @contextmanager
 def isolated() -> Iterator[None]:
     """Put the global generators back after the block as they were, also when it raises."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cuda = torch.cuda.get_rng_state_all() if _has_cuda() else []
     try:
         yield
     finally:

@@ -36,7 +36,8 @@ from torch import Tensor
 
 from al_lightning import INVALID, SKIP, ActiveLearningLoop, Exchange
 from al_lightning.data.images import ActiveImageDataModule
-from al_lightning.label.answers import Answer, OpenQuery
+from al_lightning.label.answers import OpenQuery
+from al_lightning.label.fold import Answer
 from al_lightning.label.label_studio import CONFIG, TASKS, read_export
 from al_lightning.label.oracle import query_rows
 from al_lightning.run.journal import Journal

@@ -10,7 +10,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from al_lightning import INVALID, SKIP
 from al_lightning.label.agreement import agreements, cohens_kappa
-from al_lightning.label.answers import OpenQuery, fold, rows_before
+from al_lightning.label.answers import OpenQuery, rows_before
+from al_lightning.label.fold import fold
 from al_lightning.run.journal import Journal, read_records
 
 CLASSES = ["cat", "dog", "eel"]

@@ -183,6 +183,8 @@ def test_a_run_is_extended(run, copied):
     run(*first, *begun, "--active.num_cycles=2", "--active.run_dir=run")
     longer = run("--active.run_dir=run", "--active.resume=true", "--active.num_cycles=3")
     assert same_results(longer, copied)
+    shown = EventAccumulator("run").Reload()
+    assert [e.step for e in shown.Scalars("active/test_acc")] == [30, 42, 54]
     rows = table("run/metrics.csv")
     assert [row["num_labeled"] for row in rows] == ["30", "42", "54"]
     again = run("--active.run_dir=run", "--active.resume=true")

@@ -8,7 +8,7 @@ from al_lightning.compare.board import write_board
 from al_lightning.compare.comparison import Comparison
 from al_lightning.compare.figures import curves_figure, efficiency_figure, penalty_figure
 from al_lightning.compare.summary import summary_text
-from al_lightning.monitor.pictures import save
+from al_lightning.monitor.drawing import drawn
 from al_lightning.monitor.tables import write_table
 from al_lightning.run.folder import write_whole
 from al_lightning.statistics import (
@@ -39,7 +39,7 @@ def write_report(comparison: Comparison, out: Path) -> None:
     write_table(out / "summary.csv", list(rows[0]), [[*map(cell, row.values())] for row in rows])
     write_whole(out / "summary.md", summary.encode("utf-8", "backslashreplace"))
     for name, figure in figures.items():
-        save(figure, out / f"{name}.png")
+        write_whole(out / f"{name}.png", drawn(figure))
     write_board(comparison, figures, summary, out)
 
 

@@ -71,7 +71,8 @@ class Pool:
             counts = np.unique(np.asarray(indices), return_counts=True)
             repeated = counts[0][counts[1] > 1].tolist()
             raise ValueError(f"indices must not repeat, found {repeated[:5]} more than once")
-        taken = [i for i in indices if self.labeled_N[i]]
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        taken = rows[self.labeled_N[rows]].tolist()
         if taken:
             raise ValueError(
                 f"indices must be unlabeled, found {len(taken)} labeled already: {taken[:5]}"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.label.agreement import agreements
-from al_lightning.label.answers import OpenQuery, fold
+from al_lightning.label.answers import OpenQuery
+from al_lightning.label.fold import fold
 from al_lightning.run.folder import JOURNAL, records_of
 from al_lightning.run.journal import Journal, Record
 from al_lightning.run.lock import lock

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from al_lightning.label.answers import Answer, fold
+from al_lightning.label.fold import Answer, fold
 from al_lightning.run.journal import Record
 
 

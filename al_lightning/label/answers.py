@@ -1,19 +1,16 @@
-"""Answers to a query: each one a record in the journal, folded into the answers that hold now.
+"""The query that waits: each answer is a record in the journal.
 
 Everything here comes from the journal alone. So one process can train while another serves the page
 on which people label, and neither needs to know of the other.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from al_lightning.label.fold import Answer, Fold, RowAnswers, to_plain
 from al_lightning.run.journal import Journal, Record
 from al_lightning.run.records import INVALID, SKIP, Mark
-
-Answer = Any
-"""A label in plain values, ``SKIP`` or ``INVALID``; never None, which means no answer yet."""
 
 
 def now() -> str:
@@ -23,94 +20,6 @@ def now() -> str:
 
 class AnswersError(ValueError):
     """Says why an oracle's answer cannot be accepted; the run is as before, and can go on."""
-
-
-# ---- a row ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class RowAnswers:
-    """Holds the answers to one row."""
-
-    by_labeler: dict[str, Answer] = field(default_factory=dict)
-    """The latest answer of each person; ``""`` stands for a person without a name."""
-    settled: Answer = None
-    """The answer that holds against all others; None while nobody has settled the row."""
-    settled_by: str = ""
-    """The person who settled it, whose next answer replaces the settled one."""
-    at: str = ""
-    """The time of the last answer, see :func:`now`."""
-    how: str = ""
-    """The way by which it came, such as ``"page"``."""
-
-    @property
-    def answer(self) -> Answer:
-        """Return the answer that holds; None while the row is open or people differ."""
-        if self.settled is not None:
-            return self.settled
-        first, *others = self.by_labeler.values() or [None]
-        return None if any(other != first for other in others) else first
-
-    @property
-    def in_conflict(self) -> bool:
-        """Return True when people differ and nobody has settled the row."""
-        return bool(self.by_labeler) and self.answer is None
-
-    @property
-    def labelers(self) -> list[str]:
-        """Return the names of those who answered, in the order of their first answers."""
-        return [name for name in self.by_labeler if name]
-
-
-def fold(records: Iterable[Record]) -> dict[int, RowAnswers]:
-    """Return the rows that have answers, by data-set index.
-
-    Args:
-        records: The records of one cycle; only ``answers`` and ``undo`` are read.
-    """
-    rows: dict[int, RowAnswers] = {}
-    for record in standing(records):
-        for index, answer in record["answers"]:
-            row = rows.setdefault(index, RowAnswers())
-            by = record["by"] or ""
-            row.by_labeler[by] = from_plain(answer)
-            row.at, row.how = record["at"], record["how"]
-            if record["settles"] or (row.settled is not None and row.settled_by == by):
-                row.settled, row.settled_by = from_plain(answer), by
-    return rows
-
-
-def standing(records: Iterable[Record]) -> list[Record]:
-    """Return the ``answers`` records that nobody has undone, oldest first."""
-    records = list(records)
-    undone = {record["number"] for record in records if record["event"] == "undo"}
-    return [r for r in records if r["event"] == "answers" and r["number"] not in undone]
-
-
-def to_plain(answer: Answer) -> Any:
-    """Return an answer as a journal holds it: ``"skip"``, ``"invalid"`` or ``{"label": ...}``."""
-    return answer.value if isinstance(answer, Mark) else {"label": answer}
-
-
-def from_plain(plain: Any) -> Answer:
-    """Return the answer that :func:`to_plain` wrote.
-
-    >>> [from_plain(to_plain(answer)) for answer in (7, SKIP)]
-    [7, <Mark.SKIP: 'skip'>]
-    """
-    return plain["label"] if isinstance(plain, dict) else Mark(plain)
-
-
-def in_words(answer: Answer, classes: Sequence[str]) -> str:
-    """Return an answer as a person would write it.
-
-    >>> in_words(1, ["cat", "dog"]), in_words(SKIP, ["cat", "dog"])
-    ('dog', 'skip')
-    """
-    return str(answer.value) if isinstance(answer, Mark) else classes[answer]
-
-
-# ---- the query that waits ------------------------------------------------------------------------
 
 
 class RowsBefore(NamedTuple):
@@ -127,7 +36,8 @@ def rows_before(records: Sequence[Record]) -> RowsBefore:
     labeled, outside = set(split["labeled_indices"]), {*split["held_out"], *split["invalid"]}
     for record in records:
         if record["event"] == "labels":
-            labeled = labeled.union(record["indices"]).difference(record["invalid"])
+            labeled.update(record["indices"])
+            labeled.difference_update(record["invalid"])
             outside.update(record["invalid"])
     return RowsBefore(labeled, outside)
 
@@ -164,6 +74,16 @@ class OpenQuery:
         self.cycle: int = asked["cycle"]
         self.indices: list[int] = asked["indices"]
         self.classes: list[str] | None = journal.records[0]["config"]["data"]["classes"]
+        self._asked = set(self.indices)
+        self._before = rows_before(journal.records)
+        self._answers, self._num_read = Fold(), journal.records.index(asked)
+
+    @classmethod
+    def of(cls, journal: Journal, known: "OpenQuery | None" = None) -> "OpenQuery":
+        """Return the query at the end of a journal: the one that is known, or a new one."""
+        last = journal.last or {"event": "nothing", "cycle": None}
+        is_it = known is not None and known.journal is journal and last["cycle"] == known.cycle
+        return known if known is not None and is_it and last["event"] != "labels" else cls(journal)
 
     @property
     def records(self) -> list[Record]:
@@ -171,9 +91,17 @@ class OpenQuery:
         return [record for record in self.journal.records if record.get("cycle") == self.cycle]
 
     @property
+    def answers(self) -> Fold:
+        """The answers so far."""
+        for record in self.journal.records[self._num_read :]:
+            self._answers.add(record)
+        self._num_read = len(self.journal.records)
+        return self._answers
+
+    @property
     def rows(self) -> dict[int, RowAnswers]:
         """Return the answers by data-set index, including those to rows that were not asked."""
-        return fold(self.records)
+        return self.answers.rows
 
     @property
     def open_indices(self) -> list[int]:
@@ -211,7 +139,7 @@ class OpenQuery:
         self.journal.append(
             "answers",
             cycle=self.cycle,
-            number=sum(record["event"] == "answers" for record in self.records),
+            number=self.answers.num,
             answers=[[index, to_plain(answer)] for index, answer in answers.items()],
             by=by or None,
             at=now(),
@@ -233,14 +161,18 @@ class OpenQuery:
         Raises:
             ValueError: when there is none.
         """
-        candidates = [r for r in standing(self.records) if by is None or (r["by"] or "") == by]
-        if not candidates:
+        last = self.last_of(by)
+        if last is None:
             raise ValueError(f"there is no answer{f' of {by}' if by else ''} to take back")
-        last = candidates[-1]
         self.journal.append(
             "undo", cycle=self.cycle, number=last["number"], by=by or None, at=now(), how=how
         )
         return [index for index, _ in last["answers"]]
+
+    def last_of(self, by: str | None) -> Record | None:
+        """Return the last answer of a person, or with None of anybody, that still stands."""
+        theirs = (r for r in reversed(self.answers.standing) if by is None or (r["by"] or "") == by)
+        return next(theirs, None)
 
     def outcome(self, last: Mapping[int, Answer] = {}) -> Record:
         """Return what :meth:`finish` would record now, without the rows on which people differ.
@@ -248,7 +180,7 @@ class OpenQuery:
         Args:
             last: Answers that come with the closing; they hold against all others.
         """
-        labeled = rows_before(self.journal.records).labeled
+        labeled = self._before.labeled
         agreed = {i: row.answer for i, row in self.rows.items() if not row.in_conflict}
         held = {**{i: answer for i, answer in agreed.items() if i not in last}, **last}
         labels = {i: answer for i, answer in held.items() if not isinstance(answer, Mark)}
@@ -286,7 +218,7 @@ class OpenQuery:
                 f"which people differ: {differing[:5]}; settle them"
             )
         result = self.outcome(last)
-        labeled = rows_before(self.journal.records).labeled.union(result["indices"])
+        labeled = self._before.labeled.union(result["indices"])
         if not labeled.difference(result["invalid"]):
             raise ValueError(
                 "at least one row must get a label before the model can train, found none; label "
@@ -308,9 +240,8 @@ class OpenQuery:
 
     def check(self, answers: Mapping[int, Answer], *, accept_unasked: bool = False) -> None:
         """Raise ValueError as :meth:`answer` does; change nothing."""
-        labeled, outside = rows_before(self.journal.records)
-        known = labeled.union(self.indices)
-        strangers = [i for i in answers if i not in known]
+        labeled, outside = self._before
+        strangers = [i for i in answers if i not in labeled and i not in self._asked]
         if strangers and not accept_unasked:
             raise ValueError(
                 f"answers must be to rows that were asked, found {len(strangers)} that were not: "

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from al_lightning.label.answers import Answer, AnswersError, OpenQuery
+from al_lightning.label.answers import AnswersError, OpenQuery
+from al_lightning.label.fold import Answer
 from al_lightning.label.oracle import AnswersTogether
 from al_lightning.run.journal import Record
 from al_lightning.run.records import Mark, plain

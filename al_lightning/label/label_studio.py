@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from al_lightning.label.answers import Answer
+from al_lightning.label.fold import Answer
 from al_lightning.label.query_file import (
     GivenAnswer,
     LabelRow,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.distributed import from_first_rank, processes_have_met
-from al_lightning.label.answers import Answer, AnswersError, OpenQuery, from_plain
+from al_lightning.label.answers import AnswersError, OpenQuery
+from al_lightning.label.fold import Answer, from_plain
 from al_lightning.label.label_studio import read_export
 from al_lightning.label.query_file import GivenAnswer, QueryRows, read_answers
 from al_lightning.run.records import Query, listed, plain

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from al_lightning.label.answers import Answer, in_words
+from al_lightning.label.fold import Answer, in_words
 from al_lightning.run.records import Mark, listed
 from al_lightning.run.tables import Problems, read_table, shown, write_table
 

@@ -3,18 +3,17 @@
 Figures are made without pyplot, so no global figure list or backend is touched.
 """
 
-import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from al_lightning.data.items import inputs_of
 from al_lightning.data.sets import read_or_none
+from al_lightning.monitor.drawing import as_shown, drawn
+from al_lightning.monitor.kept import Kept, checksum_of, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import class_name, known_labels
 from al_lightning.run.folder import write_whole
@@ -24,34 +23,42 @@ NUM_IMAGES = 10
 
 
 class Pictures(Monitor):
-    """Saves both pictures in the run folder."""
+    """Saves both pictures in the run folder; what stands there is not drawn again."""
+
+    def __init__(self) -> None:
+        self._kept: Kept | None = None
 
     def on_start(self, loop: Loop) -> None:
-        for result in loop.results:
+        if loop.run_dir is None:
+            return
+        self._kept = Kept(loop.run_dir, "pictures")
+        results = loop.results
+        for result in results:
             self.on_labels(loop, result)
-        if loop.results:
-            self._save_progress(loop)
+        if results:
+            self._save_progress(loop, results)
 
     def on_cycle(self, loop: Loop, result: CycleResult) -> None:
         self.on_labels(loop, result)
-        self._save_progress(loop)
+        self._save_progress(loop, loop.results)
 
     def on_labels(self, loop: Loop, result: CycleResult) -> None:
-        figure = query_figure(loop, result)
-        if loop.run_dir is not None and figure is not None:
-            save(figure, loop.run_dir / "queries" / f"cycle_{result.cycle}.png")
+        origin = origin_of(loop, result, NUM_IMAGES)
+        name = f"queries/cycle_{result.cycle}.png"
+        self._save(loop, name, origin, lambda: query_figure(loop, result))
 
-    def _save_progress(self, loop: Loop) -> None:
-        if loop.run_dir is not None:
-            save(progress_figure(loop.results), loop.run_dir / "progress.png")
+    def _save_progress(self, loop: Loop, results: Sequence[CycleResult]) -> None:
+        shown = [(r.cycle, r.num_labeled, sorted(r.metrics.items())) for r in results]
+        origin = checksum_of(loop, shown)
+        self._save(loop, "progress.png", origin, lambda: progress_figure(results))
 
-
-def save(figure: Figure, path: Path) -> None:
-    """Write ``figure`` as PNG, completely or not at all."""
-    FigureCanvasAgg(figure)  # draws by itself, without a window system
-    content = io.BytesIO()
-    figure.savefig(content, dpi=100)
-    write_whole(path, content.getvalue())
+    def _save(self, loop: Loop, name: str, origin: str, draw: Callable[[], Figure | None]) -> None:
+        if self._kept is None or self._kept.stands(loop.run_dir / name, origin):
+            return
+        figure = draw()
+        if figure is not None:
+            write_whole(loop.run_dir / name, drawn(figure))
+        self._kept.note(loop.run_dir / name, origin)
 
 
 def progress_figure(results: Sequence[CycleResult]) -> Figure:
@@ -105,9 +112,9 @@ def query_figure(loop: Loop, result: CycleResult) -> Figure | None:
             axes.imshow(image, cmap="gray")
         lines = [f"row {shown[position]}"]
         if labels[position] != "":
-            lines.append(f"label {labels[position]}")
+            lines.append(f"label {as_shown(labels[position])}")
         if query.predicted is not None:
-            lines.append(f"predicted {class_name(loop, query.predicted[position])}")
+            lines.append(f"predicted {as_shown(class_name(loop, query.predicted[position]))}")
         if query.scores is not None:
             lines.append(f"score {query.scores[position]:.3f}")
         axes.set_title("\n".join(lines), fontsize=9)

@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from al_lightning.label.answers import RowAnswers, fold
+from al_lightning.label.fold import RowAnswers, fold
+from al_lightning.monitor.kept import Kept, checksum_of, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.run.folder import write_whole
+from al_lightning.run.journal import Record
 from al_lightning.run.records import CycleResult
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
@@ -19,20 +21,42 @@ LABELS = ["index", "path", "label", "labelers", "cycle", "how", "at"]
 class Tables(Monitor):
     """Writes the tables anew at each change, so they never disagree with the journal."""
 
+    def __init__(self) -> None:
+        self._kept: Kept | None = None
+
     def on_start(self, loop: Loop) -> None:
-        for result in loop.results:
-            self.on_labels(loop, result)
+        if loop.run_dir is None:
+            return
+        self._kept = Kept(loop.run_dir, "tables")
+        answers, results = answers_by_cycle(loop), loop.results
+        for result in results:
+            self._write_query(loop, result, answers.get(result.cycle, {}))
+        if results:
+            self._write_run(loop, results)
 
     def on_cycle(self, loop: Loop, result: CycleResult) -> None:
         self.on_labels(loop, result)
 
     def on_labels(self, loop: Loop, result: CycleResult) -> None:
-        if loop.run_dir is None:
+        if loop.run_dir is not None:
+            self._write_query(loop, result, answers_of(loop, result.cycle))
+            self._write_run(loop, loop.results)
+
+    def _write_query(
+        self, loop: Loop, result: CycleResult, answers: Mapping[int, RowAnswers]
+    ) -> None:
+        if self._kept is None or result.query is None:
             return
-        write_table(loop.run_dir / "metrics.csv", *metrics_table(loop.results))
-        if result.query is not None:
-            path = loop.run_dir / "queries" / f"cycle_{result.cycle}.csv"
-            write_table(path, *query_table(loop, result))
+        path = loop.run_dir / "queries" / f"cycle_{result.cycle}.csv"
+        indices = result.query.indices
+        labelers = [";".join(answers[i].labelers) if i in answers else "" for i in indices]
+        origin = f"{origin_of(loop, result)} {checksum_of(loop, labelers)}"
+        if not self._kept.stands(path, origin):
+            write_table(path, *query_table(loop, result, labelers))
+            self._kept.note(path, origin)
+
+    def _write_run(self, loop: Loop, results: Sequence[CycleResult]) -> None:
+        write_table(loop.run_dir / "metrics.csv", *metrics_table(results))
         if any(record["event"] == "answers" for record in loop.records):
             write_table(loop.run_dir / "labels.csv", LABELS, label_rows(loop))
 
@@ -54,10 +78,13 @@ def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[
     return header, rows
 
 
-def query_table(loop: Loop, result: CycleResult) -> tuple[list[str], list[list[Any]]]:
+def query_table(
+    loop: Loop, result: CycleResult, labelers: Sequence[str]
+) -> tuple[list[str], list[list[Any]]]:
     """Return header and rows: index, score, predicted class and label; unknown cells are empty.
 
-    Where people with names answered, a column has their names, in the order of first answers.
+    Where people with names answered, a column has ``labelers``: their names, in the order of first
+    answers.
     """
     query = result.query
     assert query is not None
@@ -69,8 +96,6 @@ def query_table(loop: Loop, result: CycleResult) -> tuple[list[str], list[list[A
         [class_name(loop, label) for label in query.predicted or empty],
         known_labels(loop, query.indices),
     ]
-    answers = answers_of(loop, result.cycle)
-    labelers = [";".join(answers[i].labelers) if i in answers else "" for i in query.indices]
     if any(labelers):
         header.append("labelers")
         columns.append(labelers)
@@ -82,16 +107,26 @@ def answers_of(loop: Loop, cycle: int) -> dict[int, RowAnswers]:
     return fold(record for record in loop.records if record.get("cycle") == cycle)
 
 
+def answers_by_cycle(loop: Loop) -> dict[int, dict[int, RowAnswers]]:
+    """Return people's answers of all cycles, each by data-set index."""
+    records: dict[int, list[Record]] = {}
+    for record in loop.records:
+        if record["event"] in ("answers", "undo"):
+            records.setdefault(record["cycle"], []).append(record)
+    return {cycle: fold(theirs) for cycle, theirs in records.items()}
+
+
 def label_rows(loop: Loop) -> list[list[Any]]:
     """Return people's last answer to each row, in the order of rows.
 
     Another run can begin with this table, as its ``labels.csv``.
     """
     found: dict[int, list[Any]] = {}
+    by_cycle = answers_by_cycle(loop)
     for closing in loop.records:
         if closing["event"] != "labels":
             continue
-        answers = answers_of(loop, closing["cycle"])
+        answers = by_cycle.get(closing["cycle"], {})
         changed = [index for index, _ in closing["corrected"]]
         rows = [*closing["indices"], *closing["skipped"], *closing["invalid"], *changed]
         for index in rows:
@@ -107,6 +142,13 @@ def label_rows(loop: Loop) -> list[list[Any]]:
         [index, name, label, *found[index]]
         for index, name, label in zip(rows, names, labels, strict=True)
     ]
+
+
+def has_labels(loop: Loop, indices: Sequence[int]) -> bool:
+    """Tell whether any of the rows has got a label or a mark."""
+    pool = loop.data.pool
+    is_marked = not (pool.skipped | pool.invalid).isdisjoint(indices)
+    return is_marked or bool(pool.labeled_N[indices].any())
 
 
 def known_labels(loop: Loop, indices: Sequence[int]) -> list[Any]:

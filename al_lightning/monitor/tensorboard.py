@@ -1,61 +1,105 @@
 """TensorBoard: learning curves whose x axis is the number of labels, and the two pictures."""
 
-from typing import TYPE_CHECKING
+import struct
+from collections.abc import Sequence
+from typing import Any
 
+from matplotlib.figure import Figure
+
+from al_lightning.monitor.drawing import drawn
+from al_lightning.monitor.event_file import EventFile
+from al_lightning.monitor.kept import Notes, checksum_of, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
-from al_lightning.monitor.pictures import progress_figure, query_figure
-from al_lightning.monitor.tables import known_labels
+from al_lightning.monitor.pictures import NUM_IMAGES, progress_figure, query_figure
+from al_lightning.monitor.tables import has_labels
 from al_lightning.run.records import CycleResult
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 SUFFIX = ".active"
 """Ends the names of our files, so that others in the folder are left alone."""
+QUERIES, PROGRESS = "active/queries", "active/progress"
 
 
 class TensorBoard(Monitor):
     """Writes ``active/...`` into the run folder; each cycle's own curves are beside it.
 
-    A resumed run removes the files of its predecessors and writes them anew, so every point is
-    there once. A TensorBoard that has read the old files is told to purge them.
+    A resumed run adds to the file of its predecessors what is not there, so every point is there
+    once. A file that holds anything else is written anew.
     """
 
     def __init__(self) -> None:
-        self._writer: SummaryWriter | None = None
+        self._file: EventFile | None = None
+        self._notes: Notes | None = None
+        self._written: set[tuple[str, int, str]] = set()  # tag, step and origin of each event
 
     def on_start(self, loop: Loop) -> None:
         if loop.run_dir is None:
             return
-        # Files are read in the order of the times in their names, and clocks can jump back.
-        for earlier in loop.run_dir.glob(f"events.out.tfevents.*{SUFFIX}"):
-            earlier.unlink()
-        from torch.utils.tensorboard import SummaryWriter  # a second that not every run needs
-
-        self._writer = SummaryWriter(loop.run_dir, purge_step=0, filename_suffix=SUFFIX)
-        for result in loop.results:
+        self._notes = Notes(loop.run_dir / ".tensorboard.jsonl")
+        results = loop.results
+        self._file = self._predecessors(loop, results)
+        if self._file is None:
+            for earlier in loop.run_dir.glob(f"events.out.tfevents.*{SUFFIX}"):
+                earlier.unlink()
+            self._notes.clear()
+            self._file = EventFile.named(loop.run_dir, SUFFIX)
+        for result in results:
             self.on_cycle(loop, result)
-            if result.query is not None and any(known_labels(loop, result.query.indices)):
+            if result.query is not None and has_labels(loop, result.query.indices):
                 self.on_labels(loop, result)
         if loop.finished:
             self.on_end(loop)
 
     def on_cycle(self, loop: Loop, result: CycleResult) -> None:
-        if self._writer is None:
-            return
         for name, value in result.metrics.items():
-            self._writer.add_scalar(f"active/{name}", value, result.num_labeled)
-        self._writer.flush()
+            tag, origin = f"active/{name}", checksum_of(loop, value)
+            self._add(tag, result.num_labeled, origin, simple_value=value)
 
     def on_labels(self, loop: Loop, result: CycleResult) -> None:
-        figure = query_figure(loop, result)
-        if self._writer is not None and figure is not None:
-            self._writer.add_figure("active/queries", figure, result.num_labeled)
-            self._writer.flush()
+        origin = origin_of(loop, result, NUM_IMAGES)
+        if self._lacks(QUERIES, result.num_labeled, origin):
+            self._add_figure(QUERIES, result.num_labeled, origin, query_figure(loop, result))
 
     def on_end(self, loop: Loop) -> None:
-        if self._writer is None:
+        results = loop.results
+        last, origin = results[-1].num_labeled, checksum_of(loop, len(results))
+        if self._lacks(PROGRESS, last, origin):
+            self._add_figure(PROGRESS, last, origin, progress_figure(results))
+
+    def _predecessors(self, loop: Loop, results: Sequence[CycleResult]) -> EventFile | None:
+        """Open the file that is there; None unless it is whole and holds this run's numbers."""
+        assert self._notes is not None
+        files = list(loop.run_dir.glob(f"events.out.tfevents.*{SUFFIX}"))
+        lines = self._notes.lines
+        expected = {
+            (f"active/{name}", result.num_labeled, checksum_of(loop, value))
+            for result in results
+            for name, value in result.metrics.items()
+        }
+        steps = {result.num_labeled for result in results}
+        written = {(tag, step, origin) for tag, step, origin, *_ in lines}
+        others = {one for one in written - expected if one[0] not in (QUERIES, PROGRESS)}
+        is_ours = not others and {step for _, step, _ in written} <= steps
+        if len(files) != 1 or not lines or not is_ours or lines[-1][4] != files[0].name:
+            return None
+        size = lines[-1][3]
+        if files[0].stat().st_size < size:
+            return None
+        self._written = written
+        return EventFile(files[0], size)
+
+    def _lacks(self, tag: str, step: int, origin: str) -> bool:
+        return self._file is not None and (tag, step, origin) not in self._written
+
+    def _add(self, tag: str, step: int, origin: str, **value: Any) -> None:
+        if self._file is None or self._notes is None or not self._lacks(tag, step, origin):
             return
-        figure, last = progress_figure(loop.results), loop.results[-1].num_labeled
-        self._writer.add_figure("active/progress", figure, last)
-        self._writer.close()
+        self._written.add((tag, step, origin))
+        size = self._file.add(tag, step, **value)
+        self._notes.add(tag, step, origin, size, self._file.path.name)
+
+    def _add_figure(self, tag: str, step: int, origin: str, figure: Figure | None) -> None:
+        if figure is not None:
+            png = drawn(figure)
+            width, height = struct.unpack(">II", png[16:24])  # of a PNG's first chunk
+            image = {"height": height, "width": width, "colorspace": 4, "encoded_image_string": png}
+            self._add(tag, step, origin, image=image)

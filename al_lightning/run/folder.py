@@ -20,9 +20,14 @@ def records_of(run_dir: Path, purpose: str = "") -> list[Record]:
         purpose: Ends "it holds no run", such as ``" to resume"``.
     """
     records = read_records(run_dir / JOURNAL)
+    check_begun(records, run_dir, purpose)
+    return records
+
+
+def check_begun(records: list[Record], run_dir: Path, purpose: str = "") -> None:
+    """Raise ValueError when a journal without records says that the folder holds no run."""
     if not records:
         raise ValueError(f"{run_dir} holds no run{purpose}: {JOURNAL} is missing or empty")
-    return records
 
 
 def query_folder(run_dir: Path, cycle: int) -> Path:

@@ -10,7 +10,7 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Record = dict[str, Any]
 
@@ -41,6 +41,7 @@ class Journal:
     Args:
         path: The file. When it exists it is read, and a torn last line is cut off. None keeps the
             records in memory alone.
+        known: A copy of the file, which is not read again where it has not changed since.
 
     Attributes:
         records: All records, oldest first.
@@ -50,16 +51,17 @@ class Journal:
         ValueError: as :func:`read_records`.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, known: "Journal | None" = None) -> None:
         self.path = path
         self.records: list[Record] = []
         self.last: Record | None = None
+        self._found: _Found | None = None  # of a copy, when the file was in this state
+        self._state: tuple[int, ...] = ()
         self._crc = self._history = 0
         self._num_bytes = 0
         if path is not None and path.exists():
-            self.records, self._crc, self._num_bytes = _read(path)
-            for record in self.records:
-                self._follow(record)
+            is_known = known is not None and known._state == _state(path)
+            self._take(known._found if known and known._found and is_known else _read(path))
             if self._num_bytes < path.stat().st_size:
                 os.truncate(path, self._num_bytes)  # or the next line would join the torn one
 
@@ -81,13 +83,10 @@ class Journal:
         self.records.append(record)
         self._crc = crc
         self._num_bytes += len(line)
-        self._follow(record)
-        return record
-
-    def _follow(self, record: Record) -> None:
-        if record["event"] != SETTINGS:
+        if event != SETTINGS:
             self.last = record
-            self._history = zlib.crc32(json.dumps(record).encode(), self._history)
+            self._history = zlib.crc32(_body(line), self._history)
+        return record
 
     def find(self, event: str, cycle: int) -> Record | None:
         """Return the record of ``event`` in ``cycle``; None when it has not happened."""
@@ -101,6 +100,20 @@ class Journal:
     def history(self) -> str:
         """Checksum of all that was decided so far; options that changed do not count."""
         return f"{self._history:08x}"
+
+    @classmethod
+    def copy_of(cls, path: Path) -> "Journal":
+        """Read a file, and write nothing; raise ValueError as :func:`read_records`."""
+        journal = cls()
+        if path.exists():
+            journal._state = _state(path)
+            journal._found = _read(path)
+            journal._take(journal._found)
+        return journal
+
+    def _take(self, found: "_Found") -> None:
+        self.records, self.last = list(found.records), found.last
+        self._crc, self._history, self._num_bytes = found.crc, found.history, found.num_bytes
 
     @classmethod
     def in_memory(cls, records: list[Record]) -> "Journal":
@@ -142,14 +155,32 @@ def read_records(path: Path) -> list[Record]:
         ValueError: when a complete line is damaged, or the events are not in an order that a run
             can take; names the line. Also when another version wrote the file.
     """
-    return _read(path)[0] if path.exists() else []
+    return _read(path).records if path.exists() else []
 
 
-def _read(path: Path) -> tuple[list[Record], int, int]:
-    """Return the records, the running checksum after them, and their number of bytes."""
+class _Found(NamedTuple):
+    """Holds what a journal's file says."""
+
+    records: list[Record]
+    last: Record | None
+    crc: int
+    """The running checksum after the records."""
+    history: int
+    """The same without changes of options."""
+    num_bytes: int
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(path: Path) -> _Found:
     *lines, _torn = path.read_bytes().split(b"\n")
     records: list[Record] = []
-    crc = 0
+    crc = history = 0
+    last: Record | None = None
     before: Record | None = None
     for number, line in enumerate(lines, start=1):
         record, crc = _decode(line, crc)
@@ -161,7 +192,8 @@ def _read(path: Path) -> tuple[list[Record], int, int]:
             )
         records.append(record)
         if record["event"] != SETTINGS:
-            before = record
+            before = last = record
+            history = zlib.crc32(_body(line), history)
         elif before is not None and before["event"] == "end":
             before = {**before, "event": "test"}
     if records and records[0].get("format") != FORMAT:
@@ -169,7 +201,7 @@ def _read(path: Path) -> tuple[list[Record], int, int]:
             f"{path} must be of format {FORMAT}, found {records[0].get('format')}: another version "
             "of al_lightning wrote it; go on with that one, or begin anew in another folder"
         )
-    return records, crc, sum(len(line) + 1 for line in lines)
+    return _Found(records, last, crc, history, sum(len(line) + 1 for line in lines))
 
 
 def _may_follow(before: Record | None, record: Record) -> bool:
@@ -183,6 +215,11 @@ def _encode(record: Record, crc: int) -> tuple[bytes, int]:
     body = json.dumps(record)
     crc = zlib.crc32(body.encode(), crc)
     return f'{body[:-1]}, "crc": "{crc:08x}"}}\n'.encode(), crc
+
+
+def _body(line: bytes) -> bytes:
+    """Return a line without its checksum."""
+    return line.rpartition(b', "crc": "')[0] + b"}"
 
 
 def _decode(line: bytes, crc: int) -> tuple[Record | None, int]:

@@ -54,13 +54,24 @@ class CycleResult:
     """The query at its end; None in the last cycle."""
 
 
+STEPS = ("fit", "test", "query", "end")
+"""Events of which the results of a cycle are made."""
+
+
 def results_of(records: Sequence[Record]) -> list[CycleResult]:
     """Return a result for each cycle that is over: fitted, tested and, but for the last, asked.
 
     In a run that began without labels the first is cycle 0, which only asked.
     """
-    done = sorted({record["cycle"] for record in records if record["event"] in ("query", "end")})
-    return [result_of(records, cycle) for cycle in done]
+    by_cycle: dict[int, list[Record]] = {}
+    for record in records:
+        if record["event"] in STEPS:
+            by_cycle.setdefault(record["cycle"], []).append(record)
+    return [
+        result_of(steps, cycle)
+        for cycle, steps in sorted(by_cycle.items())
+        if steps[-1]["event"] in ("query", "end")
+    ]
 
 
 def result_of(records: Sequence[Record], cycle: int) -> CycleResult:

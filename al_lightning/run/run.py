@@ -12,14 +12,14 @@ from al_lightning.distributed import is_first_rank
 from al_lightning.run.folder import (
     INITIAL_WEIGHTS,
     JOURNAL,
+    check_begun,
     check_vacant,
     checksum,
     query_folder,
-    records_of,
     set_aside,
     sync,
 )
-from al_lightning.run.journal import SETTINGS, Journal, Record, read_records
+from al_lightning.run.journal import SETTINGS, Journal, Record
 from al_lightning.run.lock import lock, unlock
 from al_lightning.run.records import CycleResult, result_of
 from al_lightning.run.weights import load_state, save_state
@@ -58,7 +58,8 @@ class Run:
             ValueError: when there is none, or its journal is damaged.
         """
         run = cls(Path(folder).absolute())  # or it would be another one after a chdir
-        run.journal = Journal.in_memory(records_of(Path(folder), " to resume"))
+        run.journal = Journal.copy_of(Path(folder) / JOURNAL)
+        check_begun(run.journal.records, Path(folder), " to resume")
         return run
 
     @property
@@ -160,12 +161,12 @@ class Run:
             return
         path = self.folder / JOURNAL
         if self._writes is None:
-            self.journal = Journal.in_memory(read_records(path))
+            self.journal = Journal.copy_of(path)
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock(self.folder)
-            self.journal = Journal(path)
+            self.journal = Journal(path, self.journal)
         except OSError as error:
             raise ValueError(
                 f"run_dir must be a folder that can be written, got {self.folder} "

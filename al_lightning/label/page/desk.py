@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from al_lightning.label.answers import Answer, OpenQuery, RowAnswers, in_words, standing
+from al_lightning.label.answers import OpenQuery
+from al_lightning.label.fold import Answer, RowAnswers, in_words
 from al_lightning.run.folder import query_folder
 
 HOW = "page"
@@ -103,11 +104,11 @@ class Desk:
         Raises:
             ValueError: when there is none, or it came from a file with others.
         """
-        theirs = [r for r in standing(self.query.records) if (r["by"] or "") == by]
-        if theirs and theirs[-1]["how"] != HOW:
+        last = self.query.last_of(by)
+        if last is not None and last["how"] != HOW:
             raise ValueError(
                 f"the page takes back what was answered on it, and the last answers came by "
-                f"{theirs[-1]['how']}, {_rows(len(theirs[-1]['answers']))} at once"
+                f"{last['how']}, {_rows(len(last['answers']))} at once"
             )
         (index,) = self.query.undo(by=by, how=HOW)
         return index
