@@ -27,7 +27,7 @@ from al_lightning.label.oracle import check_oracle, check_reveals, collected
 from al_lightning.monitor import Monitor
 from al_lightning.monitor.defaults import watching
 from al_lightning.run.journal import Record
-from al_lightning.run.records import CycleResult, Query, results_of
+from al_lightning.run.records import CycleResult, Query
 from al_lightning.run.run import Run
 from al_lightning.settings import Settings, WithOptions
 from al_lightning.strategies import Strategy, find_strategy, strategy_name
@@ -262,7 +262,7 @@ class ActiveLearningLoop(WithOptions):
     @property
     def results(self) -> list[CycleResult]:
         """One record for each cycle that was fitted, tested and, but for the last, asked."""
-        return results_of(self._run.journal.records)
+        return self._run.results
 
     @cached_property
     def _provenance(self) -> Provenance:

@@ -33,15 +33,21 @@ def seed_all(seed: int) -> None:
     """Seed the global generators of Python, numpy and torch, on every device."""
     random.seed(seed)
     np.random.seed(seed)
-    if torch.accelerator.is_available():
+    if _has_accelerator():
         torch.manual_seed(seed)
     else:  # or torch keeps each call, with its stack, for devices that never come
         torch.default_generator.manual_seed(seed)
 
 
+# Torch looks for a driver anew at each call.
 @cache
 def _has_cuda() -> bool:
-    return torch.cuda.is_available()  # which looks for the driver anew each time
+    return torch.cuda.is_available()
+
+
+@cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()
 
 
 @contextmanager

@@ -22,8 +22,10 @@ from typing import Any, NamedTuple, NoReturn
 from unittest import mock
 
 import torch
+import yaml
 from common import ROOT
 from matplotlib.figure import Figure
+from strangers import STRANGERS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from al_lightning import ActiveCLI, ActiveMNISTDataModule, LitSimpleCNN
@@ -39,6 +41,9 @@ SMALL = [
     "--active.num_cycles=3",
 ]
 LAST_CYCLE = "cycle_3"
+STRANGER = "--stranger="
+"""Names a module of ``strangers.py`` in an attempt's arguments."""
+RECIPE, WITHOUT_MODEL = ROOT / "configs" / "mnist.yaml", "without_model.yaml"
 KILLED = -signal.SIGKILL
 LIMIT = 120.0
 """Seconds after which an attempt is taken to hang; whole runs take two or three."""
@@ -65,6 +70,8 @@ def prepare(folder: Path, temporary: Path) -> None:
 
     torch.set_num_threads(1)  # threads do not survive a fork
     write_tiny_mnist(folder / "data")
+    settings = yaml.safe_load(RECIPE.read_text())
+    (folder / WITHOUT_MODEL).write_text(yaml.safe_dump({**settings, "model": {}}))
     os.chdir(folder)
     tempfile.tempdir = str(temporary)
     sys.argv = ["train.py"]
@@ -126,11 +133,13 @@ def _child(
         with ExitStack() as patches:
             for patch in during:
                 patches.enter_context(patch)
+            name = next((one for one in args if one.startswith(STRANGER)), "")
+            stranger = STRANGERS.get(name.removeprefix(STRANGER))
             ActiveCLI(
-                LitSimpleCNN,
+                stranger or LitSimpleCNN,
                 ActiveMNISTDataModule,
-                config_file=ROOT / "configs" / "mnist.yaml",
-                args=args,
+                config_file=WITHOUT_MODEL if stranger else RECIPE,
+                args=[one for one in args if one != name],
             )
         status = 0
     except SystemExit as error:

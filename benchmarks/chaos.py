@@ -48,6 +48,13 @@ VARIANTS = {
     "margin, a loader worker": ["--active.strategy=margin", "--data.num_workers=1"],
     EPOCHS: [*LAST_CHECKPOINT, "--trainer.max_epochs=3"],
     "last.ckpt every step": [*LAST_CHECKPOINT, "--trainer.callbacks.every_n_train_steps=1"],
+    "layers made late, cold": [
+        *LAST_CHECKPOINT,
+        "--stranger=late",
+        "--active.warm_start=false",
+        "--active.strategy=margin",
+    ],
+    "a partial state, two optimizers": [*LAST_CHECKPOINT, "--stranger=adapter"],
 }
 STRIDE = 12
 """All variants but the plain one die in every twelfth write, and once more on their way back."""
@@ -80,7 +87,7 @@ class Tally:
             self.wrong.append(problem)
 
     def __str__(self) -> str:
-        row = f"{self.mode:<34} {self.variant.name:<26} {self.runs:>5} {self.kills:>6}"
+        row = f"{self.mode:<34} {self.variant.name:<32} {self.runs:>5} {self.kills:>6}"
         shown = "".join(f"\n    {problem}" for problem in self.wrong[:3])
         return f"{row} {len(self.wrong):>12}{shown}"
 
@@ -141,7 +148,7 @@ def check_comparison(variants: dict[str, Variant]) -> None:
 def kill(variants: list[Variant], num_kills: int, every: int, draw: random.Random) -> list[Tally]:
     """All ways to kill, each printed when it is done."""
     each = -(-num_kills // len(variants))
-    print(f"{'killed':<34} {'run':<26} {'runs':>5} {'kills':>6} {'differences':>12}")
+    print(f"{'killed':<34} {'run':<32} {'runs':>5} {'kills':>6} {'differences':>12}")
     tallies = []
     for number, variant in enumerate(variants):
         tallies.append(at_random_moments(variant, each, draw))

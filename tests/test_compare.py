@@ -1237,6 +1237,8 @@ def test_a_containers_memory_is_that_of_its_control_groups(tmp_path):
     assert processes.left_in_groups(membership, root) == sys.maxsize
     group(root / "jobs", 1000, 300)
     assert processes.left_in_groups(membership, root) == 700
+    (root / "jobs" / "memory.stat").write_text("anon 100\ninactive_file 200\n")
+    assert processes.left_in_groups(membership, root) == 900
     group(root, 100, 300)  # a container sees its own group at the top
     assert processes.left_in_groups(membership, root) == 0
     old = tmp_path / "old"

@@ -271,6 +271,24 @@ def test_targets_are_used_where_they_are_the_same():
     assert data.labels_of([0, 1, 2]) == [1, 2, 0]
 
 
+@pytest.mark.parametrize(
+    "targets", [[[1], [2, 3], [1]], [{"a": 1}, {"b": 2}, {}], [None, 1, 2], [[1], [2], [0]]]
+)
+def test_targets_that_are_no_plain_labels_are_left_alone(targets):
+    class Rows(Dataset):
+        def __init__(self):
+            self.targets = targets
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return torch.zeros(2), index
+
+    data = ActiveDataModule(Rows(), initial_labeled_size=1)
+    assert data.labels_of([0, 1, 2]) == [0, 1, 2]
+
+
 def test_a_rare_class_that_the_item_changes_is_found():
     targets = [0] * 5000
     targets[4999], targets[1234] = 1, 2

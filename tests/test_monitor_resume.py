@@ -197,11 +197,11 @@ def test_notes_drop_a_torn_line_and_go_on(tmp_path):
     again.add("c", "d")
     assert Notes(path).lines == [["a", 1], ["c", "d"]]
     kept = Kept(tmp_path, "kept")
-    kept.note(tmp_path / "none.png", "x")
-    assert kept.stands(tmp_path / "none.png", "x")
-    assert not kept.stands(tmp_path / "none.png", "y")
+    kept.note("none.png", "x")
+    assert kept.stands("none.png", "x")
+    assert not kept.stands("none.png", "y")
     (tmp_path / "none.png").write_bytes(b"1")
-    assert not Kept(tmp_path, "kept").stands(tmp_path / "none.png", "x")
+    assert not Kept(tmp_path, "kept").stands("none.png", "x")
 
 
 # ---- answers as they come ------------------------------------------------------------------------

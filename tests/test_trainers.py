@@ -103,6 +103,25 @@ def test_steps_go_on_after_a_resume_for_any_logger(tmp_path):
     assert [step for name, step in whole if name] == list(range(sum(BATCHES)))
 
 
+def test_loggers_that_write_elsewhere_are_all_used(tmp_path):
+    class Own(CSVLogger):
+        def __init__(self, seen):
+            super().__init__(tmp_path, name="", version="v")
+            self.seen = seen
+
+        def log_metrics(self, metrics, step=None):
+            self.seen.append(step)
+
+    made = []
+
+    def make(**given):
+        made.append([])
+        return LOUD(**{**given, "logger": Own(made[-1]), "log_every_n_steps": 1})
+
+    loop_of(trainer=make).run()
+    assert len([seen for seen in made if seen]) == 3
+
+
 def test_tensorboard_shows_one_curve(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version="one")
     loop_of(trainer=partial(LOUD, logger=logger, log_every_n_steps=1)).run()

@@ -219,8 +219,16 @@ def left_in_groups(membership: Path, root: Path) -> int:
         for group in (top, *(top / one for one in (inner, *inner.parents))):
             limit, used = ((group / name) for name in names)
             if limit.exists() and (number := limit.read_text().strip()) != "max":
-                left = min(left, max(0, int(number) - int(used.read_text())))
+                held = int(used.read_text()) - _file_cache(group / "memory.stat")
+                left = min(left, max(0, int(number) - held))
     return left
+
+
+def _file_cache(statistics: Path) -> int:
+    """Return the bytes of files that the system drops when a group needs room."""
+    lines = statistics.read_text().splitlines() if statistics.exists() else []
+    sizes = {name: int(size) for name, size in (line.split() for line in lines)}
+    return sizes.get("total_inactive_file", sizes.get("inactive_file", 0))
 
 
 def _kilobytes(path: str, field: str) -> int:

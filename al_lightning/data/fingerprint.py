@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from al_lightning.data.items import holds_label, read_label, replace_label
 from al_lightning.data.views import UnreadableRowError
 from al_lightning.run.records import plain
-from al_lightning.seeds import seeded
+from al_lightning.seeds import derive_seed, isolated, seed_all
 
 NUM_ROWS = 32
 
@@ -66,10 +66,11 @@ class SomeRows:
 
     def _read(self, indices: Iterable[int], purpose: str) -> dict[int, Row]:
         rows = {}
-        for index in indices:
-            with suppress(UnreadableRowError), seeded(index, purpose):
-                item = cast(Any, self.dataset)[index]
-                rows[index] = _row(item, self._label_key)
+        with isolated():
+            for index in indices:
+                seed_all(derive_seed(index, purpose))
+                with suppress(UnreadableRowError):
+                    rows[index] = _row(cast(Any, self.dataset)[index], self._label_key)
         return rows
 
 

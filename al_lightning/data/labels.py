@@ -151,8 +151,10 @@ class Labels:
     def replay(self, record: Record) -> None:
         """Change the split as a ``labels`` record of a journal says."""
         self.take(record["indices"], record["labels"])
-        self.pool.skip(record["skipped"])
-        self.mark_invalid(record["invalid"])
+        if record["skipped"]:
+            self.pool.skip(record["skipped"])
+        if record["invalid"]:
+            self.mark_invalid(record["invalid"])
         self.correct(dict(record["corrected"]))
 
     def is_split_as(self, other: "Labels") -> bool:
@@ -219,9 +221,15 @@ def trusted_targets(sets: DataSets, key: int | str | None) -> Targets | None:
     targets = extras(sets.train).targets
     if targets is None or getattr(sets.train, "target_transform", None) is not None:
         return None
-    targets_N = np.asarray(targets.cpu() if isinstance(targets, Tensor) else targets)
+    try:
+        targets_N = np.asarray(targets.cpu() if isinstance(targets, Tensor) else targets)
+    except ValueError:  # rows of different lengths
+        return None
     num_rows = len(cast(Sized, sets.train))
-    if targets_N.shape != (num_rows,):
+    plain_kinds = str | int | float
+    if targets_N.shape != (num_rows,) or not all(
+        isinstance(value, plain_kinds) for value in targets_N.tolist()
+    ):
         return None
     spaced = range(0, num_rows, -(-num_rows // NUM_SPACED))
     first: dict[Any, int] = {}

@@ -66,6 +66,8 @@ class Pool:
 
     def check(self, indices: Sequence[int]) -> None:
         """Raise ValueError unless each of ``indices`` is in the pool and named once."""
+        if not indices:
+            return
         self._check_rows(indices)
         if len(set(indices)) < len(indices):
             counts = np.unique(np.asarray(indices), return_counts=True)
@@ -82,8 +84,8 @@ class Pool:
 
     def _check_rows(self, indices: Sequence[int]) -> None:
         num_rows = len(self.labeled_N)
-        outside = [i for i in indices if not 0 <= i < num_rows]
-        if outside:
+        if indices and not (min(indices) >= 0 and max(indices) < num_rows):
+            outside = [i for i in indices if not 0 <= i < num_rows]
             raise ValueError(
                 f"indices must be data-set indices in 0..{num_rows - 1}, found {len(outside)} "
                 f"outside: {outside[:5]}; pool positions are not data-set indices"

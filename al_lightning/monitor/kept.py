@@ -1,6 +1,7 @@
 """Notes of what stands in the run folder and need not be made again when a run is resumed."""
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class Notes:
         *whole, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
         if torn:
             write_whole(path, b"".join(line + b"\n" for line in whole))
-        self.lines: list[Any] = [json.loads(line) for line in whole]
+        self.lines: list[Any] = json.loads(b"[%s]" % b",".join(whole))
 
     def add(self, *values: Any) -> None:
         """Note plain values."""
@@ -52,29 +53,34 @@ class Kept:
     """
 
     def __init__(self, run_dir: Path, name: str) -> None:
+        self._run_dir = run_dir
         self._origins: dict[str, tuple[Any, ...]]
         self._notes = Notes(run_dir / f".{name}.jsonl")
         self._origins = {name: (origin, *state) for name, origin, *state in self._notes.lines}
 
-    def stands(self, path: Path, origin: str) -> bool:
-        """Tell whether the file is as it was made, of the same origin."""
-        known, *state = self._origins.get(path.name, ("",))
+    def stands(self, file: str, origin: str) -> bool:
+        """Tell whether a file of the run folder is as it was made, of the same origin."""
+        known, *state = self._origins.get(file, ("",))
         if known != origin:
             return False
-        if not path.exists():
+        path = f"{self._run_dir}/{file}"
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
             return state == [None]
-        found = path.stat()
         if state[:2] == [found.st_size, found.st_mtime_ns]:
             return True
-        return state[:1] == [found.st_size] and state[2:] == [checksum(path)]
+        return state[:1] == [found.st_size] and state[2:] == [checksum(Path(path))]
 
-    def note(self, path: Path, origin: str) -> None:
+    def note(self, file: str, origin: str) -> None:
         """Remember what the file was made of, or that nothing was made of it."""
+        path = self._run_dir / file
         state: list[Any] = [None]
         if path.exists():
-            state = [path.stat().st_size, path.stat().st_mtime_ns, checksum(path)]
-        self._origins[path.name] = (origin, *state)
-        self._notes.add(path.name, origin, *state)
+            found = path.stat()
+            state = [found.st_size, found.st_mtime_ns, checksum(path)]
+        self._origins[file] = (origin, *state)
+        self._notes.add(file, origin, *state)
 
 
 def origin_of(loop: Loop, result: CycleResult, num: int | None = None) -> str:
@@ -99,5 +105,5 @@ def origin_of(loop: Loop, result: CycleResult, num: int | None = None) -> str:
 
 def checksum_of(loop: Loop, *values: Any) -> str:
     """Return a checksum of plain values of this run."""
-    content = json.dumps([loop.records[0]["run"], *values])
+    content = repr((loop.records[0]["run"], *values))
     return f"{zlib.crc32(content.encode()):08x}"

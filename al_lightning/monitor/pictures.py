@@ -53,12 +53,12 @@ class Pictures(Monitor):
         self._save(loop, "progress.png", origin, lambda: progress_figure(results))
 
     def _save(self, loop: Loop, name: str, origin: str, draw: Callable[[], Figure | None]) -> None:
-        if self._kept is None or self._kept.stands(loop.run_dir / name, origin):
+        if self._kept is None or self._kept.stands(name, origin):
             return
         figure = draw()
         if figure is not None:
             write_whole(loop.run_dir / name, drawn(figure))
-        self._kept.note(loop.run_dir / name, origin)
+        self._kept.note(name, origin)
 
 
 def progress_figure(results: Sequence[CycleResult]) -> Figure:

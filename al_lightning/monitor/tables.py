@@ -47,13 +47,13 @@ class Tables(Monitor):
     ) -> None:
         if self._kept is None or result.query is None:
             return
-        path = loop.run_dir / "queries" / f"cycle_{result.cycle}.csv"
+        name = f"queries/cycle_{result.cycle}.csv"
         indices = result.query.indices
         labelers = [";".join(answers[i].labelers) if i in answers else "" for i in indices]
         origin = f"{origin_of(loop, result)} {checksum_of(loop, labelers)}"
-        if not self._kept.stands(path, origin):
-            write_table(path, *query_table(loop, result, labelers))
-            self._kept.note(path, origin)
+        if not self._kept.stands(name, origin):
+            write_table(loop.run_dir / name, *query_table(loop, result, labelers))
+            self._kept.note(name, origin)
 
     def _write_run(self, loop: Loop, results: Sequence[CycleResult]) -> None:
         write_table(loop.run_dir / "metrics.csv", *metrics_table(results))

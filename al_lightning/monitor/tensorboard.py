@@ -41,6 +41,7 @@ class TensorBoard(Monitor):
             for earlier in loop.run_dir.glob(f"events.out.tfevents.*{SUFFIX}"):
                 earlier.unlink()
             self._notes.clear()
+            self._notes.add(loop.records[0]["run"])
             self._file = EventFile.named(loop.run_dir, SUFFIX)
         for result in results:
             self.on_cycle(loop, result)
@@ -51,8 +52,7 @@ class TensorBoard(Monitor):
 
     def on_cycle(self, loop: Loop, result: CycleResult) -> None:
         for name, value in result.metrics.items():
-            tag, origin = f"active/{name}", checksum_of(loop, value)
-            self._add(tag, result.num_labeled, origin, simple_value=value)
+            self._add(f"active/{name}", result.num_labeled, repr(value), simple_value=value)
 
     def on_labels(self, loop: Loop, result: CycleResult) -> None:
         origin = origin_of(loop, result, NUM_IMAGES)
@@ -69,16 +69,17 @@ class TensorBoard(Monitor):
         """Open the file that is there; None unless it is whole and holds this run's numbers."""
         assert self._notes is not None
         files = list(loop.run_dir.glob(f"events.out.tfevents.*{SUFFIX}"))
-        lines = self._notes.lines
+        first, *lines = self._notes.lines or [[""]]
         expected = {
-            (f"active/{name}", result.num_labeled, checksum_of(loop, value))
+            (f"active/{name}", result.num_labeled, repr(value))
             for result in results
             for name, value in result.metrics.items()
         }
         steps = {result.num_labeled for result in results}
         written = {(tag, step, origin) for tag, step, origin, *_ in lines}
         others = {one for one in written - expected if one[0] not in (QUERIES, PROGRESS)}
-        is_ours = not others and {step for _, step, _ in written} <= steps
+        is_ours = first == [loop.records[0]["run"]] and not others
+        is_ours = is_ours and {step for _, step, _ in written} <= steps
         if len(files) != 1 or not lines or not is_ours or lines[-1][4] != files[0].name:
             return None
         size = lines[-1][3]

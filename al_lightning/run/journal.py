@@ -178,30 +178,43 @@ def _state(path: Path) -> tuple[int, ...]:
 
 def _read(path: Path) -> _Found:
     *lines, _torn = path.read_bytes().split(b"\n")
-    records: list[Record] = []
-    crc = history = 0
+    crcs = [0]
+    for line in lines:
+        body, crc = _checked(line, crcs[-1])
+        if body is None:
+            break
+        crcs.append(crc)
+    num_whole = len(crcs) - 1
+    # At once, which takes a fifth of the time.
+    records: list[Record] = json.loads(b"[%s]" % b",".join(map(_body, lines[:num_whole])))
+    history, has_changed = 0, False
     last: Record | None = None
     before: Record | None = None
-    for number, line in enumerate(lines, start=1):
-        record, crc = _decode(line, crc)
-        if record is None or not _may_follow(before, record):
-            wrong = "its checksum is wrong" if record is None else "its event is out of order"
-            raise ValueError(
-                f"{path} is damaged at line {number} of {len(lines)}: {wrong}; restore the file "
-                "from a copy, or cut it before that line and resume from there"
-            )
-        records.append(record)
+    for number, record in enumerate(records):
+        if not _may_follow(before, record):
+            raise _damage(path, number, len(lines), "its event is out of order")
         if record["event"] != SETTINGS:
             before = last = record
-            history = zlib.crc32(_body(line), history)
-        elif before is not None and before["event"] == "end":
+            history = zlib.crc32(_body(lines[number]), history) if has_changed else crcs[number + 1]
+            continue
+        has_changed = True
+        if before is not None and before["event"] == "end":
             before = {**before, "event": "test"}
+    if num_whole < len(lines):
+        raise _damage(path, num_whole, len(lines), "its checksum is wrong")
     if records and records[0].get("format") != FORMAT:
         raise ValueError(
             f"{path} must be of format {FORMAT}, found {records[0].get('format')}: another version "
             "of al_lightning wrote it; go on with that one, or begin anew in another folder"
         )
-    return _Found(records, last, crc, history, sum(len(line) + 1 for line in lines))
+    return _Found(records, last, crcs[-1], history, sum(len(line) + 1 for line in lines))
+
+
+def _damage(path: Path, place: int, num_lines: int, wrong: str) -> ValueError:
+    return ValueError(
+        f"{path} is damaged at line {place + 1} of {num_lines}: {wrong}; restore the file from a "
+        "copy, or cut it before that line and resume from there"
+    )
 
 
 def _may_follow(before: Record | None, record: Record) -> bool:
@@ -222,15 +235,12 @@ def _body(line: bytes) -> bytes:
     return line.rpartition(b', "crc": "')[0] + b"}"
 
 
-def _decode(line: bytes, crc: int) -> tuple[Record | None, int]:
-    """Return the record in ``line``, None when damaged; and the running checksum after it."""
+def _checked(line: bytes, crc: int) -> tuple[bytes | None, int]:
+    """Return a line without its checksum, None when damaged; and the running checksum after it."""
     body, separator, tail = line.rpartition(b', "crc": "')
     body += b"}"
     crc = zlib.crc32(body, crc)
-    if not separator or tail != f'{crc:08x}"}}'.encode():
-        return None, crc
-    record: Record = json.loads(body)
-    return record, crc
+    return (body if separator and tail == f'{crc:08x}"}}'.encode() else None), crc
 
 
 def sync_folder(folder: Path) -> None:

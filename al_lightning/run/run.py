@@ -21,7 +21,7 @@ from al_lightning.run.folder import (
 )
 from al_lightning.run.journal import SETTINGS, Journal, Record
 from al_lightning.run.lock import lock, unlock
-from al_lightning.run.records import CycleResult, result_of
+from al_lightning.run.records import CycleResult, result_of, results_of
 from al_lightning.run.weights import load_state, save_state
 from al_lightning.settings import FUNCTION, Settings
 
@@ -41,6 +41,8 @@ class Run:
         self.folder = folder
         self.journal = Journal()
         self._is_free = False  # others may write to the folder at present
+        self._results: list[CycleResult] = []
+        self._results_of = (0, 0)  # the records, and their number, that they were made of
 
     @classmethod
     def new(cls, folder: str | Path | None) -> "Run":
@@ -111,6 +113,14 @@ class Run:
     def finished(self) -> bool:
         """Tell whether no further cycle follows."""
         return bool(self.journal.records) and self.journal.records[-1]["event"] == "end"
+
+    @property
+    def results(self) -> list[CycleResult]:
+        """A result for each cycle that is over, see :func:`results_of`."""
+        records = self.journal.records
+        if self._results_of != (id(records), len(records)):
+            self._results, self._results_of = results_of(records), (id(records), len(records))
+        return list(self._results)
 
     def result(self, cycle: int) -> CycleResult:
         """Return the results of a cycle, as far as it has come."""

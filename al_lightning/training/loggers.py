@@ -42,16 +42,18 @@ class UserLoggers:
                 del one.log_metrics
 
     def _first(self, logger: Logger) -> Logger:
-        made = {
-            name: value
-            for name, value in vars(logger).items()
-            if value is None or isinstance(value, str | int | float | os.PathLike)
-        }
+        made = {name: _plain(value) for name, value in vars(logger).items()}
         for kind, known, first in self._known:
             if logger is first or (type(logger) is kind and made == known):
                 return first
         self._known.append((type(logger), made, logger))
         return logger
+
+
+def _plain(value: Any) -> Any:
+    """Return what tells where a logger writes: plain values, and which other objects it has."""
+    is_plain = value is None or isinstance(value, str | int | float | dict | os.PathLike)
+    return repr(value) if is_plain else id(value)
 
 
 def _shifted(log: Any, first: int, metrics: Any, step: int | None = None, **given: Any) -> None:

@@ -76,26 +76,22 @@ def _fixed(factory: TrainerFactory) -> dict[str, Any]:
 def _copied(callbacks: Any) -> Any:
     """Return copies; raise ValueError where a copy would not do what the callback does."""
     memo: dict[int, Any] = {}
+    cause: Exception | None = None
     try:
         copies = copy.deepcopy(callbacks, memo)
     except Exception as error:  # a class may raise anything when it is copied
-        raise ValueError(
-            "each cycle needs new callbacks, and those of a partial are copied, found that "
-            f"{callbacks!r} cannot be ({error}); make them in a function that makes the Trainer: "
-            "def trainer(**given): return L.Trainer(callbacks=[...], **given)"
-        ) from error
-    networks = [
-        type(one).__name__
-        for one in memo.values()
-        if isinstance(one, nn.Module) and any(True for _ in one.parameters())
-    ]
-    if networks:
-        raise ValueError(
-            "each cycle needs new callbacks, and those of a partial are copied, found that "
-            f"{callbacks!r} would hold a copy of {networks[0]}; make them in a function that makes "
-            "the Trainer: def trainer(**given): return L.Trainer(callbacks=[...], **given)"
-        )
-    return copies
+        cause, found = error, f"cannot be ({error})"
+    else:
+        modules = [one for one in memo.values() if isinstance(one, nn.Module)]
+        networks = [one for one in modules if any(True for _ in one.parameters())]
+        if not networks:
+            return copies
+        found = f"would hold a copy of {type(networks[0]).__name__}"
+    raise ValueError(
+        "each cycle needs new callbacks, and those of a partial are copied, found that "
+        f"{callbacks!r} {found}; make them in a function that makes the Trainer: "
+        "def trainer(**given): return L.Trainer(callbacks=[...], **given)"
+    ) from cause
 
 
 def cycle_trainer(
