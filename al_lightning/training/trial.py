@@ -9,7 +9,7 @@ from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import from_first_rank
 from al_lightning.prediction.read_pool import read_pool
 from al_lightning.run.run import Run
-from al_lightning.seeds import generator, seeded
+from al_lightning.seeds import generator, seeded_step
 from al_lightning.settings import Settings
 from al_lightning.strategies import Strategy
 from al_lightning.training.start import Completing, Start
@@ -55,9 +55,10 @@ class Trial:
         labeled = self.data.labeled_indices[:few]
         if not len(rows):
             rows = labeled
-        with seeded(self.settings.seed, "try"):
+        trainer = self._trainer(run.folder)
+        with seeded_step(trainer, self.settings.seed, "try"):
             pool = read_pool(
-                self._trainer(run.folder),
+                trainer,
                 self.start.model,
                 self.data,
                 self.strategy,
@@ -73,9 +74,9 @@ class Trial:
     def make_layers(self, run: Run) -> None:
         """Let Lightning call the hooks that make layers, on no batch."""
         assert self.settings.seed is not None
-        with seeded(self.settings.seed, "try"):
-            trainer = self._trainer(run.folder)
-            trainer.limit_predict_batches = 0
+        trainer = self._trainer(run.folder)
+        trainer.limit_predict_batches = 0
+        with seeded_step(trainer, self.settings.seed, "try"):
             trainer.predict(self.start.model, datamodule=self.data, return_predictions=False)
         self.start.complete(self.start.model)
 

@@ -65,7 +65,8 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, name, monkeypatch
 def test_two_processes_agree_and_ask_as_one_does(tmp_path):
     script = Path(__file__).parent / "two_processes.py"
     path = os.pathsep.join([str(script.parent), str(script.parent.parent), *sys.path])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    # As after seed_everything(7).
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PL_GLOBAL_SEED": "7", "PYTHONPATH": path}
     for devices in ("1", "2"):
         done = subprocess.run(
             [sys.executable, str(script), str(tmp_path), devices],
