@@ -36,7 +36,6 @@ import yaml
 from common import ROOT, Stopwatch, arguments, header, ratio_line, spread, verdict
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
 from al_lightning import (
     ActiveDataModule,
@@ -184,7 +183,7 @@ def watching(watch: Stopwatch) -> Iterator[None]:
         (DigitImages, "__getitems__", "loading"),
         (Pictures, "on_cycle", "drawing"),
         (Pictures, "on_labels", "drawing"),
-        (SummaryWriter, "add_figure", "drawing"),
+        (tensorboard, "drawn", "drawing"),
         (tensorboard, "query_figure", "drawing"),
         (tensorboard, "progress_figure", "drawing"),
         (L.Trainer, "__init__", "Trainer()"),

@@ -13,8 +13,11 @@ from al_lightning.monitor.tensorboard import TensorBoard
 
 
 def default_monitors() -> list[Monitor]:
-    """Make the monitors of a run with a folder: tables, TensorBoard, pictures, files, console."""
-    return [Tables(), TensorBoard(), Pictures(), Exchange(), Console()]
+    """Make the monitors of a run with a folder: tables, pictures, TensorBoard, files, console.
+
+    TensorBoard shows the pictures that are there.
+    """
+    return [Tables(), Pictures(), TensorBoard(), Exchange(), Console()]
 
 
 def watching(monitors: Sequence[Monitor] | None, run_dir: Path | None) -> list[Monitor]:

@@ -48,8 +48,7 @@ class Pictures(Monitor):
         self._save(loop, name, origin, lambda: query_figure(loop, result))
 
     def _save_progress(self, loop: Loop, results: Sequence[CycleResult]) -> None:
-        shown = [(r.cycle, r.num_labeled, sorted(r.metrics.items())) for r in results]
-        origin = checksum_of(loop, shown)
+        origin = origin_of_progress(loop, results)
         self._save(loop, "progress.png", origin, lambda: progress_figure(results))
 
     def _save(self, loop: Loop, name: str, origin: str, draw: Callable[[], Figure | None]) -> None:
@@ -57,8 +56,14 @@ class Pictures(Monitor):
             return
         figure = draw()
         if figure is not None:
-            write_whole(loop.run_dir / name, drawn(figure))
+            write_whole(loop.run_dir / name, drawn(figure, origin))
         self._kept.note(name, origin)
+
+
+def origin_of_progress(loop: Loop, results: Sequence[CycleResult]) -> str:
+    """Return a checksum of all that the panels are made of."""
+    shown = [(r.cycle, r.num_labeled, sorted(r.metrics.items())) for r in results]
+    return checksum_of(loop, shown)
 
 
 def progress_figure(results: Sequence[CycleResult]) -> Figure:

@@ -4,13 +4,16 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from al_lightning.monitor.drawing import drawn
+from al_lightning.monitor.drawing import drawn, drawn_before
 from al_lightning.monitor.event_file import EventFile
-from al_lightning.monitor.kept import Notes, checksum_of, origin_of
+from al_lightning.monitor.kept import Notes, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
-from al_lightning.monitor.pictures import NUM_IMAGES, progress_figure, query_figure
+from al_lightning.monitor.pictures import (
+    NUM_IMAGES,
+    origin_of_progress,
+    progress_figure,
+    query_figure,
+)
 from al_lightning.monitor.tables import has_labels
 from al_lightning.run.records import CycleResult
 
@@ -57,13 +60,18 @@ class TensorBoard(Monitor):
     def on_labels(self, loop: Loop, result: CycleResult) -> None:
         origin = origin_of(loop, result, NUM_IMAGES)
         if self._lacks(QUERIES, result.num_labeled, origin):
-            self._add_figure(QUERIES, result.num_labeled, origin, query_figure(loop, result))
+            picture = drawn_before(loop.run_dir / "queries" / f"cycle_{result.cycle}.png", origin)
+            if picture is None and (figure := query_figure(loop, result)) is not None:
+                picture = drawn(figure, origin)
+            self._add_picture(QUERIES, result.num_labeled, origin, picture)
 
     def on_end(self, loop: Loop) -> None:
         results = loop.results
-        last, origin = results[-1].num_labeled, checksum_of(loop, len(results))
+        last, origin = results[-1].num_labeled, origin_of_progress(loop, results)
         if self._lacks(PROGRESS, last, origin):
-            self._add_figure(PROGRESS, last, origin, progress_figure(results))
+            picture = drawn_before(loop.run_dir / "progress.png", origin)
+            picture = picture or drawn(progress_figure(results), origin)
+            self._add_picture(PROGRESS, last, origin, picture)
 
     def _predecessors(self, loop: Loop, results: Sequence[CycleResult]) -> EventFile | None:
         """Open the file that is there; None unless it is whole and holds this run's numbers."""
@@ -98,9 +106,8 @@ class TensorBoard(Monitor):
         size = self._file.add(tag, step, **value)
         self._notes.add(tag, step, origin, size, self._file.path.name)
 
-    def _add_figure(self, tag: str, step: int, origin: str, figure: Figure | None) -> None:
-        if figure is not None:
-            png = drawn(figure)
+    def _add_picture(self, tag: str, step: int, origin: str, png: bytes | None) -> None:
+        if png is not None:
             width, height = struct.unpack(">II", png[16:24])  # of a PNG's first chunk
             image = {"height": height, "width": width, "colorspace": 4, "encoded_image_string": png}
             self._add(tag, step, origin, image=image)
