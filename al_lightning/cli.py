@@ -20,7 +20,6 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import is_first_rank
-from al_lightning.label.answers import AnswersError
 from al_lightning.loop import ActiveLearningLoop
 from al_lightning.run.folder import (
     CONFIG,
@@ -222,10 +221,8 @@ class ActiveCLI(LightningCLI):
         return loop
 
     def _run(self, loop: ActiveLearningLoop) -> list[CycleResult]:
-        try:
+        with self._one_line():
             results = loop.run()
-        except AnswersError as error:
-            self._exit(error)
         if loop.run_dir is not None and not loop.finished and is_first_rank():
             print(f"  then go on with: {_go_on(shown(loop.run_dir))}", flush=True)
         return results

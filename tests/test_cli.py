@@ -192,6 +192,11 @@ def test_a_run_is_extended(run, copied):
     target = "--active.target=[test_loss, 1e9, min]"
     ended = run(*first, target, "--active.run_dir=two")
     assert len(ended.results) == 1
+    with pytest.raises(SystemExit) as exit:
+        run(*first, "--active.target=[test_ac, 0.9]", "--active.run_dir=three")
+    assert exit.value.code == 2
+    mended = ["--active.resume=true", "--active.target=[test_acc, 0.0, max]"]
+    assert len(run("--active.run_dir=three", *mended).results) == 1
     assert yaml.safe_load(Path("run/config.yaml").read_text())["active"]["num_cycles"] == 3
 
 
