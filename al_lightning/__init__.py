@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from al_lightning.acquisition import over_parts as over_parts
     from al_lightning.cli import ActiveCLI as ActiveCLI
     from al_lightning.data.datamodule import ActiveDataModule as ActiveDataModule
     from al_lightning.data.image_pool import ImagePool as ImagePool
@@ -50,6 +51,7 @@ _NAMES = {
     "prediction.ensemble": "Ensemble",
     "prediction.mc_dropout": "MCDropout",
     "run.records": "INVALID SKIP CycleResult Query",
+    "acquisition": "over_parts",
     "strategies": "STRATEGIES PoolOutputs Strategy by_score diverse power softmax softrank",
 }
 """Public names by module, for Python; the imports above are for type checkers."""

@@ -27,6 +27,7 @@ from al_lightning.label.oracle import check_oracle, check_reveals, collected
 from al_lightning.monitor import Monitor
 from al_lightning.monitor.defaults import watching
 from al_lightning.run.journal import Record
+from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import CycleResult, Query
 from al_lightning.run.run import Run
 from al_lightning.settings import Settings, WithOptions
@@ -48,7 +49,7 @@ class ActiveLearningLoop(WithOptions):
             function that passes keyword arguments on.
         run_dir: Folder for all that is written, which must not hold a run; without it, nothing is.
         monitors: They watch the run; when not given, those that fill the run folder.
-        settings: The options of :class:`~al_lightning.settings.Settings`: ``strategy``,
+        settings: The options of :class:`~al_lightning.settings.Settings`: ``strategy``, ``task``,
             ``acquisition_size``, ``num_cycles``, ``seed``, ``warm_start``, ``oracle``, ...
 
     Raises:
@@ -148,8 +149,7 @@ class ActiveLearningLoop(WithOptions):
     def ask(self) -> Query | None:
         """Fit, test, predict and select; return the query to label.
 
-        Called again before the labels came, it returns the same query. While nothing is labeled, it
-        returns the first rows to label: cycle 0.
+        Until labels come it returns the same query; with nothing labeled yet, that is cycle 0.
 
         Returns:
             The query; None when the run is over: ``num_cycles``, ``target``, nothing to ask.
@@ -177,8 +177,7 @@ class ActiveLearningLoop(WithOptions):
         Args:
             indices: Data-set indices, all or some of the query's. A row that is left out and has no
                 earlier answer returns to the pool.
-            labels: One for each index, in plain values, ``SKIP`` or ``INVALID``; None for the data
-                set's own labels.
+            labels: One an index, in plain values, ``SKIP`` or ``INVALID``; None: the data set's.
             by: The person who labeled.
 
         Raises:
@@ -283,12 +282,13 @@ class ActiveLearningLoop(WithOptions):
         if self._watching is not None:
             return
         self.data.ensure_read(self._example)
-        check_oracle(self.oracle, self.run_dir, self.data.classes)
+        form = LabelForm(self.settings.task, self.data.classes)
+        check_oracle(self.oracle, self.run_dir, form)
         is_new = not self._run.journal.records
         if is_new:
             self.data.leave_out_unreadable()
-            if self.oracle == "files":  # people answer with positions in the classes
-                self.data.row_labels.check_values([0])
+            if self.oracle == "files":  # an answer must find its place in an item
+                self.data.row_labels.check_values([form.example])
         config = self.config  # reads and checks rows, before the module is tried on them
         with quiet():
             self._cycles.try_asking(self._run)

@@ -4,12 +4,15 @@ import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 FUNCTION = "a function"
 """The word in a journal for an oracle that is a function."""
 
 Labeler = Literal["dataset", "files"] | Callable[..., Any]
+
+TaskName = Literal["multiclass", "binary", "multilabel", "dense", "regression"]
+TASK_NAMES: tuple[str, ...] = get_args(TaskName)
 
 Target = tuple[str, float] | tuple[str, float, Literal["min", "max"]]
 
@@ -54,6 +57,10 @@ class Settings:
         seed: Each cycle's randomness derives from it; ``data.seed`` when not given.
         warm_start: Keep the weights from cycle to cycle.
         candidate_size: Score a random subset of that size instead of the whole pool.
+        task: What the model predicts, and what a label is. ``"multiclass"``: one of C classes.
+            ``"binary"``: no or yes, of one logit. ``"multilabel"``: several yes/no labels a row.
+            ``"dense"``: a class for each pixel or token. ``"regression"``: numbers. See
+            :mod:`~al_lightning.prediction.tasks`.
         strategy_args: The strategy's own arguments, by name: ``{"beta": 4.0}`` for ``power_bald``.
         mc_samples: Predict the pool with that many samples of MC dropout, for any model with
             dropout layers; see :class:`~al_lightning.prediction.mc_dropout.MCDropout`.
@@ -67,13 +74,14 @@ class Settings:
         accept_unasked: Accept answers of files and functions to rows that were not asked.
 
     Raises:
-        ValueError: for a size below 1, fewer candidates than rows to ask for, a target or arguments
-            of a strategy that cannot be kept.
+        ValueError: for a size below 1, fewer candidates than rows to ask for, an unknown task, a
+            target or arguments of a strategy that cannot be kept.
     """
 
     strategy: Any = field(default="least_confidence", metadata=LATER | OF_STRATEGY)
     acquisition_size: int = field(default=500, metadata=LATER)
     num_cycles: int = field(default=5, metadata=LATER)
+    task: TaskName = "multiclass"
     seed: int | None = None
     warm_start: bool = field(default=False, metadata=OF_STRATEGY)
     candidate_size: int | None = field(default=None, metadata=LATER | OF_STRATEGY)
@@ -85,6 +93,12 @@ class Settings:
     accept_unasked: bool = field(default=False, metadata=FREE)
 
     def __post_init__(self) -> None:
+        if self.task not in TASK_NAMES:
+            raise ValueError(
+                f"task must be one of {[*TASK_NAMES]}, got {self.task!r}; "
+                f"{hint(str(self.task), TASK_NAMES)}detection, ranking and others take part by a "
+                "score of their own, {'score': (B,)}, under any task"
+            )
         sizes = ("acquisition_size", "num_cycles", "candidate_size")
         check_at_least(1, **{name: getattr(self, name) for name in sizes})
         if self.candidate_size is not None and self.candidate_size < self.acquisition_size:

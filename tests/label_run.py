@@ -8,15 +8,22 @@ from al_lightning.run.journal import Journal
 CLASSES = ("cat", "dog", "elk")
 
 
-def write_run(run_dir, *, num_rows=5, classes=CLASSES, cycle=1, names=None, pictures=True):
+def write_run(
+    run_dir, *, num_rows=5, classes=CLASSES, cycle=1, names=None, pictures=True, task=None
+):
     """Asks for rows 10, 11, ...; row 0 is labeled, 1 invalid, unless it is cycle 0."""
     run_dir.mkdir(parents=True)
     indices = list(range(10, 10 + num_rows))
+    active = {"strategy": "least_confidence", **({"task": task} if task else {})}
+    predicted = {
+        "multilabel": lambda n: [int(n % 2 == c % 2) for c in range(len(classes))],
+        "regression": lambda n: [[n / 2, 0.25]],
+    }.get(task, lambda n: n % len(classes or [0]))
     journal = Journal(run_dir / "journal.jsonl")
     journal.append(
         "start",
         run="abc",
-        config={"active": {"strategy": "least_confidence"}, "data": {"classes": classes}},
+        config={"active": active, "data": {"classes": classes}},
         split={
             "num_rows": 100,
             "labeled_indices": [0] if cycle else [],
@@ -33,7 +40,7 @@ def write_run(run_dir, *, num_rows=5, classes=CLASSES, cycle=1, names=None, pict
         cycle=cycle,
         indices=indices,
         scores=[0.5 + n / 1000 for n in range(num_rows)] if cycle else None,
-        predicted=[n % len(classes or [0]) for n in range(num_rows)] if cycle else None,
+        predicted=[predicted(n) for n in range(num_rows)] if cycle else None,
         names=names,
     )
     images = run_dir / "queries" / f"cycle_{cycle}" / "images"

@@ -7,8 +7,9 @@ from toys import QUIET, Plain, Predicting, points_data
 
 from al_lightning import Strategy, by_score
 from al_lightning.acquisition import margin
-from al_lightning.prediction.outputs import Outputs, read_multiclass, stacked
+from al_lightning.prediction.outputs import Outputs, stacked
 from al_lightning.prediction.read_pool import read_pool
+from al_lightning.prediction.tasks import TASKS
 from al_lightning.training.trainers import quiet
 
 ALL = Strategy(select=lambda pool, num, generator: torch.arange(num))
@@ -105,7 +106,7 @@ def test_embeddings_are_kept_when_needed():
 )
 def test_what_cannot_be_read_is_named(prediction, message):
     with pytest.raises(ValueError, match=message):
-        read_multiclass(prediction, 5)
+        TASKS["multiclass"].read(prediction, 5)
 
 
 def test_samples_are_said_and_stacked():
@@ -116,8 +117,8 @@ def test_samples_are_said_and_stacked():
     assert stacked([one, Outputs(torch.eye(3))]).embedding is None
     with pytest.raises(ValueError, match=r"got samples already: \(3, 2, 3\)"):
         stacked([both])
-    assert read_multiclass({"probs": both.probs}, 3).num_samples == 2
-    assert read_multiclass({"probs": torch.eye(3)}, 3).num_samples is None
+    assert TASKS["multiclass"].read({"probs": both.probs}, 3).num_samples == 2
+    assert TASKS["multiclass"].read({"probs": torch.eye(3)}, 3).num_samples is None
 
 
 def test_nan_is_reported_by_data_set_index():

@@ -456,3 +456,53 @@ def test_a_page_elsewhere_can_neither_read_nor_answer(tmp_path, serve, browse):
                 [f"{here}answer", kind, body],
             )
     assert len(answers(run_dir)) == 1
+
+
+# ---- other tasks ---------------------------------------------------------------------------------
+
+
+def test_several_classes_are_one_answer(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run", task="multilabel")
+    page = browse(serve(run_dir))
+    expect(page.locator("#guess")).to_contain_text("model's guess: cat; elk")
+    cat, dog, elk = (
+        page.get_by_role("button", name=name, exact=False) for name in ("cat", "dog", "elk")
+    )
+    cat.click()
+    page.keyboard.press("3")
+    dog.click()
+    dog.click()  # and taken back
+    expect(elk).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Enter")
+    expect(page.locator("#result")).to_have_text("Kept for row 1: cat; elk.")
+    expect(cat).to_have_attribute("aria-pressed", "false")  # the next row begins with none
+    page.get_by_role("button", name="Keep").click()
+    expect(page.locator("#result")).to_have_text("Kept for row 2: none.")
+    page.keyboard.press("s")
+    expect(page.locator("#result")).to_have_text("Kept for row 3: skip.")
+    assert answers(run_dir) == [
+        (10, {"label": [1, 0, 1]}, None),
+        (11, {"label": [0, 0, 0]}, None),
+        (12, "skip", None),
+    ]
+
+
+def test_a_number_is_typed(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run", task="regression", classes=None)
+    page = browse(serve(run_dir))
+    expect(page.locator("#guess")).to_contain_text("model's guess: 0 ± 0.25")
+    expect(page.locator("#number")).to_be_focused()
+    page.keyboard.type("-2.5e1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#result")).to_have_text("Kept for row 1: -2.5e1.")
+    for wrong in ("much", "", "1;"):
+        page.locator("#number").fill(wrong)
+        page.keyboard.press("Enter")
+        expect(page.locator("#problem")).to_contain_text("write a number with a point")
+    page.locator("#number").fill("s")  # a letter in the field is no shortcut
+    expect(page.locator("#row-title")).to_contain_text("Row 2")
+    page.locator("#number").fill("1; 2")
+    page.get_by_role("button", name="Keep").click()
+    expect(page.locator("#result")).to_have_text("Kept for row 2: 1; 2.")
+    expect(page.locator("#problem")).to_be_empty()
+    assert answers(run_dir) == [(10, {"label": -25}, None), (11, {"label": [1, 2]}, None)]

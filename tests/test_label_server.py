@@ -175,6 +175,7 @@ def test_a_row_with_what_the_model_makes_of_it(tmp_path):
         "cycle": 1,
         "num_rows": 5,
         "classes": ["cat", "dog", "elk"],
+        "task": "multiclass",
         "strategy": "least_confidence",
         "folder": str(tmp_path / "run"),
     }

@@ -385,9 +385,8 @@ def test_what_cannot_be_sampled_is_named(x):
     off.net[2].p = 0.0
     with pytest.raises(ValueError, match="found none"):
         MCDropout(off, 2)
-    unused = Plain()
-    unused.aside = nn.Dropout(0.5)
-    with pytest.raises(ValueError, match="found never called: aside; call it in predict_step"):
+    unused = made(lambda self, x: self.head(x), head=linear(4, 3), aside=lambda: nn.Dropout(0.5))
+    with pytest.raises(ValueError, match="samples are equal, found none of these called: aside"):
         sampled(unused, x)
     three_axes = Predicting(lambda logits: logits[:, None].expand(-1, 4, -1))
     with pytest.raises(ValueError, match=r"which is not guessed, got \(6, 4, 3\)"):

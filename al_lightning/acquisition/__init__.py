@@ -13,7 +13,9 @@ from al_lightning.acquisition.disagreement import (
 )
 from al_lightning.acquisition.epig import epig
 from al_lightning.acquisition.kmeans import kmeans
+from al_lightning.acquisition.over_parts import over_parts
 from al_lightning.acquisition.probcover import probcover
+from al_lightning.acquisition.regression import gaussian_bald, predictive_variance
 from al_lightning.acquisition.scores import entropy, least_confidence, margin
 from al_lightning.acquisition.stochastic import stochastic
 from al_lightning.acquisition.top_k import top_k
@@ -28,10 +30,13 @@ __all__ = [
     "core_set",
     "entropy",
     "epig",
+    "gaussian_bald",
     "kmeans",
     "least_confidence",
     "margin",
     "mean_std",
+    "over_parts",
+    "predictive_variance",
     "probcover",
     "stochastic",
     "top_k",

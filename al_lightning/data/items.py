@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -82,13 +83,16 @@ def replace_label(item: Any, label: Any, label_key: int | str | None = None) -> 
         return item, label
     place = _place(item, label_key)
     held = item[place] if holds_label(item, label_key) else None
-    if isinstance(held, Tensor):  # or batches would mix tensors and numbers
+    if isinstance(held, Tensor | np.ndarray):  # or batches would mix tensors and numbers
+        made: Any = torch.as_tensor if isinstance(held, Tensor) else np.asarray
         try:
-            label = torch.as_tensor(label, dtype=held.dtype)
+            label = made(label, dtype=held.dtype)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"a label must be as the data set's are, {held.dtype}, got {label!r}"
             ) from error
+        if math.prod(label.shape) == math.prod(held.shape):  # a number where (1,) is held
+            label = label.reshape(held.shape)
     if isinstance(item, Mapping):
         changed: Any = copy.copy(item)
         changed[place] = label

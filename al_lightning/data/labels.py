@@ -18,6 +18,7 @@ from al_lightning.data.items import (
 )
 from al_lightning.data.pool import Pool, as_indices
 from al_lightning.data.sets import DataSets, extras, read_or_none
+from al_lightning.data.views import opened
 from al_lightning.run.journal import Record
 from al_lightning.run.records import plain
 from al_lightning.seeds import isolated, seeded
@@ -86,18 +87,21 @@ class Labels:
         self.check_values(values)
         return rows, values
 
-    def check_own(self, rows: Sequence[int]) -> None:
-        """Raise ValueError when the data set's own label of a row, found where we look, is none."""
+    def found(self, rows: Sequence[int]) -> dict[int, Any]:
+        """Return the labels of those rows that have one where we look, by data-set index."""
         if self._targets is not None:
-            labels = dict(zip(rows, self.of(rows), strict=True))
-        else:
-            labels = {}
-            for row in rows:
-                with isolated():
-                    item = read_or_none(cast(Any, self.sets.train).__getitem__, row)
-                if holds_label(item, self.key):
-                    labels[row] = read_label(item, self.key)
-        without = [row for row, label in labels.items() if is_none(label)]
+            return dict(zip(rows, self.of(rows), strict=True))
+        labels = {row: self.given[row] for row in rows if row in self.given}
+        for row in [row for row in rows if row not in labels]:
+            with isolated():
+                item = read_or_none(cast(Any, self.sets.train).__getitem__, row)
+            if holds_label(item, self.key):
+                labels[row] = read_label(item, self.key)
+        return labels
+
+    def check_own(self, rows: Sequence[int]) -> None:
+        """Raise ValueError when the label of a row, found where we look, is none."""
+        without = [row for row, label in self.found(rows).items() if is_none(label)]
         if without:
             raise ValueError(
                 "a labeled row must have a label, found None, NaN or -100 for "
@@ -120,7 +124,7 @@ class Labels:
             first = int(self.pool.labeled_N.numpy().argmax())
             item = cast(Any, self.sets.pool)[first]
             for label in labels:
-                replace_label(item, label, self.key)
+                replace_label(item, opened(self.sets.train, label), self.key)
 
     def take(self, rows: Sequence[int], values: Sequence[Any] | None) -> None:
         """Move rows to the training set, with labels that :meth:`check` returned.

@@ -48,6 +48,8 @@ class Extras(Protocol):
     """False when items are inputs alone. Without it we look at the first item."""
     picture: Callable[[int], Any] | None
     """Makes a PIL image of a row, for a person to see."""
+    open_label: Callable[[str], Any] | None
+    """Opens a label that was given as the path of a file, such as a mask."""
     unreadable: Callable[[], Mapping[int, str]] | None
     """Finds the rows that cannot be read: data-set index to reason."""
 

@@ -56,5 +56,12 @@ class RowView(Dataset[Any]):
     def _item(self, index: int) -> Any:
         item = self.dataset[index]
         if index in self.given_labels:
-            return replace_label(item, self.given_labels[index], self.label_key)
+            label = opened(self.dataset, self.given_labels[index])
+            return replace_label(item, label, self.label_key)
         return item
+
+
+def opened(dataset: Any, label: Any) -> Any:
+    """Return what ``dataset.open_label`` makes of a path; any other label as it is."""
+    open_label = getattr(dataset, "open_label", None)
+    return open_label(label) if open_label is not None and isinstance(label, str) else label

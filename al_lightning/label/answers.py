@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from al_lightning.label.fold import Answer, Fold, RowAnswers, to_plain
 from al_lightning.run.journal import Journal, Record
+from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import INVALID, SKIP, Mark
 
 
@@ -54,7 +55,7 @@ class OpenQuery:
         record: The journal's record of the query.
         cycle: The number of its cycle.
         indices: Data-set indices that were asked, most wanted first.
-        classes: Names of the classes, where a label is a position in them; None when unknown.
+        form: What a label is.
 
     Raises:
         ValueError: when no query waits for answers.
@@ -73,7 +74,9 @@ class OpenQuery:
         self.record = asked
         self.cycle: int = asked["cycle"]
         self.indices: list[int] = asked["indices"]
-        self.classes: list[str] | None = journal.records[0]["config"]["data"]["classes"]
+        began = journal.records[0]["config"]
+        task = began.get("active", {}).get("task", "multiclass")  # absent in earlier versions
+        self.form = LabelForm(task, began["data"]["classes"])
         self._asked = set(self.indices)
         self._before = rows_before(journal.records)
         self._answers, self._num_read = Fold(), journal.records.index(asked)
@@ -260,17 +263,8 @@ class OpenQuery:
                 f"a row that has a label cannot be skipped, found {skipped[:5]}; give another "
                 "label, or mark it invalid"
             )
-        if self.classes is not None:
-            _check_labels(answers, self.classes)
-
-
-def _check_labels(answers: Mapping[int, Answer], classes: Sequence[str]) -> None:
-    """Raise ValueError unless each label is the position of a class, or a list."""
-    for index, answer in answers.items():
-        is_position = type(answer) is int and 0 <= answer < len(classes)
-        # Several classes at once, or shares of each, are a list.
-        if not (isinstance(answer, Mark | list) or is_position):
-            raise ValueError(
-                f"a label must be a position in the {len(classes)} classes "
-                f"{classes[:10]}, got {answer!r} for row {index}"
-            )
+        for index, answer in answers.items():
+            if not (isinstance(answer, Mark) or self.form.accepts(answer)):
+                raise ValueError(
+                    f"a label must be {self.form.rule}, got {answer!r} for row {index}"
+                )

@@ -1,10 +1,11 @@
 """Answers of people, folded into those that hold."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from al_lightning.run.journal import Record
+from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import Mark
 
 Answer = Any
@@ -108,11 +109,12 @@ def from_plain(plain: Any) -> Answer:
     return plain["label"] if isinstance(plain, dict) else Mark(plain)
 
 
-def in_words(answer: Answer, classes: Sequence[str]) -> str:
+def in_words(answer: Answer, form: LabelForm) -> str:
     """Return an answer as a person would write it.
 
     >>> from al_lightning import SKIP
-    >>> in_words(1, ["cat", "dog"]), in_words(SKIP, ["cat", "dog"])
+    >>> form = LabelForm("multiclass", ["cat", "dog"])
+    >>> in_words(1, form), in_words(SKIP, form)
     ('dog', 'skip')
     """
-    return str(answer.value) if isinstance(answer, Mark) else classes[answer]
+    return str(answer.value if isinstance(answer, Mark) else form.in_words(answer))

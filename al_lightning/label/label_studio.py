@@ -23,6 +23,7 @@ from al_lightning.label.query_file import (
     find_answer,
 )
 from al_lightning.run.folder import write_whole
+from al_lightning.run.label_form import BETWEEN, NONE, LabelForm
 from al_lightning.run.records import SKIP, Mark, listed
 from al_lightning.run.tables import Problems, check_classes, read_bytes
 
@@ -58,7 +59,9 @@ def write_tasks(
         ValueError: for classes that :func:`~al_lightning.run.tables.check_classes` refuses, or a
             picture that is missing or of another kind.
     """
-    check_classes(query.classes)
+    form = query.form
+    if form.needs_classes:
+        check_classes(form.classes or (), several=form.task == "multilabel")
     missing = [row.index for row in rows if row.index not in pictures]
     if missing:
         raise ValueError(
@@ -68,9 +71,9 @@ def write_tasks(
     version = f"al_lightning {strategy}, cycle {query.cycle}"
     for row, task, score in zip(rows, tasks, _unit_scores(rows), strict=True):
         if row.predicted:
-            task["predictions"] = [_prediction(row.predicted, score, version)]
+            task["predictions"] = [_prediction(row.predicted, score, version, form)]
     write_whole(folder / TASKS, json.dumps(tasks, indent=1).encode())
-    write_whole(folder / CONFIG, _config(query.classes).encode())
+    write_whole(folder / CONFIG, _config(form).encode())
 
 
 def _task(row: LabelRow, picture: str, query: QueryRows) -> dict[str, Any]:
@@ -78,9 +81,13 @@ def _task(row: LabelRow, picture: str, query: QueryRows) -> dict[str, Any]:
     return {"data": {IMAGE: picture, **identity}}
 
 
-def _prediction(word: str, score: float | None, version: str) -> dict[str, Any]:
-    choice = {"from_name": CHOICES, "to_name": IMAGE, "type": "choices"}
-    prediction = {"model_version": version, "result": [{**choice, "value": {"choices": [word]}}]}
+def _prediction(words: str, score: float | None, version: str, form: LabelForm) -> dict[str, Any]:
+    if form.task == "regression":
+        value: dict[str, Any] = {"number": float(words.split()[0].rstrip(";"))}
+    else:
+        value = {"choices": words.split(BETWEEN) if form.task == "multilabel" else [words]}
+    tags = {"from_name": CHOICES, "to_name": IMAGE, "type": next(iter(value)), "value": value}
+    prediction = {"model_version": version, "result": [tags]}
     return prediction if score is None else {**prediction, "score": score}
 
 
@@ -106,12 +113,18 @@ def _data_uri(index: int, picture: bytes | Path) -> str:
     )
 
 
-def _config(classes: Sequence[str]) -> str:
+def _config(form: LabelForm) -> str:
     view = ET.Element("View")
     ET.SubElement(view, "Image", name=IMAGE, value=f"${IMAGE}")
-    choices = ET.SubElement(view, "Choices", name=CHOICES, toName=IMAGE, choice="single")
+    if form.task == "regression":  # who leaves it empty cancels the task, which is a skip
+        ET.SubElement(view, "Number", name=CHOICES, toName=IMAGE, required="true")
+        ET.indent(view)
+        return ET.tostring(view, encoding="unicode") + "\n"
+    several = form.task == "multilabel"
+    kind = "multiple" if several else "single"
+    choices = ET.SubElement(view, "Choices", name=CHOICES, toName=IMAGE, choice=kind)
     choices.set("required", "true")
-    for word in [*classes, *(mark.value for mark in Mark)]:
+    for word in [*(form.classes or ()), *[NONE] * several, *(mark.value for mark in Mark)]:
         choice = ET.SubElement(choices, "Choice", value=word)
         if "$" in word:  # the page would take "$5" for a variable, but not in an alias
             choice.set("value", word.replace("$", "$\u200b"))
@@ -143,7 +156,7 @@ def read_export(path: Path, query: QueryRows) -> list[GivenAnswer]:
             strangers.append(str(number))
             continue
         for annotation in task["annotations"]:
-            answer = _answer(annotation, query.classes, number, problems)
+            answer = _answer(annotation, query.form, number, problems)
             if answer is not None:
                 by = _annotator(annotation, number, problems)
                 given.append(GivenAnswer(data["index"], answer, by, number))
@@ -153,7 +166,7 @@ def read_export(path: Path, query: QueryRows) -> list[GivenAnswer]:
             f"an export from another project: tasks {listed(strangers)}",
             "export the project that this query was imported into",
         )
-    add_repeats(given, query.classes, problems)
+    add_repeats(given, query.form, problems)
     problems.check()
     return given
 
@@ -196,32 +209,35 @@ def _is_ours(data: dict[str, Any], query: QueryRows, names: Mapping[int, str]) -
     return name == names.get(index, name)
 
 
-def _answer(
-    annotation: dict[str, Any], classes: Sequence[str], number: int, problems: Problems
-) -> Answer:
+def _answer(annotation: dict[str, Any], form: LabelForm, number: int, problems: Problems) -> Answer:
     """Return the answer; None when there is none, or when it is wrong, which is noted."""
     if annotation.get("was_cancelled"):
         return SKIP
     result = annotation.get("result")
     if result == []:
         return None  # sent off without a choice
-    word = _choice(result)
+    word = _words(result, form)
     if word is None:
-        rule = f"an annotation must hold one choice of the control {CHOICES!r}"
+        kind = "number" if form.task == "regression" else "choice"
+        rule = f"an annotation must hold one {kind} of the control {CHOICES!r}"
         problems.add(rule, "another", number, f"use {CONFIG} as it is")
         return None
-    answer = find_answer(word, classes)
+    answer = find_answer(word, form)
     if answer is None:
-        add_unknown(word, classes, number, problems)
+        add_unknown(word, form, number, problems)
     return answer
 
 
-def _choice(result: Any) -> str | None:
-    """Return the one word that was chosen; other controls, such as for remarks, are ignored."""
+def _words(result: Any, form: LabelForm) -> str | None:
+    """Return what was chosen or entered; other controls, such as for remarks, are ignored."""
     regions = [r for r in result if isinstance(r, dict)] if isinstance(result, list) else []
     match [region for region in regions if region.get("from_name") == CHOICES]:
-        case [{"value": {"choices": [str(word)]}}]:
+        case [{"value": {"choices": [str(word)]}}] if form.task != "regression":
             return word
+        case [{"value": {"choices": [*words]}}] if form.task == "multilabel":
+            return BETWEEN.join(map(str, words))
+        case [{"value": {"number": int(number) | float(number)}}] if form.task == "regression":
+            return repr(number)
     return None
 
 

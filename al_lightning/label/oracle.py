@@ -14,6 +14,7 @@ from al_lightning.label.answers import AnswersError, OpenQuery
 from al_lightning.label.fold import Answer, from_plain
 from al_lightning.label.label_studio import read_export
 from al_lightning.label.query_file import GivenAnswer, QueryRows, read_answers
+from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import Query, listed, plain
 from al_lightning.run.tables import check_classes
 
@@ -34,8 +35,8 @@ class AnswersTogether:
     """The file that holds them."""
 
 
-def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[str] | None) -> None:
-    """Check that ``oracle`` can be asked, before the first query.
+def check_oracle(oracle: str | Oracle, run_dir: Path | None, form: LabelForm) -> None:
+    """Check that ``oracle`` can be asked for labels of that form, before the first query.
 
     Raises:
         ValueError: when it is no oracle, or people lack the classes or a folder for their files.
@@ -44,13 +45,19 @@ def check_oracle(oracle: str | Oracle, run_dir: Path | None, classes: Sequence[s
         raise ValueError(f'oracle must be "dataset", "files" or a function, got {oracle!r}')
     if oracle == "files" and run_dir is None:
         raise ValueError('oracle="files" needs a run_dir, where the files are; name one')
-    if oracle == "files" and classes is None:
+    if oracle == "files" and form.task == "dense":
+        raise ValueError(
+            'oracle="files" has no place for a label of many parts, found task="dense"; let the '
+            "data set read finished masks and tell() their rows, or give a function that returns "
+            "their paths"
+        )
+    if oracle == "files" and form.needs_classes and form.classes is None:
         raise ValueError(
             'oracle="files" needs the names of the classes, and the data module has none; give it '
             'classes=["cat", "dog"]'
         )
-    if oracle != "dataset" and classes is not None:
-        check_classes(classes)
+    if oracle != "dataset" and form.needs_classes and form.classes is not None:
+        check_classes(form.classes, several=form.task == "multilabel")
 
 
 def check_reveals(are_held: bool) -> None:
@@ -184,7 +191,7 @@ def _check_agree(readings: Mapping[tuple[Path, str | None], Sequence[GivenAnswer
 
 
 def query_rows(query: OpenQuery) -> QueryRows:
-    """Return the query that answers in files must fit; the classes must be known."""
-    assert query.classes is not None  # check_oracle has seen to it
-    start, asked = query.journal.records[0], query.record
-    return QueryRows(query.indices, asked["names"], query.classes, start["run"], query.cycle)
+    """Return the query that answers in files must fit."""
+    form, names, run = query.form, query.record["names"], query.journal.records[0]["run"]
+    classes = None if form.classes is None else list(form.classes)
+    return QueryRows(query.indices, names, classes, run, query.cycle, form.task)

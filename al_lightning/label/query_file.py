@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from al_lightning.label.fold import Answer, in_words
+from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import Mark, listed
 from al_lightning.run.tables import Problems, read_table, shown, write_table
+from al_lightning.settings import TaskName
 
 HEADER = ["index", "path", "predicted", "score", "label", "labeler"]
 
@@ -22,7 +24,7 @@ class LabelRow:
     name: str
     """The name by which a person knows it; empty when the data set has no names."""
     predicted: str
-    """The model's class; empty when there is none yet."""
+    """The model's prediction, in words; empty when there is none yet."""
     score: float | None
     label: str = ""
     labeler: str = ""
@@ -36,10 +38,16 @@ class QueryRows:
     """Data-set indices that were asked."""
     names: list[str] | None
     """One for each index; None for a data set without names."""
-    classes: list[str]
+    classes: list[str] | None
     run: str
     """The run's identity; no other run has the same."""
     cycle: int
+    task: TaskName = "multiclass"
+
+    @property
+    def form(self) -> LabelForm:
+        """The form of a label."""
+        return LabelForm(self.task, self.classes)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class GivenAnswer:
     index: int
     """Data-set index."""
     answer: Answer
-    """Position in the classes, SKIP or INVALID."""
+    """A label, SKIP or INVALID."""
     by: str | None
     """The person's name; None when the file does not say it."""
     line: int
@@ -59,24 +67,29 @@ class GivenAnswer:
 # ---- answers -------------------------------------------------------------------------------------
 
 
-def find_answer(word: str, classes: Sequence[str]) -> Answer:
-    """Return the position of the class of that name, or a mark; None for any other word.
+def find_answer(word: str, form: LabelForm) -> Answer:
+    """Return the label that these words mean, or a mark; None for any other word.
 
-    >>> [find_answer(word, ["cat", "dog"]) for word in (" dog ", "Skip", "Dog")]
+    >>> form = LabelForm("multiclass", ["cat", "dog"])
+    >>> [find_answer(word, form) for word in (" dog ", "Skip", "Dog")]
     [1, <Mark.SKIP: 'skip'>, None]
     """
-    for spelling in (word, word.strip()):
-        if spelling in classes:
-            return classes.index(spelling)
     marks = {mark.value: mark for mark in Mark}
-    return marks.get(word.strip().lower())
+    label = form.find(word)
+    return marks.get(word.strip().lower()) if label is None else label
 
 
-def add_unknown(word: str, classes: Sequence[str], number: int, problems: Problems) -> None:
+def add_unknown(word: str, form: LabelForm, number: int, problems: Problems) -> None:
     """Note a word that is no label, together with the class that was probably meant."""
-    rule = "a label must be a class, skip or invalid"
-    cure = f"the classes are {listed([shown(name) for name in classes])}"
     found = shown(word)
+    if form.task == "regression":
+        rule = "a label must be a number, skip or invalid"
+        problems.add(rule, found, number, "write it with a point, and several with ; between them")
+        return
+    classes = form.classes or ()
+    several = " or several with ; between them, none," * (form.task == "multilabel")
+    rule = f"a label must be a class,{several} skip or invalid"
+    cure = f"the classes are {listed([shown(name) for name in classes])}"
     if not problems.only_counts(rule, cure):  # the search is slow, and a file may be full of these
         by_lower = {name.lower(): name for name in classes}
         for near in difflib.get_close_matches(word.strip().lower(), by_lower, n=1):
@@ -84,7 +97,7 @@ def add_unknown(word: str, classes: Sequence[str], number: int, problems: Proble
     problems.add(rule, found, number, cure)
 
 
-def add_repeats(given: Sequence[GivenAnswer], classes: Sequence[str], problems: Problems) -> None:
+def add_repeats(given: Sequence[GivenAnswer], form: LabelForm, problems: Problems) -> None:
     """Note each row that the same person answered twice."""
     firsts: dict[tuple[int, str | None], GivenAnswer] = {}
     for one in given:
@@ -95,7 +108,7 @@ def add_repeats(given: Sequence[GivenAnswer], classes: Sequence[str], problems: 
         if first.answer == one.answer:
             rule, cure = "a row must be answered once by a person", "take the duplicates out"
         else:
-            words = [shown(in_words(answer, classes)) for answer in (first.answer, one.answer)]
+            words = [shown(in_words(answer, form)) for answer in (first.answer, one.answer)]
             where += f" as {' and '.join(words)}"
             rule, cure = "answers of one person must not conflict", "leave the right one"
         problems.note(rule, where + (f" by {shown(one.by)}" if one.by else ""), cure)
@@ -134,13 +147,13 @@ def read_answers(path: Path, query: QueryRows) -> list[GivenAnswer]:
         word = cells["label"]
         if not word.strip():
             continue
-        answer = find_answer(word, query.classes)
+        answer = find_answer(word, query.form)
         if answer is None:
-            add_unknown(word, query.classes, number, problems)
+            add_unknown(word, query.form, number, problems)
         elif index is not None:
             by = cells.get("labeler", "").strip() or None
             given.append(GivenAnswer(index, answer, by, number))
-    add_repeats(given, query.classes, problems)
+    add_repeats(given, query.form, problems)
     problems.check()
     return given
 

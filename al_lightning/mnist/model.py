@@ -129,8 +129,7 @@ class LitSimpleCNN(L.LightningModule):
 
         K = self.mc_samples
         out = sampled(self, predict, self._masks or Masks(self, K)) if K > 1 else predict()
-        score_B = least_confidence(out.probs)
-        return {"probs": out.probs, "uncertainty": score_B, "embedding": out.embedding}
+        return {**out.prediction, "uncertainty": least_confidence(out.prediction["probs"])}
 
     def on_predict_start(self) -> None:
         if self.mc_samples > 1:

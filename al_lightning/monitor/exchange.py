@@ -14,7 +14,7 @@ from al_lightning.label.oracle import query_rows
 from al_lightning.label.query_file import LabelRow, write_to_label
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.pictures import as_image
-from al_lightning.monitor.tables import class_name
+from al_lightning.monitor.tables import form_of
 from al_lightning.run.folder import query_folder, write_whole
 from al_lightning.run.journal import Journal
 from al_lightning.run.records import Query
@@ -28,7 +28,12 @@ class Exchange(Monitor):
     """Writes the folder ``queries/cycle_N`` once; people's entries are never overwritten."""
 
     def on_wait(self, loop: Loop, query: Query) -> None:
-        if loop.run_dir is None or loop.data.classes is None:
+        form = form_of(loop)
+        if (
+            loop.run_dir is None
+            or form.task == "dense"
+            or (form.needs_classes and not form.classes)
+        ):
             return
         folder = query_folder(loop.run_dir, query.cycle)
         if (folder / TO_LABEL).exists():
@@ -50,7 +55,7 @@ def label_rows(loop: Loop, query: Query) -> list[LabelRow]:
     """Return the rows of a query as a person sees them."""
     empty = [""] * len(query.indices)
     names = query.names or empty
-    predicted = [str(class_name(loop, label)) for label in query.predicted or empty]
+    predicted = [str(form_of(loop).told(one)) for one in query.predicted or empty]
     scores: Sequence[float | None] = query.scores or [None] * len(empty)
     columns = zip(query.indices, names, predicted, scores, strict=True)
     return [LabelRow(*cells) for cells in columns]

@@ -15,7 +15,7 @@ from al_lightning.data.sets import read_or_none
 from al_lightning.monitor.drawing import as_shown, drawn
 from al_lightning.monitor.kept import Kept, checksum_of, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
-from al_lightning.monitor.tables import class_name, known_labels
+from al_lightning.monitor.tables import form_of, known_labels
 from al_lightning.run.folder import write_whole
 from al_lightning.run.records import CycleResult
 
@@ -119,7 +119,7 @@ def query_figure(loop: Loop, result: CycleResult) -> Figure | None:
         if labels[position] != "":
             lines.append(f"label {as_shown(labels[position])}")
         if query.predicted is not None:
-            lines.append(f"predicted {as_shown(class_name(loop, query.predicted[position]))}")
+            lines.append(f"predicted {as_shown(form_of(loop).told(query.predicted[position]))}")
         if query.scores is not None:
             lines.append(f"score {query.scores[position]:.3f}")
         axes.set_title("\n".join(lines), fontsize=9)

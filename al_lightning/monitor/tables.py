@@ -11,7 +11,8 @@ from al_lightning.monitor.kept import Kept, checksum_of, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.run.folder import write_whole
 from al_lightning.run.journal import Record
-from al_lightning.run.records import CycleResult
+from al_lightning.run.label_form import LabelForm
+from al_lightning.run.records import CycleResult, plain
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
 SECONDS = ["fit", "test", "predict", "query"]
@@ -81,7 +82,7 @@ def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[
 def query_table(
     loop: Loop, result: CycleResult, labelers: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows: index, score, predicted class and label; unknown cells are empty.
+    """Return header and rows: index, score, prediction and label, in words or empty.
 
     Where people with names answered, a column has ``labelers``: their names, in the order of first
     answers.
@@ -93,7 +94,7 @@ def query_table(
     columns: list[Sequence[Any]] = [
         query.indices,
         query.scores or empty,
-        [class_name(loop, label) for label in query.predicted or empty],
+        [form_of(loop).told(one) for one in query.predicted or empty],
         known_labels(loop, query.indices),
     ]
     if any(labelers):
@@ -155,22 +156,27 @@ def known_labels(loop: Loop, indices: Sequence[int]) -> list[Any]:
     """Return the present state of each row: its label, ``skip``, ``invalid``, or empty text."""
     pool = loop.data.pool
     known = [index for index in indices if pool.labeled_N[index]]
-    try:
-        labels = loop.data.labels_of(known)
-    except ValueError:  # items without a label where we look: allowed, and trained on
-        labels = [""] * len(known)
     named = {
         **dict.fromkeys(pool.skipped, "skip"),
         **dict.fromkeys(pool.invalid, "invalid"),
-        **{i: class_name(loop, label) for i, label in zip(known, labels, strict=True)},
+        **dict(zip(known, _labels_in_words(loop, known), strict=True)),
     }
     return [named.get(index, "") for index in indices]
 
 
-def class_name(loop: Loop, label: Any) -> Any:
-    """Return the name of a class by its position; the label itself where there are no names."""
-    classes = loop.data.classes or []
-    return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
+def _labels_in_words(loop: Loop, rows: Sequence[int]) -> list[Any]:
+    form, given = form_of(loop), loop.data.row_labels.given
+    if form.task == "dense":  # many parts are no cell of a table
+        return [given[i] if isinstance(given.get(i), str) else "labeled" for i in rows]
+    try:
+        return [form.in_words(plain(label)) for label in loop.data.labels_of(rows)]
+    except ValueError:  # items without a label where we look: allowed, and trained on
+        return [""] * len(rows)
+
+
+def form_of(loop: Loop) -> LabelForm:
+    """Return what a label of the run is."""
+    return LabelForm(loop.settings.task, loop.data.classes)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

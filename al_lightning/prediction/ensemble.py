@@ -1,6 +1,7 @@
 """Deep ensembles: several networks, each trained by a fit of its own, that predict together.
 
-Shape suffixes: B batch rows, M members, C classes, D embedding dimensions.
+Shape suffixes: B batch rows, P parts of a row, C classes, O predicted numbers, M of a result: all
+parts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,11 @@ from torch.nn.functional import nll_loss
 
 from al_lightning.data.items import read_label
 from al_lightning.prediction.outputs import Outputs, stacked
-from al_lightning.prediction.wrapping import Wrapping, cloned, predicted, step_of
+from al_lightning.prediction.tasks import TASKS, Task
+from al_lightning.prediction.wrapping import Predict, Wrapping, cloned, predictor
+from al_lightning.settings import TaskName
+
+CLASSIFIED = ("test_acc", "test_loss")
 
 
 def _in_each(hook: str) -> Callable[..., None]:
@@ -34,15 +39,17 @@ class Ensemble(Wrapping):
     Trainer, callbacks, optimizers and curves, so Lightning can do for each what it does for one
     module. Its weights are in ``cycle_N/member_M``. A metric of training is the mean over members.
     ``test_acc`` and ``test_loss`` are those of the averaged prediction, where a batch holds one
-    whole-number label for each row. The mean of the members' own tests is ``member_test_acc`` and
-    so on, which is also what a ``target`` names. The first member's transfer hooks prepare the
-    batches of all. Callbacks see a fit of each member, and a test and prediction of the whole.
+    class for each row or part; for numbers ``test_mae`` and ``test_mse`` are. The mean
+    of the members' own tests is ``member_test_acc`` and so on. A ``target`` may name any of them.
+    The first member's transfer hooks prepare the batches of all. Callbacks see a fit of each
+    member, and a test and prediction of the whole.
 
     To train by hand, call ``Trainer.fit`` for each of :attr:`members`.
 
     Args:
         members: A function that makes one member, or the members.
         num_members: M; for a function.
+        task: What the members predict; a loop sets its own.
 
     Raises:
         ValueError: for members that are no LightningModules, share weights or begin with equal
@@ -56,6 +63,7 @@ class Ensemble(Wrapping):
         self,
         members: Callable[[], L.LightningModule] | Sequence[L.LightningModule],
         num_members: int | None = None,
+        task: TaskName = "multiclass",
     ) -> None:
         if callable(members) != (num_members is not None) or num_members == 0:
             raise ValueError(
@@ -65,6 +73,7 @@ class Ensemble(Wrapping):
         modules = [members() for _ in range(num_members or 0)] if callable(members) else members
         _check_members(modules)
         super().__init__(modules[0])
+        self.task = task
         for m, member in enumerate(modules):
             self.add_module(f"member_{m}", member)  # Lightning tells direct children their trainer
 
@@ -97,46 +106,57 @@ class Ensemble(Wrapping):
         self._tested: list[Tensor | None] = []
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Compare the averaged prediction with the classes in the batch."""
-        probs_BC = self._predicted(batch, batch_idx).mean_probs
+        """Compare the averaged prediction with the labels in the batch."""
+        outputs = self.predictor(TASKS[self.task])(batch, batch_idx)
         key = getattr(getattr(self.trainer, "datamodule", None), "label_key", None)
-        self._tested.append(_compared(probs_BC, batch, key))
+        self._tested.append(_compared(outputs, batch, key, self.task))
 
     def on_test_epoch_end(self) -> None:
-        """Log accuracy and loss, unless one batch shows that the labels are no classes."""
+        """Log two metrics, unless one batch shows that the labels are not what is predicted."""
         tested = [batch for batch in self._tested if batch is not None]
         if tested and len(tested) == len(self._tested):
-            accuracy, loss = torch.cat(tested, dim=1).mean(1)
-            self.log("test_acc", accuracy, sync_dist=True)
-            self.log("test_loss", loss, sync_dist=True)
+            names = ("test_mae", "test_mse") if self.task == "regression" else CLASSIFIED
+            for name, value in zip(names, torch.cat(tested, dim=1).mean(1), strict=True):
+                self.log(name, value, sync_dist=True)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Return ``probs`` (B, M, C), and ``embedding`` (B, M D) when all give one.
-
-        Raises:
-            ValueError: when a member's prediction cannot be read or is sampled already.
-        """
-        return self._predicted(batch, batch_idx).prediction
-
-    def _predicted(self, batch: Any, batch_idx: int) -> Outputs:
-        return stacked([predicted(step_of(one), cloned(batch), batch_idx) for one in self.members])
+    def predictor(self, task: Task) -> Predict:
+        """Return a function that predicts a batch with each member: M samples a row."""
+        each = [predictor(member, task) for member in self.members]
+        return lambda batch, batch_idx: stacked([one(cloned(batch), batch_idx) for one in each])
 
 
-def _compared(probs_BC: Tensor, batch: Any, label_key: int | str | None) -> Tensor | None:
-    """Return hits and losses (2, B); None when the batch holds no positions of classes."""
+def _compared(
+    outputs: Outputs, batch: Any, label_key: int | str | None, task: TaskName
+) -> Tensor | None:
+    """Return (2, M): hits and losses of all parts with a label, or errors and their squares.
+
+    It is None when the batch holds no such labels.
+    """
     try:
         labels = read_label(batch, label_key)
     except ValueError:
         return None
-    if not isinstance(labels, int | Tensor):
+    if not isinstance(labels, int | float | Tensor):
         return None
-    labels_B = torch.as_tensor(labels, device=probs_BC.device).reshape(-1)
-    B, C = probs_BC.shape
-    is_class_B = (labels_B >= 0) & (labels_B < C) & (not labels_B.is_floating_point())
-    if len(labels_B) != B or not is_class_B.all():
+    B = len(outputs)
+    labels = torch.as_tensor(labels, device=outputs.device).reshape(B, -1)
+    if (numbers_BO := outputs.mean_mean) is not None:
+        errors_BO = labels - numbers_BO
+        return torch.stack([errors_BO.abs().flatten(), errors_BO.square().flatten()])
+    probs = outputs.mean_probs
+    if probs is None or labels.shape != (probs.shape[:-1] if probs.ndim == 3 else (B, 1)):
         return None
-    losses_B = nll_loss(probs_BC.log(), labels_B.long(), reduction="none")
-    return torch.stack([(probs_BC.argmax(-1) == labels_B).float(), losses_B])
+    probs_BPC, C = probs.reshape(B, -1, probs.shape[-1]), probs.shape[-1]
+    is_class_BP = (labels >= 0) & (labels < C) & (labels == labels.round())
+    if outputs.mask is not None:  # padding, and parts without a label, do not count
+        is_class_BP &= outputs.mask
+    elif not is_class_BP.all():
+        return None
+    if labels.is_floating_point() and task not in ("binary", "multilabel"):
+        return None
+    probs_MC, labels_M = probs_BPC[is_class_BP], labels[is_class_BP].long()
+    losses_M = nll_loss(probs_MC.log(), labels_M, reduction="none")
+    return torch.stack([(probs_MC.argmax(-1) == labels_M).float(), losses_M])
 
 
 def networks_of(model: L.LightningModule) -> list[L.LightningModule]:

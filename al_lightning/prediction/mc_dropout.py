@@ -16,22 +16,24 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from al_lightning.prediction.outputs import Outputs, stacked
 from al_lightning.prediction.shared_prefix import SharedPrefix
+from al_lightning.prediction.tasks import Task
 from al_lightning.prediction.wrapping import (
     Forward,
-    Step,
+    Predict,
     Wrapping,
     cloned,
     plain_name,
-    predicted,
+    predictor,
     replaced_forwards,
-    step_of,
 )
+from al_lightning.run.records import listed
 from al_lightning.seeds import derive_seed
-from al_lightning.settings import check_at_least
+from al_lightning.settings import TaskName, check_at_least
 
 SUPPORTED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -46,12 +48,15 @@ class MCDropout(Wrapping):
 
     Use it for ``Trainer.predict`` alone. The model stays in evaluation mode, and does not change.
     Dropout that is no module of its own stays off: ``F.dropout``, the attention weights inside
-    ``nn.MultiheadAttention``, the layers inside ``nn.LSTM``.
+    ``nn.MultiheadAttention``, the layers inside ``nn.LSTM``. So does a layer that is never called,
+    as that of attention weights under ``scaled_dot_product_attention``. A warning names those that
+    can be found.
 
     Args:
         model: Any LightningModule with ``nn.Dropout`` or ``nn.Dropout1d/2d/3d`` in it. It predicts
             by its ``predict_step``, or else by its ``forward``.
         mc_samples: K, at least 1.
+        task: What the model predicts.
 
     Raises:
         ValueError: for a module without dropout, or with a kind that is not one of these.
@@ -61,48 +66,49 @@ class MCDropout(Wrapping):
         2019, arXiv:1906.08158, section 3.
     """
 
-    def __init__(self, model: L.LightningModule, mc_samples: int) -> None:
+    def __init__(
+        self, model: L.LightningModule, mc_samples: int, task: TaskName = "multiclass"
+    ) -> None:
         super().__init__(model)
+        self.task = task
         self.model = model
         self.mc_samples = mc_samples
         Masks(model, mc_samples)  # refuses now what cannot be sampled
         self._masks: Masks | None = None
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Return ``probs`` (B, K, C), and ``embedding`` (B, D) when the model gives one.
+    def predictor(self, task: Task) -> Predict:
+        """Return a function that predicts a batch with the K networks, as the task says.
 
-        The embedding is the one without dropout.
-
-        Raises:
-            ValueError: when a dropout layer was not reached or does not see the rows first, or when
-                the model's prediction cannot be read or is sampled already.
+        Its ``embedding`` is the one without dropout. It raises ValueError as :func:`sampled`.
         """
-        masks = self._masks or Masks(self.model, self.mc_samples)
-        predict = partial(predicted, step_of(self.model), batch_idx=batch_idx)
-        return sampled(self.model, lambda: predict(cloned(batch)), masks).prediction
+        predict = predictor(self.model, task)
+
+        def predict_sampled(batch: Any, batch_idx: int) -> Outputs:
+            masks = self._masks or Masks(self.model, self.mc_samples)
+            return sampled(self.model, lambda: predict(cloned(batch), batch_idx), masks)
+
+        return predict_sampled
 
     def on_predict_start(self) -> None:
         self._masks = Masks(self.model, self.mc_samples)
         self.model.on_predict_start()
 
     def on_predict_end(self) -> None:
+        if self._masks is not None:
+            self._masks.warn_of_silent()
         self._masks = None
         self.model.on_predict_end()
 
 
-def sampled_step(model: L.LightningModule, step: Step, masks: "Masks") -> Step:
+def sampled_predictor(model: L.LightningModule, predict: Predict, masks: "Masks") -> Predict:
     """Return a function that predicts a batch with the networks that the module's dropout draws.
 
     Args:
         model: As :class:`MCDropout` takes it.
-        step: Predicts a batch with the module.
+        predict: Predicts a batch with the module.
         masks: The same for all batches of a prediction.
     """
-
-    def predict_step(batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        return sampled(model, lambda: predicted(step, cloned(batch), batch_idx), masks).prediction
-
-    return predict_step
+    return lambda batch, batch_idx: sampled(model, lambda: predict(cloned(batch), batch_idx), masks)
 
 
 class Masks:
@@ -127,6 +133,19 @@ class Masks:
         self.dropouts = _checked_dropouts(model)
         self._seed = torch.initial_seed()
         self._drawn: dict[tuple[str, int], Tensor] = {}
+        self._inside = _dropout_inside(model)
+        self.reached: set[str] = set()
+
+    def warn_of_silent(self) -> None:
+        """Warn of dropout that no sample draws; of layers, those that were not called until now."""
+        silent = sorted(self.dropouts.keys() - self.reached) + self._inside
+        if silent:
+            rank_zero_warn(
+                f"MC dropout samples {len(self.reached)} dropout layers; other dropout of the "
+                f"module stays off in prediction: {listed(silent)}; for attention weights choose "
+                "an implementation that calls its dropout layer, such as "
+                "attn_implementation='eager', or set their rate to 0"
+            )
 
     def of(self, name: str, call: int, x: Tensor) -> Tensor:
         """Return (K, *activations of one row), bool, on the device of ``x``."""
@@ -181,11 +200,11 @@ def sampled(model: nn.Module, predict: Callable[[], Outputs], masks: Masks) -> O
         masks: The same for all batches of a prediction.
 
     Returns:
-        ``probs`` (B, K, C), and the ``embedding`` without dropout.
+        K samples a row, and the ``embedding`` without dropout.
 
     Raises:
-        ValueError: when a dropout layer was not reached or does not see the rows first, or when
-            ``predict`` gives samples itself.
+        ValueError: when no dropout layer was reached, when one does not see the rows first, or
+            when ``predict`` gives samples itself.
     """
     passes, mha = _Passes(masks), torch.backends.mha
     with ExitStack() as stack, replaced_forwards(passes.forwards(model)):
@@ -194,10 +213,10 @@ def sampled(model: nn.Module, predict: Callable[[], Outputs], masks: Masks) -> O
         mha.set_fastpath_enabled(False)
         plain = predict()
         stacked([plain])  # refuses a model that samples by itself, before it does so K times
-        passes.check_all_called()
+        passes.check_called()
         samples = []
         for sample in range(masks.num_samples):
-            passes.begin(sample, num_rows=len(plain.probs))
+            passes.begin(sample, num_rows=len(plain))
             samples.append(replace(predict(), embedding=None))
     return replace(stacked(samples), embedding=plain.embedding)
 
@@ -224,6 +243,16 @@ def _checked_dropouts(model: nn.Module) -> dict[str, nn.Dropout]:
     return found
 
 
+def _dropout_inside(model: nn.Module) -> list[str]:
+    """Return layers of torch that have dropout inside, which is no layer of its own."""
+    return [
+        f"{plain_name(name)} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.MultiheadAttention) and module.dropout > 0)
+        or (isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers > 1)
+    ]
+
+
 class _Passes:
     """Runs the dropout layers of one batch: first without dropout, then once a sample."""
 
@@ -233,7 +262,6 @@ class _Passes:
         self._sample: int | None = None
         self._num_rows = 0
         self._calls: Counter[str] = Counter()
-        self._reached: set[str] = set()
 
     def forwards(self, model: nn.Module) -> dict[nn.Module, Forward]:
         """Return the replacements of ``forward`` for the modules inside ``model``."""
@@ -250,12 +278,13 @@ class _Passes:
         self._prefix.replay()
         self._calls.clear()
 
-    def check_all_called(self) -> None:
-        """Raise ValueError when a dropout layer has not been reached."""
-        if missing := sorted(self._masks.dropouts.keys() - self._reached):
+    def check_called(self) -> None:
+        """Raise ValueError when no dropout layer has been reached, so that samples are equal."""
+        if not self._masks.reached:
             raise ValueError(
-                "every dropout layer must act in prediction, found never called: "
-                f"{', '.join(missing)}; call it in predict_step or forward, or set its p to 0"
+                "a dropout layer must act in prediction, or all samples are equal, found none of "
+                f"these called: {listed(sorted(self._masks.dropouts))}; call one in predict_step "
+                "or forward"
             )
 
     def _from_the_top(self, forward: Forward, *args: Any, **kwargs: Any) -> Any:
@@ -266,7 +295,7 @@ class _Passes:
     def _drop(self, name: str, dropout: nn.Dropout, input: Tensor) -> Tensor:
         call = self._calls[name]
         self._calls[name] += 1
-        self._reached.add(name)
+        self._masks.reached.add(name)
         self._prefix.end()
         if self._sample is None:
             return input

@@ -1,116 +1,170 @@
 """The predictions of a batch as one value, whatever the module returned; with torch alone.
 
-Shape suffixes: B batch rows, K posterior samples, C classes, D embedding dimensions.
+Shape suffixes: B batch rows, P parts of a row, K posterior samples, C classes, O predicted numbers,
+D embedding dimensions.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-EXPECTED = (
-    "logits (B, C) as a tensor, or a dict with 'logits' (B, C), or with 'probs' (B, C) or, for K "
-    "posterior samples, (B, K, C), and perhaps 'embedding' (B, D)"
-)
+from al_lightning.acquisition.over_parts import OverParts
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Holds a model's predictions of B rows.
+    """Holds a model's predictions of B rows: a bag of distributions, numbers, or a score.
 
     Attributes:
-        probs: (B, C); with posterior samples or ensemble members (B, K, C).
+        probs: (B, [P,] [K,] C), for a model that predicts classes.
         embedding: (B, D), for a model that gives one.
-        num_samples: K; None where a row has one distribution.
+        num_samples: K; None without posterior samples or ensemble members.
+        mask: (B, P) bool, which parts are there; None where a row is one distribution.
+        mean: (B, [K,] O), for a model that predicts numbers.
+        variance: (B, [K,] O), if it predicts that too.
+        score: (B,), the module's own, higher = label sooner.
     """
 
-    probs: Tensor
+    probs: Tensor | None = None
     embedding: Tensor | None = None
     num_samples: int | None = None
+    mask: Tensor | None = None
+    mean: Tensor | None = None
+    variance: Tensor | None = None
+    score: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return B."""
+        return next(len(t) for t in (self.probs, self.mean, self.score) if t is not None)
 
     @property
-    def mean_probs(self) -> Tensor:
-        """Return (B, C), averaged over the samples where there are any."""
-        return self.probs if self.num_samples is None else self.probs.mean(1)
+    def mean_probs(self) -> Tensor | None:
+        """Return (B, [P,] C), averaged over the samples where there are any."""
+        if self.probs is None or self.num_samples is None:
+            return self.probs
+        return self.probs.mean(-2)
+
+    @property
+    def mean_mean(self) -> Tensor | None:
+        """Return the predicted numbers (B, O), averaged over the samples where there are any."""
+        if self.mean is None or self.num_samples is None:
+            return self.mean
+        return self.mean.mean(1)
+
+    @property
+    def deviation(self) -> Tensor | None:
+        """Return the standard deviation (B, O) of the labels, as far as the model tells it."""
+        if self.mean is None or (self.variance is None and self.num_samples is None):
+            return None
+        noise = torch.zeros_like(self.mean) if self.variance is None else self.variance
+        if self.num_samples is None:
+            return noise.sqrt()
+        return (noise.mean(1) + self.mean.var(1, correction=0)).sqrt()
+
+    @property
+    def is_finite(self) -> Tensor:
+        """Tell of each row (B,) whether all that is predicted of it is finite."""
+        finite_B = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        for values in (self.mean, self.variance, self.score):
+            if values is not None:
+                finite_B &= values.reshape(len(values), -1).isfinite().all(1)
+        if self.probs is not None:  # a sum is one pass, and is not finite when a summand is not
+            finite_BP = self.probs.reshape(*self._rows, -1).sum(-1).isfinite()
+            finite_B &= finite_BP if self.mask is None else (finite_BP | ~self.mask).all(1)
+        return finite_B
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device that predicted."""
+        return next(t.device for t in (self.probs, self.mean, self.score) if t is not None)
 
     @property
     def prediction(self) -> dict[str, Tensor]:
-        """Return ``probs`` and, where there is one, ``embedding``, as a ``predict_step`` does."""
-        embedding = {} if self.embedding is None else {"embedding": self.embedding}
-        return {"probs": self.probs, **embedding}
+        """Return what is there by name, as a ``predict_step`` does."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def column(self, column: Callable[..., Tensor] | str, needed: Sequence[str]) -> Tensor | None:
+        """Return a column (B, ...) that a strategy keeps; None when the model does not give it.
+
+        Args:
+            column: The name of an output, which is kept whole, or a score.
+            needed: The outputs that it is made of.
+
+        Raises:
+            ValueError: when a score needs a variance and the model gives none; as the score does.
+        """
+        if column == "mean":
+            return self.mean_mean
+        if isinstance(column, str):
+            whole: Tensor | None = getattr(self, column)
+            return whole
+        return self._of_numbers(column, needed) if "mean" in needed else self._of_probs(column)
+
+    def _of_probs(self, score: Callable[..., Tensor]) -> Tensor | None:
+        """Return a score of the distributions; of several parts a row, the mean by default."""
+        if self.probs is None:
+            return None
+        if self.mask is not None:
+            over = score if isinstance(score, OverParts) else OverParts(score)
+            return over(self.probs, self.mask)
+        return score(self.probs[:, None] if isinstance(score, OverParts) else self.probs)
+
+    def _of_numbers(self, score: Callable[..., Tensor], needed: Sequence[str]) -> Tensor | None:
+        """Return a score of samples (B O, K) of numbers, the mean over the numbers of a row."""
+        if self.mean is None:
+            return None
+        given = [getattr(self, name) for name in needed]
+        if any(values is None for values in given):
+            raise ValueError(
+                f"this strategy needs {' and '.join(needed)} of each row, got "
+                f"{sorted(self.prediction)}; return {{'mean': ..., 'variance': ...}} from "
+                "predict_step, or take predictive_variance, which needs no variance"
+            )
+        tables = [t[:, None] if self.num_samples is None else t for t in given]  # (B, K, O)
+        scores = score(*(table.movedim(1, 2).flatten(0, 1) for table in tables))
+        return scores.view(len(self), -1).mean(1)
+
+    @property
+    def _rows(self) -> torch.Size:
+        assert self.probs is not None
+        return self.probs.shape[: 1 if self.mask is None else 2]
 
 
 def stacked(members: Sequence[Outputs]) -> Outputs:
-    """Join one distribution a row from each of K networks into K samples a row, (B, K, C).
+    """Join the predictions of K networks into K samples a row.
 
-    Embeddings stand side by side, (B, K D), when each network gives one.
+    Embeddings stand side by side, (B, K D), when each network gives one; scores are averaged.
 
     Raises:
-        ValueError: when one of them holds samples already.
+        ValueError: when one of them holds samples already, or they differ in the parts of a row.
     """
+    first = members[0]
     for one in members:
         if one.num_samples is not None:
+            shape = tuple(next(t for t in (one.probs, one.mean) if t is not None).shape)
             raise ValueError(
                 "the module must predict one distribution a row, (B, C), to be sampled or joined "
-                f"with others, got samples already: {tuple(one.probs.shape)}; use it without this "
-                "wrapper, or make it predict without sampling (mc_samples=1)"
+                f"with others, got samples already: {shape}; use it without this wrapper, or make "
+                "it predict without sampling (mc_samples=1)"
             )
-    embeddings = [one.embedding for one in members if one.embedding is not None]
-    joined = torch.cat(embeddings, dim=1) if len(embeddings) == len(members) else None
-    return Outputs(torch.stack([one.probs for one in members], dim=1), joined, len(members))
+        if one.mask is not None and (first.mask is None or not torch.equal(one.mask, first.mask)):
+            raise ValueError("samples of a row must be of the same parts; give each the same mask")
 
+    def joined(name: str, join: Callable[[list[Tensor]], Tensor]) -> Tensor | None:
+        values = [getattr(one, name) for one in members]
+        return None if any(value is None for value in values) else join(values)
 
-def read_multiclass(prediction: Any, num_rows: int) -> Outputs:
-    """Read the prediction of ``predict_step`` or ``forward`` as distributions over classes.
-
-    The number of axes alone never means samples. They come under the key ``probs``, or in an
-    :class:`Outputs`.
-
-    Args:
-        prediction: Logits (B, C); a dict with ``logits`` (B, C), or with ``probs`` (B, C) or
-            (B, K, C), and perhaps ``embedding`` (B, D); or an :class:`Outputs`.
-        num_rows: B, the rows that went in.
-
-    Raises:
-        ValueError: for anything else; names what came and what is expected.
-    """
-    if isinstance(prediction, Outputs):
-        return prediction
-    is_dict = isinstance(prediction, Mapping)
-    has_probs = is_dict and "probs" in prediction
-    raw = prediction.get("probs", prediction.get("logits")) if is_dict else prediction
-    if not isinstance(raw, Tensor):
-        came = f"a dict with {sorted(map(str, prediction))}" if is_dict else type(raw).__name__
-        raise ValueError(f"predict_step must return {EXPECTED}, got {came}")
-    shape = tuple(raw.shape)
-    if raw.ndim == 3 and not has_probs:
-        raise ValueError(
-            f"logits of three axes could be (B, K, C), K posterior samples, or (B, T, C), T tokens "
-            f"or boxes a row, and which is not guessed, got {shape}; return samples as "
-            '{"probs": logits.softmax(-1)}, take them by mc_samples or an Ensemble, or return one '
-            "distribution a row, (B, C)"
-        )
-    if raw.ndim not in (2, 3) or shape[-1] < 2 or len(raw) != num_rows:
-        raise ValueError(
-            f"predict_step must return {EXPECTED}, with B = {num_rows} rows here and C >= 2, got "
-            f"a tensor of shape {shape}"
-        )
-    embedding = prediction.get("embedding") if is_dict else None
-    if embedding is not None and (embedding.ndim != 2 or len(embedding) != num_rows):
-        raise ValueError(
-            f"'embedding' must be ({num_rows}, D), got {tuple(embedding.shape)}; flatten it"
-        )
-    if has_probs:
-        return Outputs(raw, embedding, raw.shape[1] if raw.ndim == 3 else None)
-    if not is_dict and _are_probs(raw):
-        raise ValueError(
-            "a tensor from predict_step is read as logits, and these rows are non-negative and sum "
-            'to 1; return the logits, or {"probs": probs}'
-        )
-    return Outputs(raw.float().softmax(-1), embedding)
-
-
-def _are_probs(raw: Tensor) -> bool:
-    return bool((raw >= 0).all() and ((raw.sum(-1) - 1).abs() < 1e-3).all())
+    probs = joined("probs", lambda tables: torch.stack(tables, dim=-2))
+    mean = joined("mean", lambda tables: torch.stack(tables, dim=1))
+    return replace(
+        first,
+        probs=probs,
+        embedding=joined("embedding", lambda tables: torch.cat(tables, dim=1)),
+        num_samples=None if probs is None and mean is None else len(members),
+        mean=mean,
+        variance=joined("variance", lambda tables: torch.stack(tables, dim=1)),
+        score=joined("score", lambda scores: torch.stack(scores).mean(0)),
+    )

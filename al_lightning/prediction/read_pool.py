@@ -8,6 +8,7 @@ Shape suffixes: B batch rows, N candidates, K posterior samples, C classes, D em
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -25,10 +26,11 @@ from al_lightning.distributed import (
     processes_have_met,
 )
 from al_lightning.prediction.features import LayerInput, find_layer
-from al_lightning.prediction.mc_dropout import Masks, sampled_step
-from al_lightning.prediction.outputs import Outputs, read_multiclass
-from al_lightning.prediction.wrapping import replaced_step, step_of, uncompiled
-from al_lightning.strategies import Column, PoolOutputs, Strategy
+from al_lightning.prediction.mc_dropout import Masks, sampled_predictor
+from al_lightning.prediction.outputs import Outputs
+from al_lightning.prediction.tasks import TASKS, Task
+from al_lightning.prediction.wrapping import predictor, replaced_step, uncompiled
+from al_lightning.strategies import Column, PoolOutputs, Strategy, needs_of
 
 
 def read_pool(
@@ -36,6 +38,7 @@ def read_pool(
     model: L.LightningModule,
     data: ActiveDataModule,
     strategy: Strategy,
+    task: Task = TASKS["multiclass"],
     *,
     rows: Tensor | None = None,
     labeled_rows: Tensor | None = None,
@@ -52,6 +55,7 @@ def read_pool(
             :func:`~al_lightning.prediction.wrapping.step_of`.
         data: Serves the rows.
         strategy: Says which columns to keep.
+        task: Reads the predictions.
         rows: Data-set indices to choose from, ascending; the whole pool but for skipped rows when
             not given.
         labeled_rows: Rows that stand for the labeled ones, ascending; all of them when not given.
@@ -72,10 +76,11 @@ def read_pool(
     if not strategy.keep:
         return PoolOutputs(wanted)
     keep_freed_memory()
-    layer, samples = embedding_layer, mc_samples if strategy.reads_probs else None
+    layer = embedding_layer
+    samples = None if strategy.needs == {"embedding"} else mc_samples
 
     def read(keep: Mapping[str, Column], rows: Tensor) -> dict[str, Tensor]:
-        reader = _Reader(keep, strategy.min_samples, rows, layer, samples)
+        reader = _Reader(keep, strategy.min_samples, rows, task, layer, samples)
         return _read(trainer, model, data, reader, rows)
 
     columns = read(strategy.keep, wanted)
@@ -123,11 +128,13 @@ class _Reader(BasePredictionWriter):
         keep: Mapping[str, Column],
         min_samples: int,
         rows: Tensor,
+        task: Task,
         embedding_layer: str | None,
         mc_samples: int | None,
     ) -> None:
         super().__init__(write_interval="batch")
-        self._keep = keep
+        self._keep = {name: (column, needs_of(column)) for name, column in keep.items()}
+        self._task = task
         self._min_samples = min_samples
         self._rows = rows
         self._embedding_layer = embedding_layer
@@ -143,9 +150,12 @@ class _Reader(BasePredictionWriter):
         enter = self._replaced.enter_context
         if self._embedding_layer is not None:
             self._layer = enter(LayerInput(find_layer(pl_module, self._embedding_layer)))
-        step = step_of(pl_module)
+        step = predictor(pl_module, self._task)
         if self._mc_samples is not None:
-            step = sampled_step(pl_module, step, Masks(pl_module, self._mc_samples))
+            masks = Masks(pl_module, self._mc_samples)
+            step = sampled_predictor(pl_module, step, masks)
+            if self._task.look is not None:  # once in a run
+                self._replaced.callback(masks.warn_of_silent)
         if self._layer or self._mc_samples:
             enter(uncompiled(pl_module))
         enter(replaced_step(pl_module, step))
@@ -166,39 +176,40 @@ class _Reader(BasePredictionWriter):
     ) -> None:
         assert batch_indices is not None
         rows = self._rows[torch.tensor(batch_indices)]
-        outputs = read_multiclass(prediction, len(rows))
-        embedding = outputs.embedding if self._layer is None else self._layer.take(len(rows))
-        columns = {
-            "indices": rows.to(outputs.probs.device),
-            "predicted": outputs.mean_probs.argmax(-1),
-            **self._reduced(outputs, embedding, rows),
-        }
+        outputs = self._task.read(prediction, len(rows))
+        if self._layer is not None:
+            outputs = replace(outputs, embedding=self._layer.take(len(rows)))
+        columns = {"indices": rows.to(outputs.device), **self._reduced(outputs, rows)}
         self._append(columns, trainer.world_size)
         forget_positions(trainer, batch_idx)
 
-    def _reduced(
-        self, outputs: Outputs, embedding: Tensor | None, rows: Tensor
-    ) -> dict[str, Tensor]:
-        _check_finite("probabilities", outputs.probs, rows)
-        if (outputs.num_samples or 1) < self._min_samples:
+    def _reduced(self, outputs: Outputs, rows: Tensor) -> dict[str, Tensor]:
+        if outputs.mask is not None and not outputs.mask.any(1).all():
+            empty = rows[~outputs.mask.any(1).cpu()].tolist()
             raise ValueError(
-                "this strategy needs posterior samples or ensemble members, probabilities "
-                f"(B, K, C) with K above 1, got {tuple(outputs.probs.shape)}; set mc_samples above "
-                "1 on a module with dropout, or train an Ensemble"
+                f"each row must have a part, found {len(empty)} whose mask leaves out all, "
+                f"data-set indices {empty[:5]}; leave such rows out of the data"
             )
-        whole = {"probs": outputs.probs, "embedding": embedding}
+        _check_finite("predictions", outputs.is_finite, rows)
+        if self._min_samples > (outputs.num_samples or 1):
+            found = {name: tuple(part.shape) for name, part in outputs.prediction.items()}
+            raise ValueError(
+                "this strategy needs posterior samples or ensemble members, such as probabilities "
+                f"(B, K, C) with K above 1, got {found}; set mc_samples above 1 on a module with "
+                "dropout, or train an Ensemble"
+            )
         columns = {}
-        for name, column in self._keep.items():
-            value = whole[column] if isinstance(column, str) else column(outputs.probs)
+        for name, (column, needed) in self._keep.items():
+            value = outputs.column(column, needed)
             if value is None:
                 raise ValueError(
-                    "this strategy needs embeddings: name a layer with embedding_layer, whose "
-                    "input is taken, or return them from predict_step as {'probs': ..., "
-                    "'embedding': ...}"
+                    f"this strategy needs {LACKING[needed[0]]}, got {sorted(outputs.prediction)}"
                 )
-            _check_finite(name, value, rows)
+            finite_B = value.isfinite()
+            _check_finite(name, finite_B.flatten(1).all(1) if value.ndim > 1 else finite_B, rows)
             columns[name] = value
-        return columns
+        told = self._task.predicted(outputs)
+        return columns if told is None else {**columns, "predicted": told}
 
     def _append(self, batch: dict[str, Tensor], num_ranks: int) -> None:
         """Write a batch behind the earlier ones, in tensors that have room for this rank's share.
@@ -252,8 +263,18 @@ def _check_served(loader: Any, rows: Tensor) -> None:
         )
 
 
-def _check_finite(what: str, values: Tensor, rows: Tensor) -> None:
-    finite_B = torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+LACKING = {
+    "embedding": "embeddings: name a layer with embedding_layer, whose input is taken, or return "
+    "them from predict_step as {'probs': ..., 'embedding': ...}",
+    "score": "the module's own score of each row: return {'score': (B,)} from predict_step",
+    "mean": "predicted numbers: return them from predict_step, as task='regression' says",
+    "probs": "predicted probabilities: return logits from predict_step, as the task says",
+    "distributions": "predicted probabilities: return logits from predict_step, as the task says",
+}
+"""Outputs that may be missing, with the cure."""
+
+
+def _check_finite(what: str, finite_B: Tensor, rows: Tensor) -> None:
     if not finite_B.all():
         bad = rows[~finite_B.cpu()].tolist()
         raise ValueError(

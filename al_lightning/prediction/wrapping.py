@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from al_lightning.data.items import inputs_of
-from al_lightning.prediction.outputs import Outputs, read_multiclass
+from al_lightning.prediction.outputs import Outputs
+from al_lightning.prediction.tasks import TASKS, Task
+from al_lightning.settings import TaskName
 
 TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 Forward = Callable[..., Any]
@@ -28,12 +30,29 @@ class Wrapping(L.LightningModule):
 
     Args:
         model: Its transfer hooks become those of this module. A subclass keeps the model itself.
+
+    Attributes:
+        task: What the model predicts. A loop sets its own.
     """
+
+    task: TaskName = "multiclass"
 
     def __init__(self, model: L.LightningModule) -> None:
         super().__init__()
         for hook in TRANSFER_HOOKS:
             setattr(self, hook, getattr(model, hook))
+
+    def predictor(self, task: Task) -> "Predict":
+        """Return a function that predicts a batch and reads the prediction, as the task says."""
+        raise NotImplementedError
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Return what is predicted by name, with samples as in :class:`Outputs`.
+
+        Raises:
+            ValueError: when a prediction cannot be read or is sampled already.
+        """
+        return self.predictor(TASKS[self.task])(batch, batch_idx).prediction
 
 
 def step_of(model: L.LightningModule) -> Step:
@@ -49,13 +68,16 @@ def step_of(model: L.LightningModule) -> Step:
     return lambda batch, batch_idx: model.predict_step(batch)
 
 
-def predicted(step: Step, batch: Any, batch_idx: int) -> Outputs:
-    """Return the prediction of a batch by a step; raise ValueError when it cannot be read."""
-    prediction = step(batch, batch_idx)
-    is_dict = isinstance(prediction, Mapping)
-    found = prediction.get("probs", prediction.get("logits")) if is_dict else prediction
-    num_rows = len(found) if isinstance(found, Tensor) and found.ndim else 0
-    return read_multiclass(prediction, num_rows)
+Predict = Callable[[Any, int], Outputs]
+"""Predicts a batch, given its number, and reads the prediction."""
+
+
+def predictor(model: L.LightningModule, task: Task) -> Predict:
+    """Return a function that predicts a batch and reads the prediction, as the task says."""
+    if isinstance(model, Wrapping):
+        return model.predictor(task)
+    step = step_of(model)
+    return lambda batch, batch_idx: task.read(step(batch, batch_idx))
 
 
 def _by_forward(model: L.LightningModule, batch: Any) -> Any:

@@ -33,8 +33,10 @@ class Query:
     """Data-set indices."""
     scores: list[float] | None = None
     """One for each row, higher = label sooner; None for a strategy without scores."""
-    predicted: list[int] | None = None
-    """The model's likeliest class for each row; None when the pool was not read."""
+    predicted: list[Any] | None = None
+    """The model's likeliest class for each row; for several labels, zeros and ones; for pixels or
+    tokens, the share of each class; for numbers, each with its deviation where there is one. None
+    when the pool was not read."""
     names: list[str] | None = None
     """A name of each row that people know, such as a file's path; None without names."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from al_lightning.run.folder import write_whole
+from al_lightning.run.label_form import NONE
 from al_lightning.run.records import NUM_SHOWN, Mark, listed
 
 READ = ("index", "path", "label", "labeler")
@@ -66,17 +67,22 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
-def check_classes(classes: Sequence[str]) -> None:
+def check_classes(classes: Sequence[str], *, several: bool = False) -> None:
     """Raise ValueError unless people can answer with these words.
 
+    Args:
+        classes: Names of the classes.
+        several: Several of them may apply to a row, or none.
+
     Raises:
-        ValueError: for fewer than two classes; for one that is empty, that appears twice, that is
-            called ``skip`` or ``invalid``, or that holds characters that a file cannot hold.
+        ValueError: for fewer than two classes, or none where several may apply; for one that is
+            empty, that appears twice, that is called ``skip`` or ``invalid``, or that holds
+            characters that a file cannot hold; where several may apply, for ``none`` and for ``;``.
     """
-    if len(classes) < 2:
+    if len(classes) < 2 - several:
         raise ValueError(
-            f"classes must be at least 2, got {list(classes)}; name them with classes=, or give "
-            "labels in which each occurs"
+            f"classes must be at least {2 - several}, got {list(classes)}; name them with "
+            "classes=, or give labels in which each occurs"
         )
     words = [name.strip() for name in classes]
     for position, (name, word) in enumerate(zip(classes, words, strict=True)):
@@ -86,6 +92,8 @@ def check_classes(classes: Sequence[str]) -> None:
             why = f"must not be called {' or '.join(MARKS)}, which are answers of their own"
         elif word in words[:position]:
             why = "must differ from each other by more than spaces around them"
+        elif several and (";" in word or word == NONE):
+            why = f"must not be called {NONE} or hold a semicolon, which is between several"
         elif NOT_IN_A_FILE.search(name):
             why = "must be of characters that a text file can hold"
         else:

@@ -2,7 +2,7 @@
 
 from al_lightning.strategies.compose import by_score, diverse, power, softmax, softrank
 from al_lightning.strategies.registry import STRATEGIES, find_strategy, strategy_name
-from al_lightning.strategies.strategy import Column, PoolOutputs, Select, Strategy
+from al_lightning.strategies.strategy import Column, PoolOutputs, Select, Strategy, needs_of
 
 __all__ = [
     "STRATEGIES",
@@ -13,6 +13,7 @@ __all__ = [
     "by_score",
     "diverse",
     "find_strategy",
+    "needs_of",
     "power",
     "softmax",
     "softrank",

@@ -10,7 +10,9 @@ from torch import Generator, Tensor
 from al_lightning.acquisition import (
     bald,
     consensus_kl,
+    gaussian_bald,
     mean_std,
+    predictive_variance,
     stochastic,
     top_k,
     variation_ratio,
@@ -20,7 +22,15 @@ from al_lightning.acquisition.checks import checked_embeddings
 from al_lightning.acquisition.stochastic import Kind
 from al_lightning.strategies.strategy import PoolOutputs, Score, Strategy
 
-OF_SAMPLES = (bald, consensus_kl, mean_std, variation_ratio, vote_entropy)
+OF_SAMPLES = (
+    bald,
+    consensus_kl,
+    gaussian_bald,
+    mean_std,
+    predictive_variance,
+    variation_ratio,
+    vote_entropy,
+)
 """Scores that compare samples; with one sample all rows are equal, and the choice is random."""
 
 
@@ -28,7 +38,7 @@ def by_score(score: Score, *, min_samples: int | None = None) -> Strategy:
     """Make a strategy that takes the rows with the highest ``score(probs) -> scores_N``.
 
     Args:
-        score: Row-wise, higher = label sooner.
+        score: Row-wise, higher = label sooner; or ``"score"``, the module's own.
         min_samples: The least number of posterior samples that it needs. When not given, 2 for the
             scores of ``acquisition`` that compare samples, and 1 for all others.
 
@@ -115,8 +125,10 @@ class OfColumns:
         return _selected(self.selector, columns, num, generator, **arguments)
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """Return a function's name, or that of a callable object's class."""
+def name_of(function: Callable[..., Any] | str) -> str:
+    """Return a function's name, that of a callable object's class, or a name itself."""
+    if isinstance(function, str):
+        return function
     return getattr(function, "__qualname__", type(function).__name__)
 
 
@@ -128,7 +140,7 @@ def _of_score(
 
 
 def _least(score: Score) -> int:
-    return 2 if score in OF_SAMPLES else 1
+    return 2 if getattr(score, "score", score) in OF_SAMPLES else 1
 
 
 def _highest_scores(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:

@@ -4,9 +4,10 @@ Shape suffixes: N candidates, M labeled rows, K posterior samples, C classes, D 
 dimensions.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -22,7 +23,7 @@ class PoolOutputs:
     Args:
         indices: Data-set indices (N,), int64.
         columns: Tensors (N, ...), or (M, ...) of the labeled rows, by name. ``predicted``, the
-            likeliest class (N,), is there whenever the pool was read.
+            likeliest class (N,), or what the task tells instead, is there when the model predicts.
 
     Raises:
         AttributeError: for a column that is not kept; says how to keep it.
@@ -55,13 +56,16 @@ Select = Callable[..., Tensor]
 Keyword-only parameters after these three are the strategy's own arguments.
 """
 
-Score = Callable[[Tensor], Tensor]
-"""``score(probs) -> scores_N``: row-wise, higher = label sooner."""
+Score = Callable[..., Tensor] | Literal["score"]
+"""``score(probs) -> scores_N``: row-wise, higher = label sooner. One whose parameters are called
+``mean``, or ``mean`` and ``variance``, is of predicted numbers. ``"score"`` is the module's own."""
 
-Column = Score | Literal["probs", "embedding"]
-"""A function of the probabilities (B, C) or (B, K, C), or the name of an output to keep whole."""
+Output = Literal["probs", "embedding", "mean", "score"]
+Column = Callable[..., Tensor] | Output
+"""A score, or the name of an output to keep whole."""
 
-
+OUTPUTS: tuple[str, ...] = get_args(Output)
+NUMBERS = ("mean", "variance")
 RESERVED = ("indices", "predicted", "columns")
 
 
@@ -73,8 +77,8 @@ class Strategy:
         select: Chooses the positions; see :data:`Select`.
         keep: Columns of the pool by name, made on the device batch by batch. A column is a function
             of the probabilities, such as ``{"scores": margin}``, which keeps 4 bytes a row. Or it
-            is ``"probs"`` or ``"embedding"``, which keeps these whole. With nothing to keep, the
-            pool is not read at all.
+            is ``"probs"``, ``"embedding"``, ``"mean"`` or the module's own ``"score"``, which keeps
+            these whole. With nothing to keep, the pool is not read at all.
         labeled: Names of columns that are made of the labeled rows too.
         min_samples: Posterior samples or ensemble members that a row must have at least.
         name: Its name in a journal; the name of ``select`` when not given.
@@ -92,19 +96,19 @@ class Strategy:
         wrong = [
             name
             for name, column in dict(self.keep).items()
-            if name in RESERVED or not (callable(column) or column in ("probs", "embedding"))
+            if name in RESERVED or not (callable(column) or column in OUTPUTS)
         ]
         if wrong or not set(self.labeled) <= set(self.keep) or isinstance(self.labeled, str):
             raise ValueError(
-                "keep must map names to functions of probabilities, to 'probs' or to 'embedding', "
+                f"keep must map names to functions of probabilities or to one of {OUTPUTS}, "
                 f"and labeled be a tuple of these names, none of them {', '.join(RESERVED)}; got "
                 f"keep={self.keep!r} and labeled={self.labeled!r}"
             )
 
     @property
-    def reads_probs(self) -> bool:
-        """Tell whether any column is made of probabilities."""
-        return any(column != "embedding" for column in self.keep.values())
+    def needs(self) -> frozenset[str]:
+        """The outputs of which its columns are made; ``"distributions"`` for scores of them."""
+        return frozenset(name for column in self.keep.values() for name in needs_of(column))
 
     def choose(self, pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
         """Call ``select`` and check that it gives ``min(num, N)`` distinct positions, best first.
@@ -117,6 +121,21 @@ class Strategy:
         if not len(pool):
             return torch.empty(0, dtype=torch.int64)
         return checked_positions(self.select(pool, num, generator), num, len(pool))
+
+
+def needs_of(column: Column) -> tuple[str, ...]:
+    """Return the outputs that a column is made of, in the order of its parameters.
+
+    >>> needs_of(lambda mean, variance: variance), needs_of("score"), needs_of(torch.softmax)
+    (('mean', 'variance'), ('score',), ('distributions',))
+    """
+    if isinstance(column, str):
+        return (column,)
+    try:
+        names = tuple(inspect.signature(column).parameters)
+    except ValueError:  # a function of C says nothing
+        names = ()
+    return names if names and set(names) <= {*NUMBERS} else ("distributions",)
 
 
 def checked_positions(positions: Any, num: int, pool_size: int) -> Tensor:

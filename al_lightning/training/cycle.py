@@ -20,6 +20,7 @@ from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import from_first_rank, is_first_rank
 from al_lightning.prediction.ensemble import mean_of, networks_of
 from al_lightning.prediction.read_pool import read_pool
+from al_lightning.prediction.tasks import find_task
 from al_lightning.run.folder import WEIGHTS
 from al_lightning.run.journal import Record
 from al_lightning.run.run import Run
@@ -73,6 +74,7 @@ class Cycles:
 
     Raises:
         TypeError: when ``model`` is no module.
+        ValueError: when the task does not have the strategy.
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class Cycles:
         self.settings = settings
         assert settings.seed is not None
         self.seed = settings.seed
-        self.start = Start(model, self.seed)
+        self.task = find_task(settings.task, strategy)
+        self.start = Start(model, self.seed, settings.task)
         self._loggers = UserLoggers()
         self._taken: tuple[list[Weights], list[Any]] | None = None  # of a fit done before
 
@@ -104,7 +107,7 @@ class Cycles:
         The weights from which cold starts begin are taken now, since Lightning has made all layers.
         """
         is_new = not run.journal.records
-        trial = Trial(self.start, self.data, self.trainer, self.strategy, self.settings)
+        trial = Trial(self.start, self.data, self.trainer, self.strategy, self.task, self.settings)
         if self.strategy.keep and not run.finished:
             trial.ask_once(run)
         elif is_new and self.start.is_late:
@@ -296,6 +299,7 @@ class Cycles:
                 self.model,
                 self.data,
                 self.strategy,
+                self.task,
                 rows=self._candidates(cycle),
                 embedding_layer=self.settings.embedding_layer,
                 mc_samples=self.settings.mc_samples,

@@ -47,6 +47,10 @@ FREE = {
 """Keys that may change when a run goes on, by group: place and way of computing, who labels."""
 
 
+DEFAULTS = {"active": {"task": Settings.task}}
+"""Options that earlier versions did not write."""
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Holds all parts of an experiment, by group, in values that JSON takes.
@@ -129,11 +133,13 @@ def _key_of(difference: str) -> str:
 
 
 def _fixed(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what may change; an option that came after a run began has its default there."""
     return {
-        group: {n: v for n, v in values.items() if n not in FREE.get(group, ())}
+        group: {n: v for n, v in {**DEFAULTS.get(group, {}), **values}.items() if n not in free}
         if isinstance(values, Mapping)
         else values
         for group, values in groups.items()
+        for free in [FREE.get(group, ())]
     }
 
 

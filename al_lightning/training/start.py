@@ -19,9 +19,10 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 from al_lightning.prediction.ensemble import networks_of
-from al_lightning.prediction.wrapping import plain_name
+from al_lightning.prediction.wrapping import Wrapping, plain_name
 from al_lightning.run.records import listed
 from al_lightning.seeds import seeded
+from al_lightning.settings import TaskName
 from al_lightning.training.as_given import AsGiven
 from al_lightning.training.trainers import is_of_pytorch_lightning
 
@@ -38,16 +39,18 @@ class Start:
         model: A module, or a function that makes one. The function is called for each fit, under
             the same seed. A module is brought back to how it was given.
         seed: Of the run.
+        task: What the model predicts; an ensemble is told.
 
     Attributes:
         model: The module; another object after each :meth:`renew` when a function makes it.
         weights: Where the next fit begins, for each network that is trained alone.
     """
 
-    def __init__(self, model: ModelSource, seed: int) -> None:
+    def __init__(self, model: ModelSource, seed: int, task: TaskName = "multiclass") -> None:
         self._make = None if isinstance(model, nn.Module) or not callable(model) else model
         self._seed = seed
-        self.model = checked(model) if self._make is None else self._made()
+        self._task: TaskName = task
+        self.model = self._told(model) if self._make is None else self._made()
         self._given = [AsGiven(network) for network in self.networks]
         self.weights: list[Weights] = [_there(network) for network in self.networks]
         self._expected: list[_Expected] = []
@@ -159,7 +162,13 @@ class Start:
     def _made(self) -> L.LightningModule:
         assert self._make is not None
         with seeded(self._seed, "model"):
-            return checked(self._make())
+            return self._told(self._make())
+
+    def _told(self, model: Any) -> L.LightningModule:
+        module = checked(model)
+        if isinstance(module, Wrapping):
+            module.task = self._task
+        return module
 
 
 def checked(model: Any) -> L.LightningModule:

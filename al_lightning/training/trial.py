@@ -1,19 +1,30 @@
 """The trial before training: what would fail after an hour fails in the first minute."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
+import numpy as np
 import torch
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import from_first_rank
+from al_lightning.prediction.first_look import FirstLook
 from al_lightning.prediction.read_pool import read_pool
+from al_lightning.prediction.tasks import ANY, Task
+from al_lightning.run.label_form import LabelForm
+from al_lightning.run.records import plain
 from al_lightning.run.run import Run
 from al_lightning.seeds import generator, seeded_step
 from al_lightning.settings import Settings
 from al_lightning.strategies import Strategy
 from al_lightning.training.start import Completing, Start
 from al_lightning.training.trainers import TrainerFactory, trial_trainer
+
+MAX_PLAIN = 10_000
+"""Numbers in a label that is looked at; a larger one is a mask."""
 
 
 class Trial:
@@ -27,6 +38,7 @@ class Trial:
         data: Serves the rows.
         trainer: Makes a Trainer.
         strategy: Chooses.
+        task: Reads the module's predictions.
         settings: What the run is asked to do, with a seed.
     """
 
@@ -36,12 +48,14 @@ class Trial:
         data: ActiveDataModule,
         trainer: TrainerFactory,
         strategy: Strategy,
+        task: Task,
         settings: Settings,
     ) -> None:
         self.start = start
         self.data = data
         self.trainer = trainer
         self.strategy = strategy
+        self.task = task
         self.settings = settings
 
     def ask_once(self, run: Run) -> None:
@@ -55,13 +69,15 @@ class Trial:
         labeled = self.data.labeled_indices[:few]
         if not len(rows):
             rows = labeled
+        looked = self._looked(labeled.tolist())
         trainer = self._trainer(run.folder)
-        with seeded_step(trainer, self.settings.seed, "try"):
+        with seeded_step(trainer, self.settings.seed, "try"), looked as look:
             pool = read_pool(
                 trainer,
                 self.start.model,
                 self.data,
                 self.strategy,
+                replace(self.task, look=look),
                 rows=rows,
                 labeled_rows=labeled if len(labeled) else rows,
                 embedding_layer=self.settings.embedding_layer,
@@ -70,6 +86,29 @@ class Trial:
             num = min(2, self.settings.acquisition_size)
             draw = generator(self.settings.seed, "try")
             from_first_rank(lambda: self.strategy.choose(pool, num, draw))
+
+    def _looked(self, rows: Sequence[int]) -> FirstLook:
+        """Return what looks at the first batch; raise ValueError when labels are of another task.
+
+        Args:
+            rows: The labeled rows whose labels are looked at.
+        """
+        if self.strategy.needs <= ANY:
+            return FirstLook(None)
+        form = LabelForm(self.settings.task, self.data.classes)
+        found = self.data.row_labels.found(rows)
+        for row, label in found.items():
+            is_large = math.prod(getattr(label, "shape", ())) > MAX_PLAIN
+            value = [[]] if is_large else plain(label)
+            if not form.fits(value):
+                raise ValueError(
+                    f"a label of task={form.task!r} must be {form.rule}, found {value!r:.80} for "
+                    f"row {row}; say with task= what a label is, such as "
+                    f"{form.likely_task(value)!r}, or with label_key= where it is"
+                )
+        arrays = [label for label in found.values() if not isinstance(label, str | dict)]
+        shapes = {tuple(np.shape(label)) for label in arrays}
+        return FirstLook(shapes.pop() if len(shapes) == 1 else None)
 
     def make_layers(self, run: Run) -> None:
         """Let Lightning call the hooks that make layers, on no batch."""

@@ -24,14 +24,19 @@ class Desk:
     """
 
     def __init__(self, query: OpenQuery, run_dir: Path) -> None:
-        if query.classes is None:
+        form = query.form
+        if form.task == "dense":
+            raise ValueError(
+                "the page has no place for a label of many parts, found task='dense'; let the data "
+                "set read finished masks and tell() their rows"
+            )
+        if form.needs_classes and form.classes is None:
             raise ValueError(
                 "the page shows a button for each class, and the run does not know its classes; "
                 'begin it with their names in the data module: classes=["cat", "dog"]'
             )
         self.query = query
         self.run_dir = run_dir
-        self.classes: list[str] = query.classes
         self.position = {index: n for n, index in enumerate(query.indices)}
         self.pictures = {f"{index}": index for index in query.indices}
         self.closed: str | None = None
@@ -40,13 +45,21 @@ class Desk:
     @property
     def about(self) -> dict[str, Any]:
         """Return the facts that stay the same while the query waits."""
+        form = self.query.form
         return {
             "cycle": self.query.cycle,
             "num_rows": len(self.query.indices),
-            "classes": self.classes,
+            "classes": list(form.classes or ()) if form.needs_classes else [],
+            "task": form.task,
             "strategy": self.query.journal.records[0]["config"]["active"]["strategy"],
             "folder": str(self.run_dir),
         }
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """Return the types of a label on the page."""
+        several, number = (list,), (int, float, list)
+        return {"multilabel": several, "regression": number}.get(self.query.form.task, (int,))
 
     def state(self, by: str, *, second: bool = False, show: int | None = None) -> dict[str, Any]:
         """Return the row that a person should answer next, and the progress of the query.
@@ -154,6 +167,7 @@ class Desk:
         """Return all that the page shows of a row."""
         row = rows.get(index)
         position = self.position.get(index)
+        form = self.query.form
         columns = ("predicted", "scores", "names")
         predicted, score, name = (self._of_query(column, position) for column in columns)
         return {
@@ -162,11 +176,11 @@ class Desk:
             # A file's name need not be proper text.
             "name": None if name is None else name.encode(errors="replace").decode(),
             "picture": self._picture(index),
-            "guess": None if predicted is None else self.classes[predicted],
+            "guess": None if predicted is None else form.told(predicted),
             "score": None if score is None else f"{score:.3g}",
             "second": row is not None and not row.in_conflict,
             "said": [
-                {"by": name or "somebody without a name", "answer": in_words(answer, self.classes)}
+                {"by": name or "somebody without a name", "answer": in_words(answer, form)}
                 for name, answer in (row.by_labeler.items() if row and row.in_conflict else ())
             ],
         }

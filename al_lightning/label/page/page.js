@@ -68,6 +68,29 @@ function answer(value, words) {
   change("/answer", body, "The answer was not kept", `Kept for ${shortTitle(row)}: ${words}.`);
 }
 
+// Several classes, or none of them, are one answer; so is what stands in the number field.
+function keep() {
+  if (about.task === "regression") return keepNumbers();
+  const chosen = [...element("classes").children].map(isPressed);
+  const words = about.classes.filter((_, n) => chosen[n]).join("; ") || "none";
+  answer(chosen.map(Number), words);
+}
+
+function keepNumbers() {
+  const texts = element("number").value.split(";").map((text) => text.trim());
+  const numbers = texts.map(Number);
+  if (texts.includes("") || !numbers.every(Number.isFinite)) {
+    element("problem").textContent =
+      "The answer was not kept: write a number with a point, and several with ; between them";
+    element("number").focus();
+    return;
+  }
+  answer(numbers.length > 1 ? numbers : numbers[0], texts.join("; "));
+}
+
+const isPressed = (button) => button.getAttribute("aria-pressed") === "true";
+const press = (button, pressed) => button.setAttribute("aria-pressed", pressed);
+
 function undo() {
   change("/undo", { second }, "Nothing was taken back", "Your last answer was taken back.");
 }
@@ -89,11 +112,14 @@ function confirmFinish(asked) {
 function pressed(event) {
   const onButton = event.target instanceof HTMLButtonElement;
   if (event.ctrlKey || event.altKey || event.metaKey || event.target === element("name")) return;
+  if (event.target === element("number") && event.key !== "Enter") return; // it is being typed
   if (event.repeat) {
     if (onButton) event.preventDefault(); // a key held down is one answer, not many
     return;
   }
-  if (event.key === "Enter" && onButton) return; // the browser presses it
+  const chooses = onButton && event.target.hasAttribute("aria-pressed"); // Enter keeps the choice
+  if (event.key === "Enter" && chooses) event.preventDefault();
+  else if (event.key === "Enter" && onButton) return; // the browser presses it
   const buttons = [...document.querySelectorAll("button[aria-keyshortcuts]")];
   const meant = (button) =>
     button.getAttribute("aria-keyshortcuts").toLowerCase() === event.key.toLowerCase();
@@ -127,6 +153,7 @@ function show(done) {
   announce(section, done);
   // What had the focus may be hidden now.
   if (before && before !== section) element(`${section}-title`).focus();
+  if (section === "row" && about.task === "regression") element("number").focus();
 }
 
 function showProgress() {
@@ -145,6 +172,9 @@ function showRow(row) {
   element("second-hint").hidden = !row.second;
   element("differing").hidden = row.said.length === 0;
   element("said").replaceChildren(...row.said.map(({ by, answer }) => item(`${by}: ${answer}`)));
+  if (about.task === "multilabel")
+    for (const button of element("classes").children) press(button, false);
+  element("number").value = "";
   showPicture(row);
 }
 
@@ -231,7 +261,11 @@ function classButton(name, position, key) {
     shown.ariaHidden = "true";
     button.append(shown);
   }
-  button.addEventListener("click", () => answer(position, name));
+  const several = about.task === "multilabel";
+  if (several) press(button, false);
+  button.addEventListener("click", () =>
+    several ? press(button, !isPressed(button)) : answer(position, name),
+  );
   return button;
 }
 
@@ -247,7 +281,10 @@ async function begin() {
   const keys = classKeys(about.classes);
   element("classes").classList.toggle("short", about.classes.every((name) => name.length === 1));
   element("classes").append(...about.classes.map((name, n) => classButton(name, n, keys[n])));
+  element("number-field").hidden = about.task !== "regression";
+  element("keep").hidden = !["multilabel", "regression"].includes(about.task);
   const clicks = {
+    keep,
     skip: () => answer("skip", "skip"),
     invalid: () => answer("invalid", "invalid"),
     undo,

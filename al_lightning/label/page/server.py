@@ -120,11 +120,12 @@ class _Requests:
         return FileResponse(path)
 
     async def answer(self, request: Request) -> Response:
-        body = await _body(request, index=int, answer=(int, str), by=str, settles=bool, second=bool)
+        kinds = (*self.desk.kinds, str)
+        body = await _body(request, index=int, answer=kinds, by=str, settles=bool, second=bool)
         by, value = _name(body["by"]), body["answer"]
         if isinstance(value, str):
             if value not in MARKS:
-                raise HTTPException(400, f"answer must be a class's position or one of {MARKS}")
+                raise HTTPException(400, f"answer must be a label or one of {MARKS}")
             value = Mark(value)
         with self._changing():
             self.desk.answer(body["index"], value, by, settles=body["settles"])

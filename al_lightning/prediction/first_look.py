@@ -1,0 +1,66 @@
+"""Look at the first batch that a module predicts: can these tensors be what they are taken for?"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+NAMES = ("sigmoid", "sigmoid_", "softmax", "special_softmax", "special_expit")
+NUM_KEPT = 8
+
+
+class FirstLook(TorchFunctionMode):
+    """Remembers the last outputs of a sigmoid or a softmax inside the block.
+
+    Values alone do not tell: the logits of a network that has not been trained may all be in [0, 1]
+    too.
+
+    Args:
+        label_shape: Shape of a label of the data, to hold predictions against; None when unknown.
+    """
+
+    def __init__(self, label_shape: tuple[int, ...] | None) -> None:
+        super().__init__()
+        self._label_shape = label_shape
+        self._made: deque[tuple[str, Tensor]] = deque(maxlen=NUM_KEPT)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name in NAMES and isinstance(output, Tensor):
+            self._made.append((name.strip("_"), output))
+        return output
+
+    def check_logits(self, raw: Tensor) -> None:
+        """Raise ValueError when the tensor is the output of one of them, or a part of it."""
+        for name, made in self._made:
+            if made.untyped_storage().data_ptr() == raw.untyped_storage().data_ptr():
+                raise ValueError(
+                    f"a tensor from predict_step is read as logits, and this one is the output of "
+                    f"{name}; return what goes into {name}, or {{'probs': ...}}"
+                )
+
+    def check_num_labels(self, num_labels: int) -> None:
+        """Raise ValueError when the labels of the data are of another number."""
+        if self._label_shape is not None and self._label_shape != (num_labels,):
+            raise ValueError(
+                f"each of the {num_labels} yes/no labels that are predicted must be in the data, "
+                f"found labels of shape {self._label_shape}; predict as many as there are"
+            )
+
+    def check_classes_second(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError when (B, C, S) has as many classes as a label has parts."""
+        if len(shape) == 3 and self._label_shape == shape[1:2] != shape[2:]:
+            raise ValueError(
+                "without a mask classes are the second axis, (B, C, *S), and here it is as long as "
+                f"a label, got {shape} beside labels of shape {self._label_shape}; say tokens by "
+                "{'logits': (B, T, C), 'mask': (B, T)}"
+            )
