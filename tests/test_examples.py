@@ -5,6 +5,8 @@ import contextlib
 import csv
 import io
 import json
+import math
+import re
 import runpy
 import sys
 import tokenize
@@ -23,13 +25,26 @@ class Case(NamedTuple):
     labels: list[int]
     """Training-set sizes of the first two cycles."""
     has_images: bool
+    metric: str
+    within: tuple[float, float]
+    """Bounds of the metric in the first two cycles, better than chance."""
+    predicted: str
+    """A pattern of what is told of a row that is asked."""
+    label: str
 
 
+CLASS = "0|1|2"
+SHAPES = r"none|(triangle|square|circle)(; (square|circle))*"
 CASES = [
-    Case("resnet_shapes", labels=[50, 100], has_images=True),
-    Case("tabular_dicts", labels=[30, 60], has_images=False),
+    Case("resnet_shapes", [50, 100], True, "test_acc", (0.5, 1), CLASS, CLASS),
+    Case("tabular_dicts", [30, 60], False, "test_acc", (0.5, 1), CLASS, CLASS),
+    Case("multilabel_shapes", [60, 120], True, "test_acc", (0.62, 1), SHAPES, SHAPES),
+    Case("diabetes_regression", [30, 45], False, "test_mae", (0, 0.8), r"\S+ ± \S+", r"-?\d.*"),
+    Case("segment_shapes", [20, 40], True, "test_iou", (0.4, 1), r"ground \d+ %;.*", "labeled"),
+    Case("tag_tokens", [30, 60], False, "test_acc", (0.5, 1), r"\d \d+ %;.*", "labeled"),
+    Case("classify_text", [60, 120], False, "test_acc", (0.4, 1), "good|bad", "good|bad"),
+    Case("detect_shapes", [40, 80], True, "test_f1", (0.3, 1), "", r"\[.*\]"),
 ]
-CHANCE = 1 / 3  # both have three classes that weigh the same
 
 
 class Finished(NamedTuple):
@@ -64,14 +79,16 @@ def test_it_prints_a_line_a_cycle(finished):
 
 
 def test_it_beats_chance(finished):
-    accuracies = [float(row["test_acc"]) for row in finished.table("metrics.csv")]
-    assert min(accuracies) > 1.5 * CHANCE, accuracies
+    low, high = finished.case.within
+    values = [float(row[finished.case.metric]) for row in finished.table("metrics.csv")]
+    assert all(low < value < high for value in values), values
+    assert f"{finished.case.metric} {values[0]:.4f}" in finished.printed
 
 
 def test_the_metrics_hold_a_row_a_cycle(finished):
     rows = finished.table("metrics.csv")
     assert [int(row["num_labeled"]) for row in rows] == finished.case.labels
-    assert all(float(row["train_loss"]) > 0 for row in rows)
+    assert all(math.isfinite(float(row["train_loss"])) for row in rows)
 
 
 def test_the_journal_tells_the_whole_run(finished):
@@ -84,7 +101,9 @@ def test_the_query_is_written_with_labels_and_predictions(finished):
     rows = finished.table("queries/cycle_1.csv")
     first, second = finished.case.labels
     assert len({int(row["index"]) for row in rows}) == len(rows) == second - first
-    assert {row[column] for row in rows for column in ("label", "predicted")} <= {"0", "1", "2"}
+    for row in rows:
+        assert re.fullmatch(finished.case.predicted, row["predicted"])
+        assert re.fullmatch(finished.case.label, row["label"])
     scores = [float(row["score"]) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert not (finished.folder / "queries" / "cycle_2.csv").exists()
@@ -102,7 +121,7 @@ def test_tensorboard_has_the_run_and_each_cycle(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
 def test_accuracy_goes_up_with_the_defaults(case, tmp_path):
     rows = run_example(case, tmp_path / "run").table("metrics.csv")
     assert float(rows[-1]["test_acc"]) > float(rows[0]["test_acc"]) + 0.05

@@ -56,7 +56,9 @@ def cycle_line(result: CycleResult, num_cycles: int) -> str:
     >>> cycle_line(CycleResult(1, 1000, metrics, {"fit": 2.0, "test": 0.5}), 5)
     'cycle 1/5 | labels 1000 | train_loss 0.5000 | test_acc 0.9000 | 2.5 s'
     """
-    shown = [name for name in ("train_loss", "test_acc") if name in result.metrics]
+    tested = sorted(name for name in result.metrics if name.startswith("test_"))
+    tested = ["test_acc"] if "test_acc" in tested else tested
+    shown = [name for name in ("train_loss", *tested) if name in result.metrics]
     metrics = [f"{name} {result.metrics[name]:.4f}" for name in shown or result.metrics]
     cells = [
         f"cycle {result.cycle}/{num_cycles}",

@@ -95,7 +95,7 @@ def origin_of(loop: Loop, result: CycleResult, num: int | None = None) -> str:
     if query is None:
         return checksum_of(loop, result.cycle)
     rows, pool = query.indices[:num], labels.pool
-    columns = [(values or [])[:num] for values in (query.scores, query.predicted)]
+    columns = [(values or [])[:num] for values in (query.scores, query.predicted, query.maps)]
     is_labeled = pool.labeled_N[rows].tolist()
     given = [[i, labels.given[i]] for i in rows if i in labels.given]
     marked = [sorted(marks.intersection(rows)) for marks in (pool.invalid, pool.skipped)]

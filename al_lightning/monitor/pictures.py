@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from al_lightning.data.items import inputs_of
@@ -17,9 +18,9 @@ from al_lightning.monitor.kept import Kept, checksum_of, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import form_of, known_labels
 from al_lightning.run.folder import write_whole
-from al_lightning.run.records import CycleResult
+from al_lightning.run.records import NUM_PICTURED, CycleResult, map_of
 
-NUM_IMAGES = 10
+NUM_IMAGES = NUM_PICTURED
 
 
 class Pictures(Monitor):
@@ -101,7 +102,8 @@ def query_figure(loop: Loop, result: CycleResult) -> Figure | None:
     images = [None if item is None else as_image(item) for item in items]
     if any(image is None and item is not None for image, item in zip(images, items, strict=True)):
         return None
-    labels = known_labels(loop, shown)
+    labels, form = known_labels(loop, shown), form_of(loop)
+    said = "label " if form.task != "dense" else ""
     columns = 5
     rows = -(-len(shown) // columns)
     height = 2.6 * rows + 0.3
@@ -115,15 +117,30 @@ def query_figure(loop: Loop, result: CycleResult) -> Figure | None:
     for position, (axes, image) in enumerate(zip(grid, images, strict=False)):
         if image is not None:
             axes.imshow(image, cmap="gray")
+            if query.maps is not None:
+                _lay_over(axes, np.array(map_of(query.maps[position])), image.shape)
         lines = [f"row {shown[position]}"]
         if labels[position] != "":
-            lines.append(f"label {as_shown(labels[position])}")
-        if query.predicted is not None:
-            lines.append(f"predicted {as_shown(form_of(loop).told(query.predicted[position]))}")
+            lines.append(f"{said}{as_shown(labels[position])}")
+        if query.predicted is not None and query.maps is None:  # a map shows it
+            lines.append(f"predicted {as_shown(form.told(query.predicted[position]))}")
         if query.scores is not None:
             lines.append(f"score {query.scores[position]:.3f}")
         axes.set_title("\n".join(lines), fontsize=9)
+    if query.maps is not None and query.predicted:
+        classes = form.classes or range(len(query.predicted[0]))
+        patches = [
+            Patch(color=f"C{c % 10}", label=as_shown(name)) for c, name in enumerate(classes)
+        ]
+        figure.legend(handles=patches[:10], loc="upper left", ncols=5, fontsize=8)
     return figure
+
+
+def _lay_over(axes: Any, map_hw: np.ndarray, shape: Sequence[int]) -> None:
+    """Colour the predicted class of each pixel over an image of that shape."""
+    colours = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5, "alpha": 0.4}
+    place = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
+    axes.imshow(map_hw % 10, extent=place, interpolation="nearest", **colours)
 
 
 def as_image(item: Any) -> np.ndarray | None:

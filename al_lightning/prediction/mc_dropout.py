@@ -142,9 +142,8 @@ class Masks:
         if silent:
             rank_zero_warn(
                 f"MC dropout samples {len(self.reached)} dropout layers; other dropout of the "
-                f"module stays off in prediction: {listed(silent)}; for attention weights choose "
-                "an implementation that calls its dropout layer, such as "
-                "attn_implementation='eager', or set their rate to 0"
+                f"module stays off in prediction: {listed(silent)}; to leave none out, set its "
+                "rate to 0 in training too, or train an Ensemble"
             )
 
     def of(self, name: str, call: int, x: Tensor) -> Tensor:

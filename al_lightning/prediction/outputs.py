@@ -12,6 +12,9 @@ from torch import Tensor
 
 from al_lightning.acquisition.over_parts import OverParts
 
+MAP_SIDE = 64
+"""Height and width of a map for a person, in pixels."""
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -25,6 +28,7 @@ class Outputs:
         mean: (B, [K,] O), for a model that predicts numbers.
         variance: (B, [K,] O), if it predicts that too.
         score: (B,), the module's own, higher = label sooner.
+        size: (H, W), where the P parts are the pixels of a picture, row by row.
     """
 
     probs: Tensor | None = None
@@ -34,6 +38,7 @@ class Outputs:
     mean: Tensor | None = None
     variance: Tensor | None = None
     score: Tensor | None = None
+    size: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         """Return B."""
@@ -52,6 +57,23 @@ class Outputs:
         if self.mean is None or self.num_samples is None:
             return self.mean
         return self.mean.mean(1)
+
+    @property
+    def map(self) -> Tensor | None:
+        """Return the likeliest class of each pixel, (B, 64, 64) uint8, the nearest of the picture.
+
+        It is (B, 0, 0) where the parts are not the pixels of a picture.
+        """
+        if self.mean_probs is None or self.mask is None:
+            return None
+        if self.size is None:
+            return self.mask.new_zeros(len(self), 0, 0, dtype=torch.uint8)
+        H, W = self.size
+        rows, columns = (
+            torch.arange(MAP_SIDE, device=self.device) * side // MAP_SIDE for side in (H, W)
+        )
+        parts_hw = rows[:, None] * W + columns
+        return self.mean_probs[:, parts_hw].argmax(-1).to(torch.uint8)
 
     @property
     def deviation(self) -> Tensor | None:

@@ -241,7 +241,8 @@ def read_dense(named: Mapping[str, Any], look: FirstLook | None = None) -> Outpu
     probs_CBP = widened(raw_BCP).movedim(1, 0).contiguous()
     if named.get("probs") is not raw:
         probs_CBP = probs_CBP.softmax(0)
-    return Outputs(probs_CBP.permute(1, 2, 0), mask=mask)
+    size = tuple(raw.shape[2:]) if raw.ndim == 4 else None
+    return Outputs(probs_CBP.permute(1, 2, 0), mask=mask, size=size)
 
 
 def _shares(outputs: Outputs) -> Tensor | None:
@@ -323,7 +324,7 @@ TASKS: dict[str, Task] = {
         "'mask': (B, T)} of tokens or boxes; 'probs' in the place of 'logits' for probabilities",
         read_dense,
         _shares,
-        PARTS,
+        PARTS | {"map"},
     ),
     "regression": Task(
         "a mean (B,) or (B, O), {'mean': ..., 'variance': ...}, a pair (mean, variance), a "

@@ -1,5 +1,8 @@
 """The results that the loop returns, and the query of a cycle, as a journal holds them."""
 
+import base64
+import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,6 +12,10 @@ from al_lightning.run.journal import Record
 
 NUM_SHOWN = 5
 """A message names this many of a kind, and counts the others."""
+
+
+NUM_PICTURED = 10
+"""Rows of a query that a picture shows, with what is predicted of their pixels."""
 
 
 class Mark(Enum):
@@ -39,6 +46,8 @@ class Query:
     when the pool was not read."""
     names: list[str] | None = None
     """A name of each row that people know, such as a file's path; None without names."""
+    maps: list[str] | None = None
+    """The likeliest classes of the pixels of the first rows, see :func:`map_of`; None without."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,8 @@ def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
     steps = [step or nothing for step in (fit, test, asked)]
     query = None
     if asked is not None:
-        query = Query(cycle, **{n: asked[n] for n in ("indices", "scores", "predicted", "names")})
+        held = {name: asked[name] for name in ("indices", "scores", "predicted", "names")}
+        query = Query(cycle, **held, maps=asked.get("maps"))  # which came later
     return CycleResult(
         cycle=cycle,
         num_labeled=(fit or nothing)["num_labeled"],
@@ -92,6 +102,23 @@ def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
         seconds={name: value for step in steps for name, value in step["seconds"].items()},
         query=query,
     )
+
+
+def packed_map(map_hw: Any) -> str:
+    """Return a small square map of classes, uint8, in text for a journal."""
+    return base64.b64encode(zlib.compress(bytes(map_hw.flatten().tolist()))).decode()
+
+
+def map_of(packed: str) -> list[list[int]]:
+    """Return the rows of the map that :func:`packed_map` wrote.
+
+    >>> import torch
+    >>> map_of(packed_map(torch.tensor([[0, 2], [1, 1]])))
+    [[0, 2], [1, 1]]
+    """
+    values = zlib.decompress(base64.b64decode(packed))
+    side = math.isqrt(len(values))
+    return [list(values[start : start + side]) for start in range(0, len(values), side)]
 
 
 def plain(value: Any) -> Any:

@@ -60,7 +60,7 @@ Score = Callable[..., Tensor] | Literal["score"]
 """``score(probs) -> scores_N``: row-wise, higher = label sooner. One whose parameters are called
 ``mean``, or ``mean`` and ``variance``, is of predicted numbers. ``"score"`` is the module's own."""
 
-Output = Literal["probs", "embedding", "mean", "score"]
+Output = Literal["probs", "embedding", "mean", "score", "map"]
 Column = Callable[..., Tensor] | Output
 """A score, or the name of an output to keep whole."""
 
@@ -77,8 +77,9 @@ class Strategy:
         select: Chooses the positions; see :data:`Select`.
         keep: Columns of the pool by name, made on the device batch by batch. A column is a function
             of the probabilities, such as ``{"scores": margin}``, which keeps 4 bytes a row. Or it
-            is ``"probs"``, ``"embedding"``, ``"mean"`` or the module's own ``"score"``, which keeps
-            these whole. With nothing to keep, the pool is not read at all.
+            is ``"probs"``, ``"embedding"``, ``"mean"``, the module's own ``"score"``, or ``"map"``
+            for a small picture of the likeliest classes, which keeps these whole. With nothing to
+            keep, the pool is not read at all.
         labeled: Names of columns that are made of the labeled rows too.
         min_samples: Posterior samples or ensemble members that a row must have at least.
         name: Its name in a journal; the name of ``select`` when not given.

@@ -23,6 +23,7 @@ from al_lightning.prediction.read_pool import read_pool
 from al_lightning.prediction.tasks import find_task
 from al_lightning.run.folder import WEIGHTS
 from al_lightning.run.journal import Record
+from al_lightning.run.records import NUM_PICTURED, packed_map
 from al_lightning.run.run import Run
 from al_lightning.run.weights import load_state
 from al_lightning.seeds import generator, seeded_step
@@ -47,6 +48,8 @@ from al_lightning.training.trainers import (
     without_tuners,
 )
 from al_lightning.training.trial import Trial
+
+MAPS = Strategy(lambda pool, num, generator: torch.arange(num), keep={"maps": "map"})
 
 
 @dataclass(frozen=True)
@@ -319,7 +322,26 @@ class Cycles:
             names = self.data.names_of(indices)
             return {"indices": indices, "names": names, "seconds": seconds, **columns}
 
-        return from_first_rank(choose)
+        record = from_first_rank(choose)
+        maps = self._maps(trainer, cycle, record["indices"][:NUM_PICTURED])
+        return {**record, "maps": maps}
+
+    def _maps(self, trainer: L.Trainer, cycle: int, rows: Sequence[int]) -> list[str] | None:
+        """Return what is predicted of the pixels of these rows, for pictures; None without pixels.
+
+        The pool keeps no table of pixels, so these few rows are predicted once more.
+        """
+        if not MAPS.needs <= self.task.gives or not rows:
+            return None
+        ascending = torch.tensor(sorted(rows))
+        with seeded_step(trainer, self.seed, "maps", cycle):
+            found = read_pool(trainer, self.model, self.data, MAPS, self.task, rows=ascending)
+
+        def packed() -> list[str] | None:
+            by_row = dict(zip(found.indices.tolist(), found.maps.cpu(), strict=True))
+            return [packed_map(by_row[row]) for row in rows] if found.maps.numel() else None
+
+        return from_first_rank(packed)
 
     def _candidates(self, cycle: int) -> Tensor | None:
         """Draw data-set indices to choose from, ascending; None for the whole pool."""
