@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 import torch
 from compare_run import Net, Points
+from torch.nn.functional import one_hot
 from toys import TRAINER, Plain
 
 from al_lightning import STRATEGIES, ActiveCLI, ActiveLearningLoop, power
@@ -19,6 +20,7 @@ OTHER = {
     "strategy": "power_margin",
     "acquisition_size": 14,
     "num_cycles": 4,
+    "task": "multilabel",
     "seed": 5,
     "warm_start": True,
     "candidate_size": 50,
@@ -39,6 +41,16 @@ class Named(Points):
     def __init__(self, seed: int = 42) -> None:
         super().__init__(seed=seed)
         self.sets.pool.classes = ["left", "middle", "right"]
+
+
+class Several(Named):
+    """A label is a list of zeros and ones, as the task in ``OTHER`` has it."""
+
+    def __init__(self, seed: int = 42) -> None:
+        super().__init__(seed=seed)
+        self.row_labels._targets = None
+        for rows in {id(rows): rows for rows in (self.sets.pool, self.sets.test)}.values():
+            rows.tensors = (rows.tensors[0], one_hot(rows.tensors[1], 3).float())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -75,7 +87,7 @@ def test_each_option_is_a_flag_that_reaches_the_loop_and_the_journal(tmp_path, m
     flags = [f"--active.{name}={text}" for name, text in texts.items()]
     trainer = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.accelerator=cpu"]
     with torch.random.fork_rng():  # the command line seeds the process
-        cli = Begins(Plain, Named, args=[*flags, *trainer, f"--active.run_dir={tmp_path}"])
+        cli = Begins(Plain, Several, args=[*flags, *trainer, f"--active.run_dir={tmp_path}"])
     assert {name: getattr(cli.loop.settings, name) for name in OTHER} == OTHER
     active = read_records(tmp_path / "journal.jsonl")[0]["settings"]["active"]
     assert {name: active[name] for name in OTHER} == plain(OTHER)

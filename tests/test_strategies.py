@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from al_lightning import STRATEGIES, PoolOutputs, Strategy, by_score
-from al_lightning.acquisition import bald, core_set, entropy, kmeans, margin
+from al_lightning.acquisition import bald, core_set, entropy, gaussian_bald, kmeans, margin
 from al_lightning.acquisition.progress import listening, report
+from al_lightning.prediction.outputs import Outputs
 from al_lightning.strategies import (
     diverse,
     find_strategy,
+    needs_of,
     power,
     softmax,
     softrank,
@@ -36,6 +38,22 @@ class Rows(NamedTuple):
     def __getitem__(self, rows):
         return Rows(self.probs[rows], self.embeddings[rows])
 
+    def outputs(self, num_samples) -> Outputs:
+        """With numbers (N, K, O) and a score too, so that there is something for each strategy."""
+        sampled = num_samples > 1
+        probs, numbers = (
+            table if sampled else table.mean(1)
+            for table in (self.probs, self.probs[..., :2] * 3 - self.embeddings[:, None, :1])
+        )
+        return Outputs(
+            probs,
+            self.embeddings,
+            self.probs.shape[1] if sampled else None,
+            mean=numbers,
+            variance=numbers.square() + 0.1,
+            score=self.embeddings[:, 0],
+        )
+
 
 def some_rows(N=50, K=6, C=4, D=5, seed=0):
     draw = torch.Generator().manual_seed(seed)
@@ -44,7 +62,7 @@ def some_rows(N=50, K=6, C=4, D=5, seed=0):
     )
 
 
-LABELED = some_rows(7, seed=1).embeddings
+LABELED = some_rows(7, seed=1)
 POOLS = {
     "random": some_rows(),
     "duplicates": some_rows(5)[torch.arange(5).repeat(10)],
@@ -57,15 +75,13 @@ POOLS = {
 
 def pool_of(strategy: Strategy, rows: Rows) -> PoolOutputs:
     """What the inference would hand to ``strategy`` for these rows."""
-    probs = rows.probs if strategy.min_samples > 1 else rows.probs.mean(1)
-    whole = {"probs": probs, "embedding": rows.embeddings}
+    outputs, labeled = (one.outputs(strategy.min_samples) for one in (rows, LABELED))
     columns = {
-        name: whole[column] if isinstance(column, str) else column(probs)
-        for name, column in strategy.keep.items()
+        name: outputs.column(column, needs_of(column)) for name, column in strategy.keep.items()
     }
-    assert set(strategy.labeled) <= {"embeddings"}
-    if strategy.labeled:
-        columns["labeled_embeddings"] = LABELED
+    for name in strategy.labeled:
+        column = strategy.keep[name]
+        columns[f"labeled_{name}"] = labeled.column(column, needs_of(column))
     return PoolOutputs(torch.arange(len(rows.probs)) * 2, **columns)
 
 
@@ -81,6 +97,9 @@ COMPOSITIONS = {
     "softrank(bald)": softrank(bald),
     "diverse(margin, by=core_set)": diverse(margin, by=core_set, factor=3),
     "diverse(bald, by=kmeans)": diverse(bald, by=kmeans),
+    "softmax(score)": softmax("score"),
+    "diverse(score, by=core_set)": diverse("score", by=core_set),
+    "power(gaussian_bald)": power(gaussian_bald),
 }
 ALL = {name: name for name in STRATEGIES} | COMPOSITIONS
 
@@ -113,11 +132,12 @@ class TestContract:
         assert all(map(torch.equal, rows, some_rows()))
 
     def test_scores_depend_on_their_own_row_alone(self, strategy):
-        probs = some_rows().probs
+        rows, strategy = some_rows(), find_strategy(strategy)
         order = torch.randperm(50, generator=torch.Generator().manual_seed(0))[:20]
-        for score in find_strategy(strategy).keep.values():
-            if not isinstance(score, str):
-                torch.testing.assert_close(score(probs[order]), score(probs)[order])
+        for name, column in pool_of(strategy, rows[order]).columns.items():
+            if not name.startswith("labeled_"):
+                expected = pool_of(strategy, rows).columns[name][order]
+                torch.testing.assert_close(column, expected)
 
     def test_nan_is_refused(self, strategy):
         strategy = find_strategy(strategy)
@@ -284,7 +304,7 @@ def test_diverse_chooses_among_the_highest_scores():
     best = margin(rows.probs.mean(1)).topk(8).indices
     chosen = choose(strategy, rows, 4)
     assert set(chosen) <= set(best.tolist())
-    expected = best[core_set(rows.embeddings[best], LABELED, 4)]
+    expected = best[core_set(rows.embeddings[best], LABELED.embeddings, 4)]
     assert sorted(chosen) == sorted(expected.tolist())
 
 

@@ -33,7 +33,7 @@ def predictive_variance(mean: Tensor) -> Tensor:
     >>> predictive_variance(torch.tensor([[1.0, 3.0], [2.0, 2.0]]))
     tensor([1., 0.])
     """
-    return _checked("mean", mean).var(1, correction=0)
+    return _spread(_checked("mean", mean))
 
 
 def gaussian_bald(mean: Tensor, variance: Tensor) -> Tensor:
@@ -72,8 +72,12 @@ def gaussian_bald(mean: Tensor, variance: Tensor) -> Tensor:
             f"variances must be above 0, found {variance_NK.min().item():.3g}; if the network "
             "predicts their logarithms, take exp(), and add a small number where it can be 0"
         )
-    total_N = variance_NK.mean(1) + mean_NK.var(1, correction=0)
+    total_N = variance_NK.mean(1) + _spread(mean_NK)
     return ((total_N.log() - variance_NK.log().mean(1)) / 2).clamp_min(0)  # rounding can be below
+
+
+def _spread(mean_NK: Tensor) -> Tensor:
+    return (mean_NK - mean_NK.mean(1, keepdim=True)).square().mean(1)  # also of no row
 
 
 def _checked(name: str, values: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ class Outputs:
             )
         tables = [t[:, None] if self.num_samples is None else t for t in given]  # (B, K, O)
         scores = score(*(table.movedim(1, 2).flatten(0, 1) for table in tables))
-        return scores.view(len(self), -1).mean(1)
+        return scores.view(len(self), self.mean.shape[-1]).mean(1)
 
     @property
     def _rows(self) -> torch.Size:
