@@ -43,6 +43,8 @@ class Noise(Dataset):
 
 
 class Pixelwise(L.LightningModule):
+    """One convolution, so that nothing but the pool takes memory."""
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Conv2d(3, NUM_CLASSES, 1)

@@ -87,6 +87,13 @@ def test_bad_parts_are_named():
         over_parts(lambda probs_MC: probs_MC)(probs)
 
 
+@given(N=st.integers(0, 9), C=st.integers(2, 7), seed=st.integers(0, 10**6))
+def test_margin_is_the_same_whichever_axis_lies_outermost(N, C, seed):
+    probs = torch.randn(N, C, generator=torch.Generator().manual_seed(seed)).softmax(-1)
+    probs[N // 2 :] = 1 / C  # ties
+    assert torch.equal(margin(probs.T.contiguous().T), margin(probs))
+
+
 @given(p=st.floats(0, 1))
 def test_of_yes_and_no_two_scores_are_what_the_books_say(p):
     probs = torch.tensor([[1 - p, p]], dtype=torch.float64)

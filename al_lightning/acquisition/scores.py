@@ -3,6 +3,7 @@
 Shape suffixes: N rows, K posterior samples, C classes.
 """
 
+import torch
 from torch import Tensor
 from torch.special import entr
 
@@ -50,7 +51,7 @@ def margin(probs: Tensor) -> Tensor:
     >>> margin(torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.25, 0.25], [1.0, 0.0, 0.0]]))
     tensor([1.0000, 0.7500, 0.0000])
     """
-    first_N, second_N = mean_probs(probs).topk(2, dim=-1).values.unbind(-1)
+    first_N, second_N = _top_two(mean_probs(probs))
     return 1 - (first_N - second_N)
 
 
@@ -75,6 +76,20 @@ def entropy(probs: Tensor) -> Tensor:
     """
     scores_N: Tensor = entr(mean_probs(probs)).sum(-1)
     return scores_N
+
+
+def _top_two(probs_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest and the second largest of each row."""
+    if probs_NC.stride(-1) == 1:
+        first_N, second_N = probs_NC.topk(2, dim=-1).values.unbind(-1)
+        return first_N, second_N
+    # Classes lie outermost in memory, as those of pixels do. A pass over each takes a tenth.
+    a_N, b_N, *others = probs_NC.unbind(-1)
+    first_N, second_N = torch.maximum(a_N, b_N), torch.minimum(a_N, b_N)
+    for c_N in others:
+        second_N = torch.maximum(second_N, torch.minimum(first_N, c_N))
+        first_N = torch.maximum(first_N, c_N)
+    return first_N, second_N
 
 
 def mean_probs(probs: Tensor) -> Tensor:

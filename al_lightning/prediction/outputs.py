@@ -92,10 +92,13 @@ class Outputs:
         for values in (self.mean, self.variance, self.score):
             if values is not None:
                 finite_B &= values.reshape(len(values), -1).isfinite().all(1)
-        if self.probs is not None:  # a sum is one pass, and is not finite when a summand is not
-            finite_BP = self.probs.reshape(*self._rows, -1).sum(-1).isfinite()
-            finite_B &= finite_BP if self.mask is None else (finite_BP | ~self.mask).all(1)
-        return finite_B
+        if self.probs is None:
+            return finite_B
+        # A sum is one pass, and is not finite when a summand is not.
+        if self.mask is None or self.mask.all():
+            return finite_B & self.probs.sum(tuple(range(1, self.probs.ndim))).isfinite()
+        finite_BP = self.probs.flatten(2).sum(-1).isfinite()
+        return finite_B & (finite_BP | ~self.mask).all(1)
 
     @property
     def device(self) -> torch.device:
@@ -148,11 +151,6 @@ class Outputs:
         tables = [t[:, None] if self.num_samples is None else t for t in given]  # (B, K, O)
         scores = score(*(table.movedim(1, 2).flatten(0, 1) for table in tables))
         return scores.view(len(self), self.mean.shape[-1]).mean(1)
-
-    @property
-    def _rows(self) -> torch.Size:
-        assert self.probs is not None
-        return self.probs.shape[: 1 if self.mask is None else 2]
 
 
 def stacked(members: Sequence[Outputs]) -> Outputs:
