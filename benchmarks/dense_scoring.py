@@ -1,8 +1,8 @@
 """What a score of pixels costs beside the network, and what a pool of pixels takes in memory.
 
-    python benchmarks/dense_scoring.py [--rows 20000] [--repeats 10]
+    python benchmarks/dense_scoring.py [--batch 16] [--side 64] [--rows 20000] [--repeats 10]
 
-Cost: reading and scoring a batch of 16 x 64 x 64 x 5 against a small U-Net's forward pass, in turn.
+Cost: reading and scoring a batch of 16 x 64 x 64 x 5, or another, against a small U-Net's forward pass, in turn.
 Memory: the growth of the process while 20,000 rows of 64 x 64 and of 16 x 16 pixels are scored.
 """
 
@@ -25,7 +25,7 @@ from al_lightning.strategies import by_score, needs_of
 from al_lightning.training.trainers import quiet
 
 sys.path.insert(0, str(ROOT / "examples"))
-NUM_CLASSES, SIDE, BATCH = 5, 64, 16
+NUM_CLASSES = 5
 
 
 class Noise(Dataset):
@@ -53,13 +53,13 @@ class Pixelwise(L.LightningModule):
         return self.net(images)
 
 
-def cost(repeats: int) -> None:
+def cost(repeats: int, batch: int, side: int) -> None:
     from segment_shapes import LitUNet
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = LitUNet().to(device).eval()
     model.head = nn.Conv2d(16, NUM_CLASSES, 1).to(device)
-    images = torch.randn(BATCH, 3, SIDE, SIDE, device=device)
+    images = torch.randn(batch, 3, side, side, device=device)
     task, logits = TASKS["dense"], model(images).detach()
 
     def synchronized(work: Callable[[], object]) -> Callable[[], None]:
@@ -74,7 +74,7 @@ def cost(repeats: int) -> None:
 
     def scored(score: Callable[..., torch.Tensor]) -> Callable[[], object]:
         def work() -> object:
-            outputs = task.read(logits, BATCH)
+            outputs = task.read(logits, batch)
             return (
                 outputs.is_finite,
                 outputs.column(score, needs_of(score)),
@@ -90,7 +90,7 @@ def cost(repeats: int) -> None:
         ratios = sorted(a / b for a, b in zip(seconds, times["network"], strict=True))
         middle = ratios[len(ratios) // 2]
         print(
-            f"{device} {name}: {min(seconds) / 5 / BATCH * 1e6:.1f} us a row, {middle:.1%} of the "
+            f"{device} {name}: {min(seconds) / 5 / batch * 1e6:.1f} us a row, {middle:.1%} of the "
             f"network ({ratios[0]:.1%}..{ratios[-1]:.1%})"
         )
 
@@ -118,9 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--side", type=int, default=64)
     args = parser.parse_args()
     print(header())
-    cost(args.repeats)
+    cost(args.repeats, args.batch, args.side)
     memory(args.rows)
 
 

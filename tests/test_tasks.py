@@ -30,6 +30,7 @@ from al_lightning.prediction.read_pool import read_pool
 from al_lightning.prediction.tasks import TASKS
 from al_lightning.run.records import map_of
 from al_lightning.strategies import find_strategy, needs_of
+from al_lightning.training.trainers import quiet
 
 draw = torch.Generator().manual_seed(0)
 LOGITS = {
@@ -331,7 +332,8 @@ def test_a_score_of_its_own_is_enough_for_any_module(strategy):
 
 def test_a_pool_of_pixels_keeps_a_number_a_row_and_asks_with_maps(tmp_path):
     loop = loop_of("dense", strategy="entropy", run_dir=tmp_path / "run")
-    pool = read_pool(L.Trainer(**QUIET), loop.model, loop.data, loop.strategy, TASKS["dense"])
+    with quiet():
+        pool = read_pool(L.Trainer(**QUIET), loop.model, loop.data, loop.strategy, TASKS["dense"])
     assert {name: tuple(c.shape[1:]) for name, c in pool.columns.items()} == {
         "scores": (),
         "predicted": (3,),

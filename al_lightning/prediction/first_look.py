@@ -45,7 +45,7 @@ class FirstLook(TorchFunctionMode):
             if made.untyped_storage().data_ptr() == raw.untyped_storage().data_ptr():
                 raise ValueError(
                     f"a tensor from predict_step is read as logits, and this one is the output of "
-                    f"{name}; return what goes into {name}, or {{'probs': ...}}"
+                    f"{name}; return the logits, or {{'probs': probs}}"
                 )
 
     def check_num_labels(self, num_labels: int) -> None:

@@ -192,11 +192,11 @@ class _Reader(BasePredictionWriter):
             )
         _check_finite("predictions", outputs.is_finite, rows)
         if self._min_samples > (outputs.num_samples or 1):
-            found = {name: tuple(part.shape) for name, part in outputs.prediction.items()}
+            found = next((t for t in (outputs.probs, outputs.mean) if t is not None), rows)
             raise ValueError(
                 "this strategy needs posterior samples or ensemble members, such as probabilities "
-                f"(B, K, C) with K above 1, got {found}; set mc_samples above 1 on a module with "
-                "dropout, or train an Ensemble"
+                f"(B, K, C) with K above 1, got {tuple(found.shape)}; set mc_samples above 1 on a "
+                "module with dropout, or train an Ensemble"
             )
         columns = {}
         for name, (column, needed) in self._keep.items():
