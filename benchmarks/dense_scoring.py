@@ -2,7 +2,8 @@
 
     python benchmarks/dense_scoring.py [--batch 16] [--side 64] [--rows 20000] [--repeats 10]
 
-Cost: reading and scoring a batch of 16 x 64 x 64 x 5, or another, against a small U-Net's forward pass, in turn.
+Cost: reading and scoring a batch of 16 x 64 x 64 x 5, or another, in turn with a small U-Net's
+forward pass.
 Memory: the growth of the process while 20,000 rows of 64 x 64 and of 16 x 16 pixels are scored.
 """
 
