@@ -88,17 +88,15 @@ class Outputs:
     @property
     def is_finite(self) -> Tensor:
         """Tell of each row (B,) whether all that is predicted of it is finite."""
-        finite_B = torch.ones(len(self), dtype=torch.bool, device=self.device)
-        for values in (self.mean, self.variance, self.score):
-            if values is not None:
-                finite_B &= values.reshape(len(values), -1).isfinite().all(1)
-        if self.probs is None:
-            return finite_B
-        # A sum is one pass, and is not finite when a summand is not.
-        if self.mask is None or self.mask.all():
-            return finite_B & self.probs.sum(tuple(range(1, self.probs.ndim))).isfinite()
-        finite_BP = self.probs.flatten(2).sum(-1).isfinite()
-        return finite_B & (finite_BP | ~self.mask).all(1)
+        others = [t for t in (self.mean, self.variance, self.score) if t is not None]
+        finite = [t.reshape(len(t), -1).isfinite().all(1) for t in others]
+        if self.probs is not None:  # a sum is one pass, and is not finite when a summand is not
+            if self.mask is None or self.mask.all():
+                finite.append(self.probs.sum(tuple(range(1, self.probs.ndim))).isfinite())
+            else:
+                finite_BP = self.probs.flatten(2).sum(-1).isfinite()
+                finite.append((finite_BP | ~self.mask).all(1))
+        return finite[0] if len(finite) == 1 else torch.stack(finite).all(0)
 
     @property
     def device(self) -> torch.device:

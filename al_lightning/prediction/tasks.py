@@ -74,6 +74,8 @@ class Task:
                 f"{_described(prediction)}"
             )
         embedding, score = _beside(named, "embedding", num), _beside(named, "score", num)
+        if embedding is None and score is None:
+            return outputs
         return replace(outputs, embedding=embedding, score=score)
 
     def _read_named(self, named: Mapping[str, Any], prediction: Any) -> Outputs:
