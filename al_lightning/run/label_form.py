@@ -171,7 +171,7 @@ class LabelForm:
 
 
 def _shortest(number: float) -> str:
-    """Return a number that is read back as the same; of a float32 not its digits in float64."""
+    """Return the digits that tell a number apart; of a float32, among float32 numbers."""
     short = f"{number:.7g}"
     same = _float32(number) == number and _float32(float(short)) == number
     return short if same else repr(number)
