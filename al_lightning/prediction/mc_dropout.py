@@ -139,7 +139,7 @@ class Masks:
     def warn_of_silent(self) -> None:
         """Warn of dropout that no sample draws; of layers, those that were not called until now."""
         silent = sorted(self.dropouts.keys() - self.reached) + self._inside
-        if silent:
+        if silent and self.reached:  # where none was reached, an error says so
             rank_zero_warn(
                 f"MC dropout samples {len(self.reached)} dropout layers; other dropout of the "
                 f"module stays off in prediction: {listed(silent)}; to leave none out, set its "
