@@ -15,10 +15,11 @@ from typing import Any, Literal, NoReturn
 
 import lightning as L
 import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.data.datamodule import SPLIT, ActiveDataModule, ProjectDataModule
 from al_lightning.distributed import is_first_rank
 from al_lightning.loop import ActiveLearningLoop
 from al_lightning.run.folder import (
@@ -53,7 +54,10 @@ class ActiveCLI(LightningCLI):
 
     Args:
         model_class: The LightningModule, or a function that returns one.
-        datamodule_class: The :class:`ActiveDataModule`, or a function that returns one.
+        datamodule_class: The :class:`ActiveDataModule`, or a function that returns one. Or a
+            project's own LightningDataModule: the arguments of
+            :meth:`ActiveDataModule.from_datamodule` then stand beside its own. Without it,
+            ``--data.class_path`` names one.
         runs_dir: Parent of the numbered run folders ``version_0``, ``version_1``, ...
         config_file: YAML with this program's defaults; flags and ``--config`` override it.
         args: Command line; ``sys.argv[1:]`` when not given.
@@ -68,22 +72,25 @@ class ActiveCLI(LightningCLI):
     def __init__(
         self,
         model_class: type[L.LightningModule] | Callable[..., L.LightningModule],
-        datamodule_class: type[ActiveDataModule] | Callable[..., ActiveDataModule],
+        datamodule_class: type[L.LightningDataModule]
+        | Callable[..., ActiveDataModule]
+        | None = None,
         *,
         runs_dir: str | Path = "runs",
         config_file: str | Path | None = None,
         args: ArgsType = None,
     ) -> None:
-        self.datamodule_factory = datamodule_class
+        self.datamodule_factory = datamodule_class or L.LightningDataModule
         self.runs_dir = Path(runs_dir)
         self.results: list[CycleResult] = []
         self._began: dict[str, Any] | None = None  # the configuration of a run to resume
         self._claimed: list[Path] = []  # folders made for a run that may not begin
         super().__init__(
             model_class,
-            datamodule_class,
+            self.datamodule_factory,
             args=args,
             run=False,
+            subclass_mode_data=datamodule_class is None,
             save_config_callback=None,  # the run folder's config.yaml is written here, once
             # An optimizer made by the CLI would keep its moments from cycle to cycle.
             auto_configure_optimizers=False,
@@ -121,8 +128,27 @@ class ActiveCLI(LightningCLI):
             "'auto', begin it if there is none.",
         )
         parser.link_arguments("active.seed", "seed_everything")
-        if "seed" in inspect.signature(self.datamodule_factory).parameters:
+        if self.subclass_mode_data:
+            parser.link_arguments("active.seed", "data.init_args.seed")
+        elif "seed" in inspect.signature(self.datamodule_factory).parameters or is_project(
+            self.datamodule_factory
+        ):
             parser.link_arguments("active.seed", "data.seed")
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser for which a project's own data module has the arguments of the split."""
+        kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
+        parser = ProjectParser(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action=ActionConfigFile, help="Path to a configuration file in YAML."
+        )
+        return parser
+
+    def before_instantiate_classes(self) -> None:
+        """Make a project's own data module active where it is instantiated."""
+        if is_project(self.datamodule_factory):
+            how = {"subclasses": True, "prepend": True}
+            self.parser.add_instantiator(_made_active, L.LightningDataModule, **how)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line; to resume a run, over the configuration that it began with."""
@@ -240,6 +266,50 @@ class ActiveCLI(LightningCLI):
     def _exit(self, error: Exception) -> NoReturn:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def is_project(datamodule: Any) -> bool:
+    """Tell whether a class is a project's own data module, which knows of no split."""
+    is_module = inspect.isclass(datamodule) and issubclass(datamodule, L.LightningDataModule)
+    return is_module and not issubclass(datamodule, ActiveDataModule)
+
+
+class ProjectParser(LightningArgumentParser):
+    """Adds the arguments of the split to those of a project's own data module."""
+
+    def add_class_arguments(
+        self, class_type: Any, nested_key: str | None = None, *args: Any, **kwargs: Any
+    ) -> list[str]:
+        """Add the arguments of a class, as jsonargparse does; of a data module some more.
+
+        An argument of the split that the class has too goes to the class alone, but for ``seed``.
+        """
+        added: list[str] = super().add_class_arguments(class_type, nested_key, *args, **kwargs)
+        if is_project(class_type):
+            own = [key.rpartition(".")[2] for key in added]
+            skip = {*inspect.signature(ActiveDataModule).parameters} - {*SPLIT} | {*own}
+            rules = LightningArgumentParser()
+            rules.add_class_arguments(ActiveDataModule, "data", fail_untyped=False, skip=skip)
+            for action in rules._actions:
+                _, _, name = action.dest.partition("data.")
+                if name and "." not in name and hasattr(action, "_typehint"):
+                    key = f"{nested_key}.{name}" if nested_key else name
+                    kind = {"type": action._typehint, "default": action.default}
+                    self.add_argument(f"--{key}", help=action.help, **kind)
+                    added.append(key)
+        return added
+
+
+def _made_active(datamodule_class: Any, *args: Any, **given: Any) -> L.LightningDataModule:
+    """Make a data module; one of a project's own becomes active."""
+    if not is_project(datamodule_class):
+        return datamodule_class(*args, **given)  # type: ignore[no-any-return]
+    own = inspect.signature(datamodule_class).parameters
+    split = {name: given[name] for name in SPLIT if name in given and name not in own}
+    if "seed" in own:
+        split["seed"] = given["seed"]
+    of_project = {name: value for name, value in given.items() if name not in split or name in own}
+    return ProjectDataModule(datamodule_class(*args, **of_project), **split)
 
 
 def _settings_of(run_dir: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.data.datamodule import ActiveDataModule, check_active
 from al_lightning.data.pool import as_indices
 from al_lightning.label import intake
 from al_lightning.label.answers import OpenQuery
@@ -66,6 +66,7 @@ class ActiveLearningLoop(WithOptions):
         monitors: Sequence[Monitor] | None = None,
         **settings: Any,
     ) -> None:
+        check_active(data)
         given = Settings.of(settings)
         strategy = find_strategy(given.strategy, given.strategy_args)
         with quiet():
@@ -225,8 +226,6 @@ class ActiveLearningLoop(WithOptions):
         It raises ValueError while people differ on a row, or when nothing at all is labeled.
         """
         self._close(self._open_query().finish(by=by, how="api"))
-
-    # ---- what is known ---------------------------------------------------------------------------
 
     @property
     def model(self) -> L.LightningModule:

@@ -1,44 +1,46 @@
 """``ActiveDataModule``: trains on the labeled rows of a data set, predicts on the rest."""
 
+import inspect
 import operator
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, cast
 
+import lightning as L
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from al_lightning.data.class_numbers import numbered
+from al_lightning.data.frames import FrameRows, is_frame
 from al_lightning.data.initial import Initial
 from al_lightning.data.items import collate
 from al_lightning.data.labels import Labels, look_for_labels
-from al_lightning.data.lightning_internals import epoch_to_begin_with
 from al_lightning.data.loaders import (
     Collate,
     check_options,
-    collate_to_read,
-    training_batch_size,
 )
 from al_lightning.data.pool import Pool, as_indices
-from al_lightning.data.samplers import BatchShards, EpochShuffle
-from al_lightning.data.sets import DataSets, extras
-from al_lightning.data.split import SplitDataModule
-from al_lightning.data.views import RowView
+from al_lightning.data.project import HOOKS, Project, check_datamodule
+from al_lightning.data.serving import ServingDataModule
+from al_lightning.data.sets import DataSets, extras, with_transform
 from al_lightning.run.records import plain
-from al_lightning.settings import check_at_least
+from al_lightning.settings import check_at_least, hint
 
 
-class ActiveDataModule(SplitDataModule):
+class ActiveDataModule(ServingDataModule):
     """Makes any map-style data set active.
 
     The split is one boolean mask, from which every loader is built on request. Every index is a
     data-set index, never a position in the pool. For data that must be downloaded or read first,
-    make a subclass that overrides ``prepare_data`` and :meth:`load_sets`.
+    make a subclass that overrides ``prepare_data`` and :meth:`load_sets`. A project that has a
+    LightningDataModule goes on with it, see :meth:`from_datamodule`.
 
     Args:
-        train_set: Map-style data set of all rows, labeled and not, under training transforms.
+        train_set: Map-style data set of all rows, labeled and not, under training transforms; or a
+            pandas DataFrame, whose rows become dicts.
         pool_set: The same rows under evaluation transforms; ``train_set`` when not given.
+        pool_transform: Instead, the evaluation transform: the pool is a copy of ``train_set`` with
+            this in the place of its ``transform``.
         val_set, test_set: Validation and test data.
         initial_labeled_size: Number of rows that are labeled from the start, drawn by ``seed``.
         initial_indices: Instead, exactly these rows.
@@ -60,9 +62,10 @@ class ActiveDataModule(SplitDataModule):
             a dict (default ``"label"``).
         collate_fn: Makes a training batch from a list of items; torch's default when not given.
         eval_collate_fn: The same for validation, test and the pool.
-        loader: Any further arguments of a ``DataLoader``, such as ``{"pin_memory": True}``;
-            ``drop_last`` is for training alone.
-        classes: Names of the classes, for people who label; a label is then a position in them.
+        loader: Any further arguments of a ``DataLoader``, such as ``{"persistent_workers": True}``;
+            ``drop_last`` is for training alone. On a GPU ``pin_memory`` is True if not said here.
+        classes: Names of the classes, for people who label; a label is then a position in them, and
+            a label that is a word gets its position, if no ``collate_fn`` is given.
             ``train_set.classes`` when not given.
 
     An item holds a label when there is something under ``label_key``; a data set may also say
@@ -92,6 +95,7 @@ class ActiveDataModule(SplitDataModule):
         train_set: Dataset[Any] | None = None,
         *,
         pool_set: Dataset[Any] | None = None,
+        pool_transform: Callable[..., Any] | None = None,
         val_set: Dataset[Any] | None = None,
         test_set: Dataset[Any] | None = None,
         initial_labeled_size: int | None = None,
@@ -118,6 +122,8 @@ class ActiveDataModule(SplitDataModule):
         check_at_least(0, num_workers=num_workers)
         if val_set is not None and val_size:
             raise ValueError(f"give either val_set or val_size, got both, val_size={val_size}")
+        if pool_set is not None and pool_transform is not None:
+            raise ValueError("give either pool_set or pool_transform, got both")
         self._initial = Initial(
             size=initial_labeled_size,
             indices=None if initial_indices is None else as_indices(initial_indices),
@@ -135,17 +141,35 @@ class ActiveDataModule(SplitDataModule):
         self.seed = seed
         self.label_key = label_key
         self.collate_fn = collate_fn or collate
-        self.eval_collate_fn = eval_collate_fn or partial(
-            collate_to_read, has_training=collate_fn is not None
-        )
+        self._eval_collate_fn = eval_collate_fn
         self.loader = dict(loader or {})
         check_options(self.loader)
         self.first_indices: list[int] = []
-        self._served: Sequence[int] | Tensor | None = None
-        # A pool of fewer batches than there are processes leaves some of them without.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._pool_set, self._pool_transform = pool_set, pool_transform
         if train_set is not None:
             self._attach(DataSets(train_set, pool_set or train_set, val_set, test_set))
+
+    @staticmethod
+    def from_datamodule(datamodule: L.LightningDataModule, **split: Any) -> "ActiveDataModule":
+        """Make a project's own LightningDataModule active; nothing in it has to change.
+
+        The rows are those of its ``train_dataloader``. Its hooks and its loaders stay in use, with
+        their batch sizes, collate functions, workers and other options. The pool is read with the
+        options of its ``predict_dataloader``, or else of the one for validation, or the test.
+
+        ``prepare_data`` is called as ever. ``setup`` is called once a stage, under the seed, so a
+        random split in it is the same when a run is resumed. ``teardown`` is not called.
+
+        Args:
+            datamodule: Its ``train_dataloader`` serves a map-style data set in order or shuffled.
+            split: Arguments of :class:`ActiveDataModule` that say how rows are split and read:
+                ``initial_labeled_size``, ``pool_set``, ``pool_transform``, ``seed``, ...
+
+        Raises:
+            TypeError: when it is no LightningDataModule, for a stream, for other arguments.
+            ValueError: as the constructor; when there is no such train loader.
+        """
+        return ProjectDataModule(datamodule, **split)
 
     def load_sets(self) -> DataSets:
         """Read the data sets; the first :meth:`setup` calls it once. Override it in a subclass."""
@@ -159,7 +183,11 @@ class ActiveDataModule(SplitDataModule):
             self._attach(self.load_sets())
 
     def _attach(self, sets: DataSets) -> None:
+        sets = sets.mapped(self._as_rows)
+        if self._pool_transform is not None:
+            sets = sets._replace(pool=with_transform(sets.train, self._pool_transform))
         sets.check()
+        sets = self._numbered(sets)
         num_rows = len(cast(Sized, sets.train))
         self._initial.check_fits(num_rows)
         are_held = look_for_labels(sets, self.label_key, self.seed)
@@ -172,73 +200,142 @@ class ActiveDataModule(SplitDataModule):
             first, self.first_indices = [], first
         self._row_labels = replace(labels, pool=Pool(num_rows, first, held_out))
 
+    def _as_rows(self, dataset: Any) -> Any:
+        return FrameRows(dataset, self.label_key) if is_frame(dataset) else dataset
+
+    def _numbered(self, sets: DataSets) -> DataSets:
+        """Give words their positions among the classes; a ``collate_fn`` gets them as they are."""
+        if self.collate_fn is not collate:
+            return sets
+        classes = self._initial.classes or extras(sets.train).classes
+        return numbered(sets, classes, self.label_key, self.seed)
+
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes, by label; None when nobody gave them."""
         classes = self._initial.classes or extras(self.sets.train).classes
         return None if classes is None else [str(name) for name in classes]
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
-        rows = RowView(self.sets.train, self.labeled_indices, self.row_labels.given, self.label_key)
-        purpose = self.seed, "shuffle", self.num_labeled
-        epoch = epoch_to_begin_with(self.trainer)
-        sampler = EpochShuffle(
-            rows, *purpose, num_draws=self.epoch_size, epoch=epoch, **self._share
+
+def check_active(data: Any) -> None:
+    """Raise TypeError for anything but an :class:`ActiveDataModule`, with the cure."""
+    if not isinstance(data, ActiveDataModule):
+        is_module = isinstance(data, L.LightningDataModule)
+        cure = "from_datamodule(datamodule, " if is_module else "(train_set, "
+        raise TypeError(
+            f"data must be an ActiveDataModule, got {type(data).__name__}; make one with "
+            f"ActiveDataModule{'.' * is_module}{cure}initial_labeled_size=...)"
         )
-        drop_last = bool(self.loader.get("drop_last"))
-        size = training_batch_size(len(sampler), self.batch_size, drop_last=drop_last)
-        arguments = {"collate_fn": self.collate_fn, "drop_last": drop_last}
-        return self._loader(rows, size, sampler, generator=sampler.worker_seeds, **arguments)
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Serve the pool without skipped rows, in ascending order, under evaluation transforms.
 
-        Inside :meth:`serving`, serve those rows. With several processes, serve this process's share
-        of the batches.
-        """
-        rows = self.pool.askable_indices if self._served is None else self._served
-        view = RowView(self.sets.pool, rows)
-        num = self.eval_batch_size
-        return self._loader(view, num, BatchShards(view, num, **self._share))
+OF_PROJECT = {"train_set", "val_set", "test_set", "batch_size", "eval_batch_size"} | {
+    "num_workers",
+    "collate_fn",
+    "loader",
+}
+"""Arguments that a project's own data module decides."""
+SPLIT = [n for n in inspect.signature(ActiveDataModule).parameters if n not in OF_PROJECT]
+"""Arguments of :meth:`ActiveDataModule.from_datamodule`."""
 
-    @contextmanager
-    def serving(self, rows: Sequence[int] | Tensor | None) -> Iterator[None]:
-        """Serve these rows in ``predict_dataloader`` inside the block; with None, the pool."""
-        self._served = rows
-        try:
-            yield
-        finally:
-            self._served = None
 
-    def val_dataloader(self) -> Any:
-        """Serve ``val_set``, or the rows held out of the pool; no loader when there are neither."""
-        rows = self.sets.val
-        if rows is None and self.pool.held_out:
-            rows = RowView(self.sets.pool, sorted(self.pool.held_out))
-        return [] if rows is None else self._loader(rows, self.eval_batch_size)
+class ProjectDataModule(ActiveDataModule):
+    """Serves a project's own data module, see :meth:`ActiveDataModule.from_datamodule`."""
 
-    def test_dataloader(self) -> Any:
-        """Serve ``test_set``; no loader when there is none.
-
-        With several processes each tests on all of it. Shares of one size need repeated rows, which
-        count twice; and a metric logged without ``sync_dist`` would be that of one share.
-        """
-        if self.sets.test is None:
-            return []
-        num = self.eval_batch_size
-        return self._loader(self.sets.test, num, BatchShards(cast(Sized, self.sets.test), num))
+    def __init__(self, datamodule: L.LightningDataModule, **split: Any) -> None:
+        check_datamodule(datamodule)
+        name = type(datamodule).__name__
+        if isinstance(datamodule, ActiveDataModule):
+            raise TypeError(f"datamodule must not be active already, got {name}; use it as it is")
+        for unknown in split.keys() - set(SPLIT):
+            cure = f"{name} decides it" if unknown in OF_PROJECT else hint(unknown, SPLIT)
+            raise TypeError(f"unexpected argument {unknown!r}; {cure}; arguments are {SPLIT}")
+        self.datamodule = datamodule
+        super().__init__(**split)
+        self._project: Project | None = None
+        self.prepare_data_per_node = datamodule.prepare_data_per_node
+        for hook in HOOKS:
+            setattr(self, hook, getattr(datamodule, hook))
+        if datamodule.hparams:
+            logged = datamodule._log_hyperparams
+            self.save_hyperparameters(dict(datamodule.hparams), logger=logged)
 
     @property
-    def _share(self) -> dict[str, int]:
-        """The arguments of a sampler that name this process's share; empty without a Trainer."""
-        if self.trainer is None:
-            return {}
-        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+    def trainer(self) -> L.Trainer | None:
+        """The Trainer, which the hooks of the project may ask."""
+        return self.datamodule.trainer
 
-    def _loader(
-        self, dataset: Dataset[Any], batch_size: int, sampler: Any = None, **arguments: Any
-    ) -> DataLoader[Any]:
-        common = {"num_workers": self.num_workers, "collate_fn": self.eval_collate_fn}
-        arguments = {**self.loader, **common, "drop_last": False, **arguments}
-        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, **arguments)
+    @trainer.setter
+    def trainer(self, trainer: L.Trainer | None) -> None:
+        self.datamodule.trainer = trainer
+
+    def ensure_read(self, trainer: L.Trainer | None = None) -> None:
+        before, self.trainer = self.trainer, self.trainer or trainer
+        try:
+            super().ensure_read(trainer)
+        finally:
+            self.trainer = before
+
+    @property
+    def project(self) -> Project:
+        """Loaders that the project's hooks made; RuntimeError before :meth:`setup`."""
+        if self._project is None:
+            raise RuntimeError("the data is not read yet: call prepare_data() and setup()")
+        return self._project
+
+    def load_sets(self) -> DataSets:
+        """Set up the project's module, and take over how its loaders make batches."""
+        made = Project.of(self.datamodule, self.seed)
+        if made.val and self._initial.val_size:
+            raise ValueError(
+                f"{made.name} has validation rows of its own, got val_size="
+                f"{self._initial.val_size} beside them; leave it out"
+            )
+        read = made.read or made.train
+        self._project, self._shuffles = made, made.shuffles
+        self.batch_size, self.eval_batch_size = made.train.batch_size, read.batch_size
+        self.num_workers = made.train.options["num_workers"]
+        self.collate_fn = made.train.collate_fn or collate
+        if self._eval_collate_fn is None and made.read is not None and read.collate_fn is not None:
+            self._eval_collate_fn = read.collate_fn
+        return made.sets(self._pool_set)
+
+    def _numbered(self, sets: DataSets) -> DataSets:
+        return sets  # the project's loaders serve labels as they are
+
+    @property
+    def has_validation(self) -> bool:
+        return bool(self.project.val) or super().has_validation
+
+    @property
+    def has_test(self) -> bool:
+        return bool(self.project.test)
+
+    def val_dataloader(self) -> Any:
+        """Serve what the project's hook made, or the rows held out of the pool."""
+        return self.project.val or super().val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        """Serve what the project's hook made; with several processes, all of it in each."""
+        return (
+            self.project.whole_test()
+            if self._share.get("num_replicas", 1) > 1
+            else self.project.test
+        )
+
+    def options(self, *, training: bool) -> dict[str, Any]:
+        """Return the further arguments of a loader, as the project's loaders have them."""
+        train, read = self.project.train, self.project.read
+        return dict(train.options) if training else {**(read or train).options, "drop_last": False}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the split, and under ``datamodule`` the state of the project's module."""
+        own = self.datamodule.state_dict()
+        return {**super().state_dict(), **({"datamodule": own} if own else {})}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.load_own_state(state_dict)
+
+    def load_own_state(self, state_dict: Mapping[str, Any]) -> None:
+        if "datamodule" in state_dict:
+            self.datamodule.load_state_dict(state_dict["datamodule"])

@@ -70,8 +70,19 @@ class SomeRows:
             for index in indices:
                 seed_all(derive_seed(index, purpose))
                 with suppress(UnreadableRowError):
-                    rows[index] = _row(cast(Any, self.dataset)[index], self._label_key)
+                    rows[index] = _row(self._item(index), self._label_key)
         return rows
+
+    def _item(self, index: int) -> Any:
+        try:
+            return cast(Any, self.dataset)[index]
+        except IndexError as error:
+            num = len(cast(Sized, self.dataset))
+            raise ValueError(
+                f"a data set must have as many rows as its len() says, but "
+                f"{type(self.dataset).__name__} promises {num} rows and row {index} is an "
+                "IndexError; mend its __len__"
+            ) from error
 
 
 def _row(item: Any, label_key: int | str | None) -> Row:

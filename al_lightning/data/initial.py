@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from al_lightning.acquisition import typiclust
+from al_lightning.run.records import plain
 from al_lightning.seeds import generator
 from al_lightning.settings import check_at_least
 
@@ -108,7 +109,7 @@ class Initial:
         if self.known is not None:
             first = self.known
         elif self.sampling == "balanced" and labels_of is not None:
-            first = balanced(shuffled.tolist(), labels_of(shuffled.tolist()), num)
+            first = balanced(shuffled.tolist(), [*map(plain, labels_of(shuffled.tolist()))], num)
         elif self.embeddings is not None:
             first = _typical(self.embeddings, num_rows, num, seed)
         else:
@@ -136,7 +137,8 @@ def balanced(rows: Sequence[int], labels: Sequence[Any], num: int) -> list[int]:
     """
     rows_by_class: dict[Any, list[int]] = {}
     for row, label in zip(rows, labels, strict=True):
-        rows_by_class.setdefault(label, []).append(row)
+        key = tuple(label) if isinstance(label, list) else label  # one-hot
+        rows_by_class.setdefault(key, []).append(row)
     quota, remainder = divmod(num, len(rows_by_class))
     chosen: list[int] = []
     for rank, label in enumerate(sorted(rows_by_class)):

@@ -20,14 +20,32 @@ def collate(items: Any) -> Any:
 
 
 def inputs_of(item: Any) -> Any:
-    """Return the network's input in an item or a batch: the first part of a tuple or list."""
-    return item[0] if isinstance(item, tuple | list) else item
+    """Return the network's input in an item or a batch: the first part of a tuple or list.
+
+    Where that is text, such as a path, and another part holds floats, it is the first of those.
+    """
+    if not isinstance(item, tuple | list):
+        return item
+    is_named = len(item) > 2 and _is_text(item[0])
+    floats = [part for part in item if isinstance(part, Tensor) and part.is_floating_point()]
+    return floats[0] if is_named and floats else item[0]
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (
+        isinstance(part, tuple | list) and all(isinstance(one, str) for one in part)
+    )
+
+
+def is_record(item: Any) -> bool:
+    """Tell whether an item holds its parts by name, as a dict does, or a row of pandas."""
+    return isinstance(item, Mapping) or (hasattr(item, "keys") and hasattr(item, "__getitem__"))
 
 
 def holds_label(item: Any, label_key: int | str | None = None) -> bool:
     """Tell whether there is something in an item where :func:`read_label` looks."""
     place = _place(item, label_key)
-    if isinstance(item, Mapping):
+    if is_record(item):
         return place in item
     return isinstance(item, tuple | list) and isinstance(place, int) and 0 <= place < len(item)
 
@@ -55,7 +73,7 @@ def read_label(item: Any, label_key: int | str | None = None) -> Any:
 
     Args:
         item: The value of ``dataset[i]``: a tuple or list with the label second, or a dict with the
-            label under ``"label"``, unless ``label_key`` says otherwise.
+            label under ``"label"`` or ``"labels"``, unless ``label_key`` says otherwise.
         label_key: Position in a tuple, name of a field in a named one, or key of a dict.
 
     Raises:
@@ -79,7 +97,7 @@ def replace_label(item: Any, label: Any, label_key: int | str | None = None) -> 
     Raises:
         ValueError: when the label cannot be of the kind that the item holds.
     """
-    if not isinstance(item, Mapping | tuple | list):
+    if not (is_record(item) or isinstance(item, tuple | list)):
         return item, label
     place = _place(item, label_key)
     held = item[place] if holds_label(item, label_key) else None
@@ -93,7 +111,11 @@ def replace_label(item: Any, label: Any, label_key: int | str | None = None) -> 
             ) from error
         if math.prod(label.shape) == math.prod(held.shape):  # a number where (1,) is held
             label = label.reshape(held.shape)
-    if isinstance(item, Mapping):
+        elif label.ndim == 0 and held.ndim == 1:
+            label = _one_hot(int(label), held)
+    elif isinstance(held, list | tuple) and type(label) is int and _is_one_hot(held):
+        label = type(held)(_one_hot(label, np.asarray(held)).tolist())
+    if is_record(item):
         changed: Any = copy.copy(item)
         changed[place] = label
         return changed
@@ -123,16 +145,33 @@ def is_none(label: Any) -> bool:
 
 def described(item: Any) -> str:
     """Return what an item is made of, for a sentence."""
-    if isinstance(item, Mapping):
+    if is_record(item):
         return f"a dict with {sorted(map(str, item))}"
     if isinstance(item, tuple | list):
         return f"{len(item)} parts"
     return type(item).__name__
 
 
+def _one_hot(position: int, held: Any) -> Any:
+    """Return zeros and a one at a position, in the form of the label that an item holds."""
+    if not 0 <= position < len(held):
+        raise ValueError(
+            f"a label must be a position in the {len(held)} classes of the data set's labels, got "
+            f"{position}"
+        )
+    label = held * 0
+    label[position] = 1
+    return label
+
+
+def _is_one_hot(held: Any) -> bool:
+    return len(held) > 1 and sorted(held) == [0] * (len(held) - 1) + [1]
+
+
 def _place(item: Any, label_key: int | str | None) -> Any:
-    if isinstance(item, Mapping):
-        return "label" if label_key is None else label_key
+    if is_record(item):
+        plural = "labels" in item and "label" not in item  # as Hugging Face has it
+        return label_key if label_key is not None else "labels" if plural else "label"
     fields = getattr(item, "_fields", ())
     if label_key in fields:
         return fields.index(label_key)

@@ -21,6 +21,7 @@ class EpochShuffle(DistributedSampler[int]):
         seed: Decides the order, with ``purpose`` and the epoch.
         purpose: Keeps orders of one seed apart.
         num_draws: Rows of an epoch, drawn with replacement; each row once when not given.
+        shuffle: False serves the rows as they are.
         epoch: The epoch to begin with.
         num_replicas: Number of processes that share the rows.
         rank: The number of this process among them.
@@ -32,13 +33,14 @@ class EpochShuffle(DistributedSampler[int]):
         seed: int,
         *purpose: str | int,
         num_draws: int | None = None,
+        shuffle: bool = True,
         epoch: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
     ) -> None:
         self.num_rows = len(dataset)
         drawn = range(self.num_rows if num_draws is None else num_draws)  # only its length counts
-        super().__init__(drawn, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
+        super().__init__(drawn, num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
         self.num_draws = num_draws
         self.purpose = purpose
         self.worker_seeds = torch.Generator()
@@ -53,10 +55,12 @@ class EpochShuffle(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         draw = generator(self.seed, *self.purpose, self.epoch)
-        if self.num_draws is None:
+        if self.num_draws is not None:
+            order = torch.randint(self.num_rows, (self.num_draws,), generator=draw)
+        elif self.shuffle:
             order = torch.randperm(self.num_rows, generator=draw)
         else:
-            order = torch.randint(self.num_rows, (self.num_draws,), generator=draw)
+            order = torch.arange(self.num_rows)
         places = torch.arange(self.rank, self.total_size, self.num_replicas) % len(order)
         yield from order[places].tolist()
 

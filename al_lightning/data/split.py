@@ -1,7 +1,7 @@
 """The split as a part of a LightningDataModule: who may change it, and how it is saved."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -68,6 +68,11 @@ class SplitDataModule(L.LightningDataModule):
     def has_validation(self) -> bool:
         """True when there are validation rows, given or held out."""
         return self.sets.val is not None or bool(self.pool.held_out)
+
+    @property
+    def has_test(self) -> bool:
+        """True when there are rows to test on."""
+        return self.sets.test is not None
 
     def names_of(self, indices: Sequence[int]) -> list[str] | None:
         """Return people's names of rows; None for a data set without ``paths``."""
@@ -210,8 +215,12 @@ class SplitDataModule(L.LightningDataModule):
                 f"stays as the run's journal says, {self.num_labeled} labeled rows"
             )
 
+    def load_own_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Load from a saved state what is not of the split; here there is nothing else."""
+
     def split_record(self) -> Record:
         """Return :meth:`state_dict` in values for JSON, as a journal's first record holds it."""
         state = self.state_dict()
+        state.pop("datamodule", None)  # of a project; it is in the checkpoints
         rows, given = state["labeled_indices"].tolist(), list(state["given_labels"].items())
         return {**state, "labeled_indices": rows, "given_labels": given}

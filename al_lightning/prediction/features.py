@@ -1,5 +1,6 @@
 """Embeddings of a model that returns none: the input of one of its layers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,10 +31,13 @@ class LayerInput:
         if self._seen is None:
             tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
             if tensors:
-                self._seen = tensors[0].flatten(1).clone()  # the layer may work in place
+                self._seen = tensors[0].clone()  # the layer may work in place
 
-    def take(self, num_rows: int) -> Tensor:
+    def take(self, num_rows: int, batch: Any = None) -> Tensor:
         """Return the embedding (B, D) of the batch that was predicted last.
+
+        An input (B, T, D) of tokens is averaged over those that ``batch["attention_mask"]`` (B, T)
+        marks, so the padding of a batch changes nothing. Other inputs are flattened.
 
         Raises:
             ValueError: when the layer did not see the ``num_rows`` rows of the batch.
@@ -45,7 +49,12 @@ class LayerInput:
                 f"embedding_layer must see each batch once in prediction, {num_rows} rows here, "
                 f"but {came}; name a layer that the prediction passes through"
             )
-        return seen
+        mask_BT = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        if mask_BT is None or seen.ndim != 3 or mask_BT.shape != seen.shape[:2]:
+            return seen.flatten(1)
+        weight_BT1 = mask_BT.to(seen.dtype)[..., None]
+        mean_BD: Tensor = (seen * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1)
+        return mean_BD
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

@@ -178,7 +178,7 @@ class _Reader(BasePredictionWriter):
         rows = self._rows[torch.tensor(batch_indices)]
         outputs = self._task.read(prediction, len(rows))
         if self._layer is not None:
-            outputs = replace(outputs, embedding=self._layer.take(len(rows)))
+            outputs = replace(outputs, embedding=self._layer.take(len(rows), batch))
         columns = {"indices": rows.to(outputs.device), **self._reduced(outputs, rows)}
         self._append(columns, trainer.world_size)
         forget_positions(trainer, batch_idx)
@@ -225,7 +225,14 @@ class _Reader(BasePredictionWriter):
                 name: part.new_empty((room, *part.shape[1:])) for name, part in batch.items()
             }
         for name, part in batch.items():
-            self._columns[name][self._num_rows : end] = part
+            kept = self._columns[name]
+            if part.shape[1:] != kept.shape[1:]:
+                raise ValueError(
+                    f"the {name} of all rows must be of one size, found {tuple(part.shape[1:])} "
+                    f"after {tuple(kept.shape[1:])}, as under padding to the longest row of a "
+                    "batch; for an embedding name a layer behind the pooling"
+                )
+            kept[self._num_rows : end] = part
         self._num_rows = end
 
     def gathered(self, trainer: L.Trainer) -> dict[str, Tensor]:

@@ -91,8 +91,9 @@ def _by_forward(model: L.LightningModule, batch: Any) -> Any:
     names = inputs.keys() if takes_any else {one.name for one in named} & inputs.keys()
     if names and inputs.keys() >= {*needed}:
         data = getattr(model._trainer, "datamodule", None)
-        label = getattr(data, "label_key", None) or "label"
-        return model(**{n: inputs[n] for n in inputs if n in needed or (n in names and n != label)})
+        labels = {"label", "labels", getattr(data, "label_key", None)}
+        left_out = labels - {*needed}
+        return model(**{n: inputs[n] for n in inputs if n in names and n not in left_out})
     if len(needed) > 1:
         raise ValueError(
             f"forward must take the keys of a dict batch, {sorted(inputs)}, or the batch as one "

@@ -253,6 +253,7 @@ class Cycles:
         weights = self.start.split(weights[0]) if is_whole else weights
         if self.settings.warm_start:
             self.start.weights = weights
+        self.data.load_own_state(states[0].get(type(self.data).__qualname__, {}))
         changes = [None if is_whole else one.get(ENTRY, {}).get("changes") for one in states]
         self._taken = weights, changes if len(changes) == len(weights) else [None] * len(weights)
         self._bring_back()
@@ -274,7 +275,7 @@ class Cycles:
             cycle: From 1.
             step: Steps of all fits so far, for loggers.
         """
-        if self.data.sets.test is None:
+        if not self.data.has_test:
             return {"metrics": {}, "seconds": {}}
         begin = time.perf_counter()
         members = [part for part in parts if part.network is not self.model]

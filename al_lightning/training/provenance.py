@@ -29,9 +29,13 @@ TRAINER = (
 )
 """Attributes of a Trainer that are compared; its callbacks cannot be."""
 
+PLACE = ("data_dir", "folder", "labels", "test_folder", "root", "num_workers", "pin_memory")
+"""Names of arguments that say where data is and how it is read."""
+
 FREE = {
     "active": ("run_dir", *Settings.names("free")),
-    "data": ("data_dir", "folder", "labels", "test_folder", "eval_batch_size", "num_workers"),
+    "data": (*PLACE, "eval_batch_size"),
+    "datamodule": PLACE,
     "trainer": (
         "accelerator",
         "devices",
@@ -49,6 +53,9 @@ FREE = {
 
 DEFAULTS = {"active": {"task": Settings.task}}
 """Options that earlier versions did not write."""
+
+LATER_KNOWN = ("data.classes", "data.names", "datamodule")
+"""Keys that may be None at the beginning: earlier versions did not find them."""
 
 
 @dataclass(frozen=True)
@@ -80,20 +87,22 @@ class Provenance:
         Raises:
             ValueError: as :func:`~al_lightning.data.row_checks.check_rows`, which also warns.
         """
-        groups = {
+        groups: dict[str, Any] = {
             "active": dict(active),
             "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
             "data": {
                 "rows": len(data.pool.labeled_N),
                 "batch_size": data.batch_size,
                 "epoch_size": data.epoch_size,
-                "drop_last": data.loader.get("drop_last"),
+                "drop_last": data.options(training=True).get("drop_last"),
                 "classes": data.classes,
                 "names": _checksum_of_names(data),
                 **check_rows(data.row_labels),
             },
             "trainer": {name: getattr(trainer, name) for name in TRAINER},
         }
+        if data.hparams:
+            groups["datamodule"] = {n: v for n, v in data.hparams.items() if _is_plain(n, v)}
         return cls(json.loads(json.dumps(groups)))
 
     @classmethod
@@ -145,7 +154,8 @@ def _fixed(groups: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
     if not (isinstance(began, Mapping) and isinstance(now, Mapping)):
-        if json.dumps(began) != json.dumps(now):  # which has NaN equal itself
+        was_unknown = began is None and key in LATER_KNOWN
+        if json.dumps(began) != json.dumps(now) and not was_unknown:  # NaN equals itself there
             yield f"{key}: began with {began!r}, now {now!r}"
         return
     for name in sorted({*began, *now}, key=str):

@@ -1,0 +1,113 @@
+"""The loaders of a split: labeled rows to train on, the pool to predict, others to measure on."""
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from al_lightning.data.items import collate
+from al_lightning.data.lightning_internals import epoch_to_begin_with
+from al_lightning.data.loaders import Collate, collate_to_read, training_batch_size
+from al_lightning.data.samplers import BatchShards, EpochShuffle
+from al_lightning.data.split import SplitDataModule
+from al_lightning.data.views import RowView
+
+
+class ServingDataModule(SplitDataModule):
+    """Makes a loader of each kind on request; a base of :class:`~al_lightning.ActiveDataModule`."""
+
+    batch_size: int
+    epoch_size: int | None
+    eval_batch_size: int
+    num_workers: int
+    label_key: int | str | None
+    collate_fn: Collate
+    loader: Mapping[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shuffles = True
+        self._eval_collate_fn: Collate | None = None
+        self._served: Sequence[int] | Tensor | None = None
+        # A pool of fewer batches than there are processes leaves some of them without.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    @property
+    def eval_collate_fn(self) -> Collate:
+        """Makes a batch to read from a list of items."""
+        has_training = self.collate_fn is not collate
+        return self._eval_collate_fn or partial(collate_to_read, has_training=has_training)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
+        rows = RowView(self.sets.train, self.labeled_indices, self.row_labels.given, self.label_key)
+        purpose = self.seed, "shuffle", self.num_labeled
+        epoch = epoch_to_begin_with(self.trainer)
+        how: dict[str, Any] = {"num_draws": self.epoch_size, "shuffle": self._shuffles}
+        how |= {"epoch": epoch, **self._share}
+        sampler = EpochShuffle(rows, *purpose, **how)
+        options = self.options(training=True)
+        drop_last = bool(options.get("drop_last"))
+        size = training_batch_size(len(sampler), self.batch_size, drop_last=drop_last)
+        options |= {"collate_fn": self.collate_fn, "generator": sampler.worker_seeds}
+        return DataLoader(rows, batch_size=size, sampler=sampler, **options)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Serve the pool without skipped rows, in ascending order, under evaluation transforms.
+
+        Inside :meth:`serving`, serve those rows. With several processes, serve this process's share
+        of the batches.
+        """
+        rows = self.pool.askable_indices if self._served is None else self._served
+        view = RowView(self.sets.pool, rows)
+        num = self.eval_batch_size
+        return self._loader(view, num, BatchShards(view, num, **self._share))
+
+    @contextmanager
+    def serving(self, rows: Sequence[int] | Tensor | None) -> Iterator[None]:
+        """Serve these rows in ``predict_dataloader`` inside the block; with None, the pool."""
+        self._served = rows
+        try:
+            yield
+        finally:
+            self._served = None
+
+    def val_dataloader(self) -> Any:
+        """Serve ``val_set``, or the rows held out of the pool; no loader when there are neither."""
+        rows = self.sets.val
+        if rows is None and self.pool.held_out:
+            rows = RowView(self.sets.pool, sorted(self.pool.held_out))
+        return [] if rows is None else self._loader(rows, self.eval_batch_size)
+
+    def test_dataloader(self) -> Any:
+        """Serve ``test_set``; no loader when there is none.
+
+        With several processes each tests on all of it. Shares of one size need repeated rows, which
+        count twice; and a metric logged without ``sync_dist`` would be that of one share.
+        """
+        if self.sets.test is None:
+            return []
+        num = self.eval_batch_size
+        return self._loader(self.sets.test, num, BatchShards(cast(Sized, self.sets.test), num))
+
+    @property
+    def _share(self) -> dict[str, int]:
+        """The arguments of a sampler that name this process's share; empty without a Trainer."""
+        if self.trainer is None:
+            return {}
+        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+
+    def options(self, *, training: bool) -> dict[str, Any]:
+        """Return the further arguments of a loader, for training or to read."""
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        common = {"num_workers": self.num_workers, "pin_memory": on_gpu}
+        return {**common, **self.loader, **({} if training else {"drop_last": False})}
+
+    def _loader(
+        self, dataset: Dataset[Any], batch_size: int, sampler: Any = None
+    ) -> DataLoader[Any]:
+        options = {"collate_fn": self.eval_collate_fn, **self.options(training=False)}
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, **options)
