@@ -70,7 +70,7 @@ class ActiveLearningLoop(WithOptions):
         given = Settings.of(settings)
         strategy = find_strategy(given.strategy, given.strategy_args)
         with quiet():
-            self._example = check_factory(trainer)
+            self._example = check_factory(trainer, given.ckpt_path)
         self.settings = replace(given, seed=data.seed if given.seed is None else given.seed)
         self.data = data
         self.trainer = trainer

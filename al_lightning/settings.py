@@ -56,6 +56,8 @@ class Settings:
         num_cycles: Number of fits; after the last one nothing is asked.
         seed: Each cycle's randomness derives from it; ``data.seed`` when not given.
         warm_start: Keep the weights from cycle to cycle.
+        ckpt_path: The weights of a fit to test, to ask and, when warm, to go on with: ``"last"``,
+            or ``"best"`` for those of the Trainer's ``ModelCheckpoint(monitor=...)``.
         candidate_size: Score a random subset of that size instead of the whole pool.
         task: What the model predicts, and what a label is. ``"multiclass"``: one of C classes.
             ``"binary"``: no or yes, of one logit. ``"multilabel"``: several yes/no labels a row.
@@ -84,6 +86,7 @@ class Settings:
     task: TaskName = "multiclass"
     seed: int | None = None
     warm_start: bool = field(default=False, metadata=OF_STRATEGY)
+    ckpt_path: Literal["last", "best"] = "last"
     candidate_size: int | None = field(default=None, metadata=LATER | OF_STRATEGY)
     strategy_args: dict[str, Any] | None = field(default=None, metadata=LATER | OF_STRATEGY)
     mc_samples: int | None = field(default=None, metadata=LATER | OF_STRATEGY)
@@ -99,6 +102,8 @@ class Settings:
                 f"{hint(str(self.task), TASK_NAMES)}detection, ranking and others take part by a "
                 "score of their own, {'score': (B,)}, under any task"
             )
+        if self.ckpt_path not in ("last", "best"):
+            raise ValueError(f'ckpt_path must be "last" or "best", got {self.ckpt_path!r}')
         sizes = ("acquisition_size", "num_cycles", "candidate_size")
         check_at_least(1, **{name: getattr(self, name) for name in sizes})
         if self.candidate_size is not None and self.candidate_size < self.acquisition_size:

@@ -88,7 +88,9 @@ def read_pool(
     if labeled_keep:
         labeled = data.labeled_indices if labeled_rows is None else labeled_rows
         found = read(labeled_keep, labeled)
-        columns |= {f"labeled_{name}": found[name] for name in labeled_keep if name in found}
+        for name in labeled_keep.keys() & found.keys():
+            _check_size(name, found[name], columns[name])
+            columns[f"labeled_{name}"] = found[name]
     return PoolOutputs(wanted if is_first_rank() else wanted[:0], **columns)
 
 
@@ -225,14 +227,8 @@ class _Reader(BasePredictionWriter):
                 name: part.new_empty((room, *part.shape[1:])) for name, part in batch.items()
             }
         for name, part in batch.items():
-            kept = self._columns[name]
-            if part.shape[1:] != kept.shape[1:]:
-                raise ValueError(
-                    f"the {name} of all rows must be of one size, found {tuple(part.shape[1:])} "
-                    f"after {tuple(kept.shape[1:])}, as under padding to the longest row of a "
-                    "batch; for an embedding name a layer behind the pooling"
-                )
-            kept[self._num_rows : end] = part
+            _check_size(name, part, self._columns[name])
+            self._columns[name][self._num_rows : end] = part
         self._num_rows = end
 
     def gathered(self, trainer: L.Trainer) -> dict[str, Tensor]:
@@ -279,6 +275,15 @@ LACKING = {
     "distributions": "predicted probabilities: return logits from predict_step, as the task says",
 }
 """Outputs that may be missing, with the cure."""
+
+
+def _check_size(name: str, part: Tensor, others: Tensor) -> None:
+    if part.shape[1:] != others.shape[1:]:
+        raise ValueError(
+            f"the {name} of all rows must be of one size, found {tuple(part.shape[1:])} beside "
+            f"{tuple(others.shape[1:])}, as where each batch is padded to its longest row; for an "
+            "embedding name a layer behind the pooling"
+        )
 
 
 def _check_finite(what: str, finite_B: Tensor, rows: Tensor) -> None:

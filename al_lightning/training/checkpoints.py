@@ -7,13 +7,13 @@ interrupted after it, and what the module keeps outside of its ``state_dict``.
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -23,6 +23,8 @@ from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.lightning_internals import PREEMPTED, WrappingCheckpointIO
 from al_lightning.distributed import check_same, is_first_rank
 from al_lightning.run.folder import WEIGHTS, checksum, sync
+from al_lightning.run.records import listed
+from al_lightning.run.weights import save_state
 from al_lightning.seeds import derive_seed, seed_all
 from al_lightning.training.as_given import AsGiven
 
@@ -60,11 +62,37 @@ class CycleFit(Callback):
         self._purpose = purpose
         self._is_inside_epoch = False
         self._earlier_metrics: dict[str, float] = {}
+        self._by_epoch: dict[int, dict[str, float]] = {}
         self._changes: Mapping[str, Any] | None = None
 
     def metrics(self, trainer: L.Trainer) -> dict[str, float]:
         """Return the metrics that the fit has logged, also before it was interrupted."""
         return {**self._earlier_metrics, **numbers(trainer.callback_metrics)}
+
+    def best(self, trainer: L.Trainer) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return the metrics of the best epoch, and its checkpoint without optimizers and loops.
+
+        Raises:
+            ValueError: when the fit saved none.
+        """
+        callback = best_callback(trainer)
+        assert callback is not None
+        monitor, score = callback.monitor, callback.best_model_score
+        if not callback.best_model_path or score is None:
+            raise ValueError(
+                f'ckpt_path="best" needs a checkpoint in each fit, found none for {monitor!r}; let '
+                "the fit be long enough to log it"
+            )
+        checkpoint = _read(Path(callback.best_model_path))
+        metrics = self._by_epoch[checkpoint["epoch"]]
+        if monitor in metrics:  # it may have been better inside the epoch than at its end
+            metrics = {**metrics, monitor: float(score)}
+        of_fit = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
+        checkpoint = {name: value for name, value in checkpoint.items() if name not in of_fit}
+        name = type(self._data).__qualname__
+        if name in checkpoint:  # the data module goes on from now
+            checkpoint[name] = self._data.state_dict()
+        return metrics, checkpoint
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -79,12 +107,19 @@ class CycleFit(Callback):
             self._given.apply(self._changes)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Of the epoch before, with what other hooks have logged at its end.
+        self._by_epoch[trainer.current_epoch - 1] = self.metrics(trainer)
         self._is_inside_epoch = True
         seed_all(derive_seed(self._seed, *self._purpose, trainer.current_epoch))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Lightning calls the hooks of all callbacks that save checkpoints after this one.
         self._is_inside_epoch = False
+        self._by_epoch[trainer.current_epoch] = self.metrics(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._by_epoch:
+            self._by_epoch[max(self._by_epoch)] = self.metrics(trainer)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -93,6 +128,7 @@ class CycleFit(Callback):
             **checkpoint.get(ENTRY, {}),
             "history": self._history,
             "metrics": self.metrics(trainer),
+            "by_epoch": self._by_epoch,
             "should_stop": trainer.should_stop,
             "is_after_epoch": not self._is_inside_epoch,
         }
@@ -101,25 +137,65 @@ class CycleFit(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._earlier_metrics = checkpoint[ENTRY]["metrics"]
+        self._by_epoch = dict(checkpoint[ENTRY].get("by_epoch", {}))
         trainer.should_stop = checkpoint[ENTRY]["should_stop"]
         self._changes = checkpoint[ENTRY].get("changes")
 
 
-def save_weights(trainer: L.Trainer, folder: Path) -> str | None:
+def save_weights(
+    trainer: L.Trainer, folder: Path, checkpoint: dict[str, Any] | None = None
+) -> str | None:
     """Save the weights of the fitted module, in a file that can be read without running code.
+
+    Args:
+        trainer: That fitted it.
+        folder: Of the cycle.
+        checkpoint: What to save, instead of the module as it is now.
 
     Returns:
         The checksum of the file, on the rank that wrote it.
     """
     path = folder / WEIGHTS
-    trainer.save_checkpoint(path, weights_only=True)
+    if checkpoint is None:
+        trainer.save_checkpoint(path, weights_only=True)
     if not is_first_rank():
         return None
+    if checkpoint is not None:
+        save_state(checkpoint, path)
     sync(path)
     return checksum(path)
 
 
-def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | None:
+def changes_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what a checkpoint holds of :meth:`AsGiven.changes`; None in one of others."""
+    changes: Mapping[str, Any] | None = checkpoint.get(ENTRY, {}).get("changes")
+    return changes
+
+
+def check_keeps_best(trainer: L.Trainer) -> None:
+    """Raise ValueError unless a Trainer keeps the best weights of a fit."""
+    if best_callback(trainer) is None:
+        found = [
+            f"ModelCheckpoint(monitor={one.monitor!r}, save_top_k={one.save_top_k})"
+            for one in trainer.checkpoint_callbacks
+            if isinstance(one, ModelCheckpoint)
+        ]
+        raise ValueError(
+            'ckpt_path="best" needs a callback ModelCheckpoint(monitor="val_loss"), or another '
+            f"metric that the module logs, found {listed(found) or 'no ModelCheckpoint'}; add it "
+            "to the Trainer's callbacks"
+        )
+
+
+def best_callback(trainer: L.Trainer) -> ModelCheckpoint | None:
+    """Return the first callback that keeps the best weights, as Lightning's own "best" does."""
+    found = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+    return next((one for one in found if one.monitor is not None and one.save_top_k != 0), None)
+
+
+def last_checkpoint(
+    trainer: L.Trainer, history: str, folder: Path, *, best: bool = False
+) -> Path | None:
     """Find the checkpoint from which an interrupted fit goes on; None when it must begin anew.
 
     It is the last checkpoint after an epoch: from there a fit ends as it would have. From inside an
@@ -130,6 +206,7 @@ def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | No
         trainer: The Trainer that goes on; the folders of its ModelCheckpoints are searched too.
         history: The checksum that the fit was given; checkpoints with another one are passed over.
         folder: The folder of the cycle.
+        best: The fit must know the best weights of its earlier epochs, which are in other files.
 
     Warns:
         UserWarning: for a file that cannot be used, with the reason.
@@ -147,6 +224,12 @@ def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | No
         entry = checkpoint.get(ENTRY)
         if entry is None or entry.get("history") != history:
             continue
+        if best and not _has_best(checkpoint, folders):
+            rank_zero_warn(
+                f"{path} names the best weights so far in a folder that is no more the run's; the "
+                "fit goes on without it"
+            )
+            continue
         if entry["is_after_epoch"]:
             exact.append((checkpoint["global_step"], path))
         elif path.match(PREEMPTED):
@@ -158,6 +241,14 @@ def last_checkpoint(trainer: L.Trainer, history: str, folder: Path) -> Path | No
             )
     found = exact or approximate
     return max(found)[1] if found else None
+
+
+def _has_best(checkpoint: Mapping[str, Any], folders: Sequence[Path]) -> bool:
+    """Tell whether the best weights that callbacks know of are there, in one of these folders."""
+    states = [one for one in checkpoint.get("callbacks", {}).values() if isinstance(one, Mapping)]
+    paths = [Path(one["best_model_path"]) for one in states if one.get("best_model_path")]
+    inside = [any(path.is_relative_to(one) for one in folders) for path in paths]
+    return all(inside) and all(path.exists() for path in paths)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -30,8 +30,8 @@ from al_lightning.seeds import generator, seeded_step
 from al_lightning.settings import Settings
 from al_lightning.strategies import Strategy
 from al_lightning.training.checkpoints import (
-    ENTRY,
     CycleFit,
+    changes_in,
     check_root,
     forget_preemption,
     keep_whole,
@@ -200,15 +200,24 @@ class Cycles:
             step: Steps of the fits before, for loggers.
         """
         begin, before = time.perf_counter(), step
-        metrics, weights = [], []
+        metrics: list[dict[str, float]] = []
+        kept: list[dict[str, Any]] = []
+        weights = []
         for m, part in enumerate(parts):
             # The first one's seeds and checkpoints are those of a model that is trained alone.
             purpose = ("fit", cycle, m) if m else ("fit", cycle)
             with self._loggers.continued(part.trainer, step):
-                metrics.append(self._fit_alone(part, f"{history}-{m}" if m else history, *purpose))
+                found, best = self._fit_alone(part, f"{history}-{m}" if m else history, *purpose)
+            metrics.append(found)
+            kept += [] if best is None else [best]
             step += part.trainer.global_step
-            weights.append(part.folder and save_weights(part.trainer, part.folder))
-        self.start.fitted(warm=self.settings.warm_start)
+            weights.append(part.folder and save_weights(part.trainer, part.folder, best))
+        warm = self.settings.warm_start
+        if kept:
+            states = [one["state_dict"] for one in kept]
+            self.start.fitted_before(states, [*map(changes_in, kept)], warm=warm)
+        else:
+            self.start.fitted(warm=warm)
         return {
             "num_labeled": self.data.num_labeled,
             "steps": step - before,
@@ -217,23 +226,26 @@ class Cycles:
             "weights": weights[0] if parts[0].network is self.model else weights,
         }
 
-    def _fit_alone(self, part: Part, history: str, *purpose: str | int) -> dict[str, float]:
-        """Fit one network; return what it logged."""
+    def _fit_alone(
+        self, part: Part, history: str, *purpose: str | int
+    ) -> tuple[dict[str, float], dict[str, Any] | None]:
+        """Fit one network; return what it logged, and its best checkpoint where that counts."""
         trainer, folder = part.trainer, part.folder
-        goes_on = folder and last_checkpoint(trainer, history, folder)
+        is_best = self.settings.ckpt_path == "best"
+        goes_on = folder and last_checkpoint(trainer, history, folder, best=is_best)
         if folder and goes_on is None and is_first_rank():
             # Curves and checkpoints of an attempt that was interrupted.
             shutil.rmtree(folder, ignore_errors=True)
         if goes_on:
             self.start.leave(part.network)
         given = self.start.given(part.network)
-        if folder:
+        if folder or is_best:
             keep_whole(trainer, given)
         cycle_fit = CycleFit(given, self.data, history, goes_on, self.seed, *purpose)
         trainer.callbacks.insert(0, cycle_fit)  # type: ignore[attr-defined]
         with seeded_step(trainer, self.seed, *purpose):
             trainer.fit(part.network, datamodule=self.data, ckpt_path=goes_on)
-        return cycle_fit.metrics(trainer)
+        return cycle_fit.best(trainer) if is_best else (cycle_fit.metrics(trainer), None)
 
     def begin_from(self, weights: Mapping[str, Any]) -> None:
         """Take over the initial weights of a run; ValueError when the model is another one."""
@@ -254,7 +266,7 @@ class Cycles:
         if self.settings.warm_start:
             self.start.weights = weights
         self.data.load_own_state(states[0].get(type(self.data).__qualname__, {}))
-        changes = [None if is_whole else one.get(ENTRY, {}).get("changes") for one in states]
+        changes = [None if is_whole else changes_in(one) for one in states]
         self._taken = weights, changes if len(changes) == len(weights) else [None] * len(weights)
         self._bring_back()
 

@@ -51,7 +51,7 @@ FREE = {
 """Keys that may change when a run goes on, by group: place and way of computing, who labels."""
 
 
-DEFAULTS = {"active": {"task": Settings.task}}
+DEFAULTS = {"active": {"task": Settings.task, "ckpt_path": Settings.ckpt_path}}
 """Options that earlier versions did not write."""
 
 LATER_KNOWN = ("data.classes", "data.names", "datamodule")

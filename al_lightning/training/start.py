@@ -139,6 +139,26 @@ class Start:
         if warm:
             self.weights = [_there(network) for network in self.networks]
 
+    def fitted_before(
+        self,
+        weights: Sequence[Weights],
+        changes: Sequence[Mapping[str, Any] | None],
+        *,
+        warm: bool,
+    ) -> None:
+        """Go back to a moment of the fit that is over, as a run does that is resumed after it.
+
+        Args:
+            weights: A ``state_dict`` for each network.
+            changes: As in :meth:`expect`.
+            warm: The next fit begins with these weights too.
+        """
+        for given in self._given:
+            given.restore()
+        self.expect(weights, changes)
+        if warm:
+            self.weights = list(weights)
+
     def given(self, network: L.LightningModule) -> AsGiven:
         """Return what is remembered of one of the networks."""
         return self._given[self.networks.index(network)]

@@ -25,6 +25,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.acquisition.progress import listening
 from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.training.checkpoints import check_keeps_best
 from al_lightning.training.loggers import UserLoggers
 
 TrainerFactory = Callable[..., L.Trainer]
@@ -137,14 +138,18 @@ def trial_trainer(factory: TrainerFactory, run_dir: Path | None) -> L.Trainer:
     return trainer
 
 
-def check_factory(factory: TrainerFactory) -> L.Trainer:
+def check_factory(factory: TrainerFactory, ckpt_path: str = "last") -> L.Trainer:
     """Make two Trainers, see that they are new ones, and return one of them.
+
+    Args:
+        factory: The user's.
+        ckpt_path: With ``"best"`` they must keep the best weights.
 
     Raises:
         TypeError: when ``factory`` is not a function that returns a Trainer.
         ValueError: when it hands out the same Trainer or the same callback twice, a callback that
             cannot be copied or is of the package pytorch_lightning, or a Trainer that predicts only
-            some batches or logs nothing.
+            some batches, logs nothing, or does not keep the best weights where they are wanted.
     """
     if not callable(factory):
         raise TypeError(
@@ -183,6 +188,8 @@ def check_factory(factory: TrainerFactory) -> L.Trainer:
             "trainer must make a new Trainer with new callbacks at each call, found "
             f"{', '.join(shared)} handed out twice; make them inside the function"
         )
+    if ckpt_path == "best":
+        check_keeps_best(made[0])
     return made[0]
 
 
