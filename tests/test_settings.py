@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import fields
+from functools import partial
 
+import lightning as L
 import pytest
 import torch
 from compare_run import Net, Points
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import one_hot
-from toys import TRAINER, Plain
+from toys import Plain
 
 from al_lightning import STRATEGIES, ActiveCLI, ActiveLearningLoop, power
 from al_lightning.acquisition import margin
@@ -23,6 +26,7 @@ OTHER = {
     "task": "multilabel",
     "seed": 5,
     "warm_start": True,
+    "ckpt_path": "best",
     "candidate_size": 50,
     "strategy_args": {"beta": 2.0},
     "mc_samples": 4,
@@ -32,6 +36,13 @@ OTHER = {
     "accept_unasked": True,
 }
 """Of each option a value that it does not have in ``BASE``."""
+TRAINER = partial(
+    L.Trainer,
+    max_epochs=2,
+    enable_progress_bar=False,
+    logger=False,
+    callbacks=[ModelCheckpoint(monitor="train_loss")],
+)
 OF_STRATEGY = set(Settings.names("of_strategy"))
 
 
@@ -86,6 +97,7 @@ def test_each_option_is_a_flag_that_reaches_the_loop_and_the_journal(tmp_path, m
     texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in OTHER.items()}
     flags = [f"--active.{name}={text}" for name, text in texts.items()]
     trainer = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    trainer += ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.monitor=train_loss"]
     with torch.random.fork_rng():  # the command line seeds the process
         cli = Begins(Plain, Several, args=[*flags, *trainer, f"--active.run_dir={tmp_path}"])
     assert {name: getattr(cli.loop.settings, name) for name in OTHER} == OTHER

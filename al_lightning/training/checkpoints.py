@@ -89,6 +89,7 @@ class CycleFit(Callback):
             metrics = {**metrics, monitor: float(score)}
         of_fit = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
         checkpoint = {name: value for name, value in checkpoint.items() if name not in of_fit}
+        checkpoint[ENTRY] = {"changes": changes_in(checkpoint)}
         name = type(self._data).__qualname__
         if name in checkpoint:  # the data module goes on from now
             checkpoint[name] = self._data.state_dict()
