@@ -123,13 +123,10 @@ class ActiveLearningLoop(WithOptions):
         return loop
 
     def run(self) -> list[CycleResult]:
-        """Ask and label until the run is over, or until labels are to come later.
+        """Ask and label until the run is over, or labels are to come; return one record a cycle.
 
         In the second case the query waits in the run folder. People answer on a page or in files.
         The folder is free for others until you call this again, here or after :meth:`resume`.
-
-        Returns:
-            One record a cycle.
 
         Raises:
             ValueError: when the oracle is the data set, which holds no labels.
@@ -150,10 +147,8 @@ class ActiveLearningLoop(WithOptions):
     def ask(self) -> Query | None:
         """Fit, test, predict and select; return the query to label.
 
-        Until labels come it returns the same query; with nothing labeled yet, that is cycle 0.
-
-        Returns:
-            The query; None when the run is over: ``num_cycles``, ``target``, nothing to ask.
+        Until labels come it returns the same query; with nothing labeled yet, that is cycle 0. It
+        returns None when the run is over: ``num_cycles``, ``target``, nothing to ask.
         """
         self.prepare()
         self._catch_up()
@@ -236,6 +231,11 @@ class ActiveLearningLoop(WithOptions):
     def strategy(self) -> Strategy:
         """The strategy that chooses; its name is in :attr:`settings`."""
         return self._cycles.strategy
+
+    @property
+    def loggers(self) -> list[Any]:
+        """The loggers of the user's Trainers; none before the first cycle."""
+        return self._cycles.loggers.users
 
     @property
     def run_dir(self) -> Path | None:

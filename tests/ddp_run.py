@@ -7,17 +7,20 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
-from toys import QUIET, Plain, points_data
+from torch.utils.data import DataLoader, random_split
+from toys import QUIET, Plain, points, points_data
 
-from al_lightning import INVALID, SKIP, ActiveLearningLoop, Strategy, by_score
+from al_lightning import INVALID, SKIP, ActiveDataModule, ActiveLearningLoop, Strategy, by_score
 from al_lightning.acquisition import margin
 from al_lightning.label.answers import AnswersError
 from al_lightning.prediction.read_pool import read_pool
 from al_lightning.seeds import seeded_step
 from al_lightning.training.trainers import quiet
 
+SHARED = ("accelerator", "devices", "num_nodes", "strategy", "logger", "enable_progress_bar")
 POOLS = (1, 3, 100)
 EVERYTHING = Strategy(
     lambda pool, num, generator: torch.arange(num),
@@ -86,9 +89,53 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
     state["means"] = loop.model.norm.running_mean.tolist()
     state["answered"] = answered_by_the_first(trainer, rank_zero_only.rank)
     state["refused"] = refused_by_the_first(trainer, rank_zero_only.rank)
+    state["best of a project"] = best_of_a_project(trainer, out / "project")
     state["labels of its own"] = labels_of_its_own(trainer, rank_zero_only.rank)
     state["query of its own"] = query_of_its_own(trainer, rank_zero_only.rank)
     (out / f"rank_{rank_zero_only.rank}.json").write_text(json.dumps(state))
+
+
+class Project(L.LightningDataModule):
+    """As a project has it: a random split, and test rows that no number of ranks divides."""
+
+    def setup(self, stage):
+        self.train, self.val = random_split(points(121), [100, 21])
+
+    def train_dataloader(self):
+        return DataLoader(self.train, 10, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.val, 4)
+
+    def test_dataloader(self):
+        return DataLoader(points(51, seed=1), 4)
+
+
+class Validated(Normed):
+    """Its first epoch is the best one."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", -float(self.current_epoch), sync_dist=True)
+
+
+def best_of_a_project(trainer, out: Path) -> list:
+    """The metrics, queries and last weights of a project's run by its best weights."""
+    how = {name: value for name, value in trainer.keywords.items() if name in SHARED}
+    best = [ModelCheckpoint(monitor="val_acc", mode="max")]
+    loop = ActiveLearningLoop(
+        Validated(),
+        ActiveDataModule.from_datamodule(Project(), initial_labeled_size=20),
+        trainer=partial(L.Trainer, max_epochs=3, callbacks=best, **how),
+        acquisition_size=10,
+        num_cycles=2,
+        run_dir=out,
+        ckpt_path="best",
+        warm_start=True,
+        monitors=[],
+    )
+    results = loop.run()
+    state = {name: value.tolist() for name, value in loop.model.state_dict().items()}
+    return [[r.metrics, r.query and r.query.indices] for r in results] + [state]
 
 
 def answered_by_the_first(trainer, rank: int) -> list:

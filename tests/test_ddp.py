@@ -37,13 +37,20 @@ def run(*commands):
 
 def check_ranks(out, alone, num_ranks):
     ranks = [json.loads((out / f"rank_{rank}.json").read_text()) for rank in range(num_ranks)]
-    of_training = {"run", "labeled", "means", "answered"}  # on batches of twice the size, or thrice
+    of_training = {
+        "run",
+        "labeled",
+        "means",
+        "answered",
+        "best of a project",
+    }  # on batches of twice the size, or thrice
     for name in alone.keys() - of_training - {"labels of its own"}:
         assert ranks[0][name] == alone[name], name  # the first rank alone gathers the pool
     for rank in ranks:
         assert rank["test"] == alone["test"]
         for name in of_training:
             assert rank[name] == ranks[0][name], name
+        assert [metrics["val_acc"] for metrics, _ in rank["best of a project"][:2]] == [0, 0]
         assert "got 3 answers for 4 rows" in rank["refused"]
         assert "must have the same split, ranks [1" in rank["labels of its own"]
         assert rank["query of its own"] == [0, 1, 2, 3]

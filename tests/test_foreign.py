@@ -226,7 +226,7 @@ def test_sequences_of_any_length_are_sampled():
             return 60
 
         def __getitem__(self, index):
-            return torch.ones(2 + index % 5, 4) * (index % 3), index % 3
+            return torch.ones(2 + index % 5, 4) * (index % 3 + index / 100), index % 3
 
     def padded(items):
         x, y = zip(*items, strict=True)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from toys import QUIET, Plain, Predicting, points_data
+from torchvision.ops import StochasticDepth
+from toys import QUIET, Plain, Predicting, loop_of, points_data
 
 from al_lightning import Strategy
 from al_lightning.prediction.mc_dropout import MCDropout, uniform
@@ -428,3 +429,48 @@ def test_every_device_has_the_same_masks(x):
     torch.testing.assert_close(
         sampled(Plain().eval().cuda(), x.cuda()).cpu(), sampled(Plain().eval(), x)
     )
+
+
+class Functional(Plain):
+    """Drops activations by a function, beside its layer of dropout."""
+
+    def forward(self, x):
+        x = F.dropout(x, 0.2, training=self.training)
+        x = F.dropout(x, p=0.0, training=False)
+        return self.net(F.dropout1d(x[..., None], 0.3, self.training)[..., 0])
+
+
+class DropPath(nn.Module):
+    """As timm has it."""
+
+    def __init__(self, drop_prob):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x):
+        return x
+
+
+class SkipsPaths(Plain):
+    def __init__(self):
+        super().__init__()
+        self.path, self.depth = DropPath(0.1), StochasticDepth(0.2, "row")
+        self.none, self.rnn = DropPath(0.0), nn.LSTM(4, 4, 2, dropout=0.3)
+
+    def forward(self, x):
+        return self.net(self.depth(self.none(self.path(x))))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (Functional, "F.dropout, F.dropout1d"),
+        (SkipsPaths, "path (DropPath), depth (StochasticDepth), rnn (LSTM)"),
+    ],
+)
+def test_dropout_that_stays_off_is_named_once_in_a_run(make, named):
+    with pytest.warns(UserWarning, match="stays off in prediction") as caught:
+        loop_of(make(), strategy="bald", mc_samples=4).run()
+    told = [str(one.message) for one in caught if "stays off" in str(one.message)]
+    assert len(told) == 1
+    assert f"stays off in prediction: {named};" in told[0]

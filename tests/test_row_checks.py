@@ -1,11 +1,19 @@
 """Data sets are held against each other before a run."""
 
+import re
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, StackDataset, Subset, TensorDataset, random_split
+from torch.utils.data import (
+    ConcatDataset,
+    Dataset,
+    StackDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 from toys import Plain, loop_of, points, points_data
 
 from al_lightning import ActiveDataModule
@@ -126,3 +134,48 @@ def test_a_run_is_not_disturbed_by_the_readings():
     before = torch.get_rng_state()
     check_rows(points_data().row_labels)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- rows and labels that say nothing ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        TensorDataset(X.repeat(2, 1), Y.repeat(2)),
+        TensorDataset(X.repeat_interleave(3, 0), Y.repeat_interleave(3)),
+        ConcatDataset([points(200), points(200)]),
+        Subset(points(200), [*range(100), *range(30)]),
+        points(90_000) + points(90_000),
+    ],
+)
+def test_rows_that_repeat_are_told_once(rows):
+    (one,) = told(rows)
+    assert "rows of the pool should not repeat, found" in one
+    copy, original = map(int, re.findall(r"row (\d+)", one))
+    assert torch.equal(rows[copy][0], rows[original][0])
+
+
+def test_a_few_copies_among_many_rows_are_no_fault():
+    x = X.clone()
+    x[7] = x[3]
+    assert told(TensorDataset(x, Y)) == []
+    noise = Reading(lambda: torch.rand(4))
+    assert told(noise, pool_set=TensorDataset(X, Y)) == []
+
+
+def test_labels_that_are_all_the_same_are_told():
+    (one,) = told(TensorDataset(X, torch.full((200,), 2)))
+    assert "found 2 in all 200 rows that were read of train_set; look whether label_key" in one
+    rare = torch.zeros(200, dtype=torch.long)
+    rare[117] = 1
+    assert told(TensorDataset(X, rare)) == []
+
+
+@pytest.mark.parametrize("name", ["val_set", "test_set"])
+def test_rows_to_measure_on_of_one_class_are_told(name):
+    x, y = points(300, seed=1).tensors
+    order = y.argsort()
+    (one,) = told(points(200), **{name: TensorDataset(x[order][:50], y[order][:50])})
+    assert f"found 0 in all 50 rows that were read of {name}; shuffle" in one
+    assert told(points(200), **{name: TensorDataset(x, y)}) == []

@@ -3,6 +3,7 @@
 import csv
 import warnings
 from collections import namedtuple
+from dataclasses import replace
 
 import lightning as L
 import pytest
@@ -25,6 +26,7 @@ from al_lightning import (
     power,
 )
 from al_lightning.acquisition import bald, core_set, entropy, gaussian_bald, margin
+from al_lightning.prediction.first_look import FirstLook
 from al_lightning.prediction.outputs import stacked
 from al_lightning.prediction.read_pool import read_pool
 from al_lightning.prediction.tasks import TASKS
@@ -574,3 +576,22 @@ def test_samples_and_members_differ_and_scores_of_samples_see_it():
     members = [TASKS["dense"].read({**tokens, "mask": m}) for m in (MASK, MASK | ~MASK)]
     with pytest.raises(ValueError, match="samples of a row must be of the same parts"):
         stacked(members)
+
+
+# ---- half precision ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_in_half_precision_are_told_once_and_logits_are_widened(dtype):
+    logits = torch.randn(180, 10, generator=torch.Generator().manual_seed(0)) * 3
+    task = replace(TASKS["multiclass"], look=FirstLook(None))
+    with pytest.warns(UserWarning, match=rf"should come in float32, found {dtype}") as caught:
+        tied = task.read({"probs": logits.to(dtype).softmax(-1)}).probs
+    task.read({"probs": logits.to(dtype).softmax(-1)})  # a second warning would be an error
+    assert len(caught) == 1
+    wide = task.read(logits.to(dtype)).probs
+    assert wide.dtype == torch.float32
+    assert margin(tied).unique().numel() < margin(wide).unique().numel()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task.read({"probs": logits.softmax(-1)})

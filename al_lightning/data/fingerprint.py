@@ -1,5 +1,6 @@
 """Checksums of some rows: a run that is resumed knows its data set by them."""
 
+import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
@@ -16,6 +17,8 @@ from al_lightning.run.records import plain
 from al_lightning.seeds import derive_seed, isolated, seed_all
 
 NUM_ROWS = 32
+NUM_MORE, SECONDS = 2048, 1.0
+"""Rows that are read to see whether they differ, and the time after which fewer will do."""
 
 
 class Row(NamedTuple):
@@ -63,6 +66,17 @@ class SomeRows:
         """Read the steady rows under another seed, and return those that differ."""
         other = self._read(self.steady, "another seed")
         return [i for i, row in self.steady.items() if not _same(row, other.get(i))]
+
+    def more(self) -> dict[int, Row]:
+        """Read up to ``NUM_MORE`` rows, drawn at random, once; stop after ``SECONDS``."""
+        num_rows, begin = len(cast(Sized, self.dataset)), time.monotonic()
+        rows = dict(self.first)
+        order = np.random.RandomState(0).permutation(num_rows)[:NUM_MORE].tolist()
+        for index in order:
+            if time.monotonic() - begin > SECONDS:
+                break
+            rows |= self._read([index] if index not in rows else [], "fingerprint")
+        return rows
 
     def _read(self, indices: Iterable[int], purpose: str) -> dict[int, Row]:
         rows = {}

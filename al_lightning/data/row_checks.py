@@ -4,16 +4,21 @@ The rows that are read for the fingerprints are compared. So a contradiction is 
 and not in all; where one data set is a part of another by ``Subset``, all rows are compared.
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, cast
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import Dataset, Subset
 
-from al_lightning.data.fingerprint import SomeRows, fingerprint
-from al_lightning.data.items import check_form
+from al_lightning.data.fingerprint import Row, SomeRows, fingerprint
+from al_lightning.data.items import check_form, is_none
 from al_lightning.data.labels import Labels
 from al_lightning.data.sets import names_of
+
+COPIES = 0.25
+"""Twice the share of copies from which they are worth a word: some are in any data."""
+FEW = 10
+"""Fewer labels may well be equal."""
 
 
 def check_rows(labels: Labels) -> dict[str, dict[str, str]]:
@@ -27,8 +32,9 @@ def check_rows(labels: Labels) -> dict[str, dict[str, str]]:
             when ``pool_set`` holds other rows than ``train_set``.
 
     Warns:
-        UserWarning: when rows to measure on are rows to learn from too; when the pool is read under
-            random transforms; when rows differ from reading to reading.
+        UserWarning: when rows to measure on are rows to learn from too, or of one class; when rows
+            of the pool repeat, or all have one label; when the pool is read under random
+            transforms; when rows differ from reading to reading.
     """
     sets = labels.sets
     pool = SomeRows(sets.pool, labels.key)
@@ -45,6 +51,11 @@ def check_rows(labels: Labels) -> dict[str, dict[str, str]]:
     labels.check_own([i for i in labels.pool.labeled_indices.tolist() if i not in labels.given])
     _warn_of_overlap(pool, others)
     _warn_of_randomness(train, pool)
+    more = pool.more()
+    _warn_of_repeats(more, len(cast(Sized, pool.dataset)))
+    _warn_of_one_label("train_set", more if train is pool else train.first)
+    for name, rows in others.items():
+        _warn_of_one_label(name, rows.more())
     sums = {f"{name.removesuffix('set')}fingerprint": fingerprint(o) for name, o in others.items()}
     return {"fingerprint": fingerprint(pool), **sums}
 
@@ -107,6 +118,34 @@ def _warn_of_randomness(train: SomeRows, pool: SomeRows) -> None:
             f"{len(pool.first)} rows that differ under another seed; give the rows under "
             "evaluation transforms as pool_set"
         )
+
+
+def _warn_of_repeats(rows: Mapping[int, Row], num_rows: int) -> None:
+    """Warn when, by the copies among the rows that were read, a share of all rows are copies."""
+    first: dict[int, int] = {}
+    copies = [(index, first.setdefault(row.inputs, index)) for index, row in sorted(rows.items())]
+    copies = [(index, original) for index, original in copies if index != original]
+    pairs = len(rows) ** 2 / 2  # among which a pair of copies is found, of num_rows ** 2 / 2 in all
+    if len(copies) > 1 and len(copies) * num_rows / pairs > COPIES:
+        index, original = copies[0]
+        rank_zero_warn(
+            f"rows of the pool should not repeat, found {len(copies)} of {len(rows)} that are "
+            f"copies of others, such as row {index} of row {original}; a copy costs a label and "
+            "tells nothing new: leave copies out"
+        )
+
+
+def _warn_of_one_label(name: str, rows: Mapping[int, Row]) -> None:
+    labels = [row.label for row in rows.values() if not is_none(row.label)]
+    if len(labels) < FEW or any(label != labels[0] for label in labels):
+        return
+    cure = "shuffle the rows before they are split"
+    if name == "train_set":
+        cure = "look whether label_key names the label"
+    rank_zero_warn(
+        f"labels should differ, found {labels[0]!r:.40} in all {len(labels)} rows that were read "
+        f"of {name}; {cure}"
+    )
 
 
 def _origin(dataset: Dataset[Any]) -> tuple[Sized, Sequence[int]]:

@@ -7,6 +7,7 @@ that was never interrupted.
 from al_lightning.monitor.console import Console
 from al_lightning.monitor.defaults import default_monitors
 from al_lightning.monitor.exchange import Exchange
+from al_lightning.monitor.loggers import Loggers
 from al_lightning.monitor.monitor import Monitor
 from al_lightning.monitor.pictures import Pictures
 from al_lightning.monitor.tables import Tables
@@ -15,6 +16,7 @@ from al_lightning.monitor.tensorboard import TensorBoard
 __all__ = [
     "Console",
     "Exchange",
+    "Loggers",
     "Monitor",
     "Pictures",
     "Tables",

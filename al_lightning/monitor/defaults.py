@@ -6,6 +6,7 @@ from pathlib import Path
 from al_lightning.distributed import is_first_rank
 from al_lightning.monitor.console import Console
 from al_lightning.monitor.exchange import Exchange
+from al_lightning.monitor.loggers import Loggers
 from al_lightning.monitor.monitor import Monitor
 from al_lightning.monitor.pictures import Pictures
 from al_lightning.monitor.tables import Tables
@@ -15,9 +16,9 @@ from al_lightning.monitor.tensorboard import TensorBoard
 def default_monitors() -> list[Monitor]:
     """Make the monitors of a run with a folder: tables, pictures, TensorBoard, files, console.
 
-    TensorBoard shows the pictures that are there.
+    TensorBoard and the user's loggers show the pictures that are there.
     """
-    return [Tables(), Pictures(), TensorBoard(), Exchange(), Console()]
+    return [Tables(), Pictures(), TensorBoard(), Loggers(), Exchange(), Console()]
 
 
 def watching(monitors: Sequence[Monitor] | None, run_dir: Path | None) -> list[Monitor]:
@@ -25,11 +26,11 @@ def watching(monitors: Sequence[Monitor] | None, run_dir: Path | None) -> list[M
 
     Args:
         monitors: The monitors that the user gave; when None, a run with a folder has the default
-            ones.
+            ones, and one without logs to the user's loggers alone.
         run_dir: The run's folder.
     """
     if not is_first_rank():
         return []
     if monitors is not None:
         return list(monitors)
-    return default_monitors() if run_dir is not None else []
+    return default_monitors() if run_dir is not None else [Loggers()]

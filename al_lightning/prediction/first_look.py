@@ -4,9 +4,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+DROPOUT = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout")
 NAMES = ("sigmoid", "sigmoid_", "softmax", "special_softmax", "special_expit")
 NUM_KEPT = 8
 
@@ -19,12 +22,17 @@ class FirstLook(TorchFunctionMode):
 
     Args:
         label_shape: Shape of a label of the data, to hold predictions against; None when unknown.
+
+    Attributes:
+        silent: Functions of dropout that were called, and drop nothing in prediction.
     """
 
     def __init__(self, label_shape: tuple[int, ...] | None) -> None:
         super().__init__()
         self._label_shape = label_shape
         self._made: deque[tuple[str, Tensor]] = deque(maxlen=NUM_KEPT)
+        self.silent: set[str] = set()
+        self._told_of_ties = False
 
     def __torch_function__(
         self,
@@ -37,7 +45,22 @@ class FirstLook(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in NAMES and isinstance(output, Tensor):
             self._made.append((name.strip("_"), output))
+        elif name in DROPOUT and func.__module__ == "torch.nn.functional":
+            rate, training = [*args[1:3], *(0.5, True)[len(args) - 1 :]][:2]
+            given = kwargs or {}
+            if given.get("p", rate) > 0 and not given.get("training", training):
+                self.silent.add(f"F.{name}")
         return output
+
+    def warn_of_ties(self, probs: Any) -> None:
+        """Warn once when probabilities come in half precision, where near ones are equal."""
+        is_half = isinstance(probs, Tensor) and probs.dtype in (torch.float16, torch.bfloat16)
+        if is_half and not self._told_of_ties:
+            self._told_of_ties = True
+            rank_zero_warn(
+                f"probabilities should come in float32, found {probs.dtype}, in which many rows "
+                "get the same score; return logits, or logits.float().softmax(-1)"
+            )
 
     def check_logits(self, raw: Tensor) -> None:
         """Raise ValueError when the tensor is the output of one of them, or a part of it."""

@@ -7,7 +7,7 @@ Shape suffixes: B batch rows, K posterior samples, C classes, D embedding dimens
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -136,9 +136,13 @@ class Masks:
         self._inside = _dropout_inside(model)
         self.reached: set[str] = set()
 
-    def warn_of_silent(self) -> None:
-        """Warn of dropout that no sample draws; of layers, those that were not called until now."""
-        silent = sorted(self.dropouts.keys() - self.reached) + self._inside
+    def warn_of_silent(self, functions: Iterable[str] = ()) -> None:
+        """Warn of dropout that no sample draws; of layers, those that were not called until now.
+
+        Args:
+            functions: Functions of dropout that were called.
+        """
+        silent = sorted(self.dropouts.keys() - self.reached) + self._inside + sorted(functions)
         if silent and self.reached:  # where none was reached, an error says so
             rank_zero_warn(
                 f"MC dropout samples {len(self.reached)} dropout layers; other dropout of the "
@@ -243,13 +247,26 @@ def _checked_dropouts(model: nn.Module) -> dict[str, nn.Dropout]:
 
 
 def _dropout_inside(model: nn.Module) -> list[str]:
-    """Return layers of torch that have dropout inside, which is no layer of its own."""
+    """Return layers that drop something in training by code of their own.
+
+    These are layers of torch that have dropout inside, and stochastic depth under its usual names.
+    """
     return [
         f"{plain_name(name)} ({type(module).__name__})"
         for name, module in model.named_modules()
         if (isinstance(module, nn.MultiheadAttention) and module.dropout > 0)
         or (isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers > 1)
+        or _skips_paths(module)
     ]
+
+
+def _skips_paths(module: nn.Module) -> bool:
+    """Tell whether a layer leaves out whole paths of a network, or blocks, at a rate above 0."""
+    rate = getattr(module, "drop_prob", getattr(module, "p", None))
+    is_rate = isinstance(rate, float) and rate > 0
+    is_known = isinstance(module, (*SUPPORTED, *UNSUPPORTED))
+    named = any(word in type(module).__name__ for word in ("Drop", "StochasticDepth"))
+    return is_rate and named and not is_known
 
 
 class _Passes:

@@ -157,7 +157,7 @@ class _Reader(BasePredictionWriter):
             masks = Masks(pl_module, self._mc_samples)
             step = sampled_predictor(pl_module, step, masks)
             if self._task.look is not None:  # once in a run
-                self._replaced.callback(masks.warn_of_silent)
+                self._replaced.callback(masks.warn_of_silent, self._task.look.silent)
         if self._layer or self._mc_samples:
             enter(uncompiled(pl_module))
         enter(replaced_step(pl_module, step))

@@ -66,6 +66,8 @@ class Task:
             )
         if self.look is not None and "tensor" in named and "distributions" in self.gives:
             self.look.check_logits(named["tensor"])
+        if self.look is not None:
+            self.look.warn_of_ties(named.get("probs"))
         outputs = self._read_named(named, prediction)
         num = len(outputs)
         if num_rows not in (None, num):

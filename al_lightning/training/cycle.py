@@ -74,6 +74,7 @@ class Cycles:
 
     Attributes:
         start: The module, and the weights where the next fit begins.
+        loggers: The user's, known once a cycle has begun.
 
     Raises:
         TypeError: when ``model`` is no module.
@@ -96,7 +97,7 @@ class Cycles:
         self.seed = settings.seed
         self.task = find_task(settings.task, strategy)
         self.start = Start(model, self.seed, settings.task)
-        self._loggers = UserLoggers()
+        self.loggers = UserLoggers()
         self._taken: tuple[list[Weights], list[Any]] | None = None  # of a fit done before
 
     @property
@@ -165,7 +166,7 @@ class Cycles:
         return [(one, folder and folder / f"member_{m}") for m, one in enumerate(networks)]
 
     def _new_trainer(self, folder: Path | None) -> L.Trainer:
-        trainer = cycle_trainer(self.trainer, self.data, folder, self._loggers)
+        trainer = cycle_trainer(self.trainer, self.data, folder, self.loggers)
         if folder is not None:
             check_root(trainer, folder)
         trainer.callbacks.insert(0, Completing(self.start))  # type: ignore[attr-defined]
@@ -206,7 +207,7 @@ class Cycles:
         for m, part in enumerate(parts):
             # The first one's seeds and checkpoints are those of a model that is trained alone.
             purpose = ("fit", cycle, m) if m else ("fit", cycle)
-            with self._loggers.continued(part.trainer, step):
+            with self.loggers.continued(part.trainer, step):
                 found, best = self._fit_alone(part, f"{history}-{m}" if m else history, *purpose)
             metrics.append(found)
             kept += [] if best is None else [best]
@@ -299,7 +300,7 @@ class Cycles:
     def _tested(
         self, trainer: L.Trainer, network: L.LightningModule, cycle: int, step: int
     ) -> dict[str, float]:
-        logged = self._loggers.continued(trainer, step - trainer.global_step)
+        logged = self.loggers.continued(trainer, step - trainer.global_step)
         with logged, seeded_step(trainer, self.seed, "test", cycle):
             trainer.test(network, datamodule=self.data, verbose=False)
         return numbers(trainer.callback_metrics)

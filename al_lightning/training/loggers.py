@@ -20,6 +20,11 @@ class UserLoggers:
     def __init__(self) -> None:
         self._known: list[tuple[type, dict[str, Any], Logger]] = []
 
+    @property
+    def users(self) -> list[Logger]:
+        """The user's loggers, those of the first cycle first."""
+        return [logger for _, _, logger in self._known]
+
     def take(self, trainer: L.Trainer, ours: Logger) -> None:
         """Give a new Trainer the loggers of the earlier ones.
 

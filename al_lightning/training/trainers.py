@@ -20,6 +20,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BatchSizeFinder, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch import nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -125,7 +126,7 @@ def cycle_trainer(
 
 
 def trial_trainer(factory: TrainerFactory, run_dir: Path | None) -> L.Trainer:
-    """Make a Trainer that writes nothing and has no callbacks, to try a module on a batch."""
+    """Make a Trainer that writes nothing and has no callbacks or profiler, to try a batch."""
     arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
     # Weights that a lazy layer gets in inference mode could not be trained.
     arguments["inference_mode"] = False
@@ -135,6 +136,7 @@ def trial_trainer(factory: TrainerFactory, run_dir: Path | None) -> L.Trainer:
     trainer = new_trainer(factory, **arguments)
     trainer.callbacks = []  # type: ignore[attr-defined]
     trainer.loggers = [DummyLogger()]
+    trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
     return trainer
 
 
