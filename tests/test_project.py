@@ -168,16 +168,25 @@ def test_the_predict_loader_says_how_the_pool_is_read():
 
 
 def test_a_hook_that_says_there_is_no_such_data_counts_as_none():
+    of_another_package = type("MisconfigurationException", (Exception,), {})
+
     class Absent(Project):
         def test_dataloader(self):
             raise MisconfigurationException("no test data")
 
         def predict_dataloader(self):
-            raise MisconfigurationException("no predict data")
+            raise of_another_package("no predict data")
 
     data = read(active(Absent()))
     assert not data.has_test
     assert data.predict_dataloader().batch_size == 7
+
+    class Fails(Project):
+        def test_dataloader(self):
+            raise FileNotFoundError("test.csv")
+
+    with pytest.raises(FileNotFoundError, match=r"test\.csv"):
+        read(active(Fails()))
 
 
 def test_order_is_kept_where_the_project_does_not_shuffle():

@@ -129,15 +129,17 @@ def has_loader(datamodule: L.LightningDataModule, name: str) -> bool:
 def loaders_of(datamodule: L.LightningDataModule, name: str) -> Any:
     """Return what a hook makes, such as ``test_dataloader`` for ``"test"``; [] without the hook.
 
-    A hook of ``test`` or ``predict`` may raise Lightning's MisconfigurationException to say that
-    there is none, as that of Lightning's base class does.
+    A hook of ``test`` or ``predict`` may raise a MisconfigurationException to say that there is
+    none, as that of Lightning's base class does.
     """
     if not has_loader(datamodule, name):
         return []
     try:
         return getattr(datamodule, f"{name}_dataloader")()
-    except MisconfigurationException:
-        if name in ("test", "predict"):
+    except Exception as error:
+        # Other packages have an exception of their own under Lightning's name.
+        is_none = type(error).__name__ == MisconfigurationException.__name__
+        if is_none and name in ("test", "predict"):
             return []
         raise
 
