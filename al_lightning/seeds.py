@@ -85,6 +85,8 @@ class _Reseed(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         seed_all(self._seed)
+        # It is not needed any more, and would cost some time in each batch.
+        trainer.callbacks = [one for one in trainer.callbacks if one is not self]  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -96,4 +98,5 @@ def seeded_step(trainer: L.Trainer, seed: int, *purpose: str | int) -> Iterator[
         with seeded(seed, *purpose):
             yield
     finally:
-        trainer.callbacks.remove(again)  # type: ignore[attr-defined]
+        if again in trainer.callbacks:  # type: ignore[attr-defined]
+            trainer.callbacks.remove(again)  # type: ignore[attr-defined]

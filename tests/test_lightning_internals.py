@@ -11,6 +11,7 @@ from toys import QUIET, Plain, points, points_data
 from al_lightning.data import lightning_internals
 from al_lightning.data.lightning_internals import (
     PREEMPTED,
+    BetweenBatches,
     epoch_to_begin_with,
     forget_positions,
 )
@@ -24,7 +25,7 @@ def test_each_name_has_a_test_here():
         if (isinstance(value, str) and name.isupper())
         or getattr(value, "__module__", None) == lightning_internals.__name__
     }
-    assert own == {"PREEMPTED", "forget_positions", "epoch_to_begin_with"}
+    assert own == {"PREEMPTED", "BetweenBatches", "forget_positions", "epoch_to_begin_with"}
 
 
 class Epochs(Callback):
@@ -125,3 +126,21 @@ def test_the_epoch_that_a_fit_begins_with_is_known_when_its_loader_is_made(tmp_p
     goes_on = Asks()
     _, trained = fit(goes_on, tmp_path, epochs=4, ckpt_path=tmp_path / "after_two.ckpt")
     assert (goes_on.told, trained) == ([2], [2, 3])
+
+
+def test_a_callback_between_batches_costs_no_call_in_a_batch():
+    called = []
+
+    class Notes(BetweenBatches):
+        def __getattribute__(self, name):
+            value = super().__getattribute__(name)
+            if name.startswith("on_") and callable(value):
+                called.append(name)
+            return value
+
+    trainer = L.Trainer(max_epochs=2, callbacks=[Notes()], **QUIET)
+    with quiet(validates=False):
+        trainer.fit(Plain(), DataLoader(points(32), batch_size=8))
+    assert called.count("on_train_epoch_start") == 2
+    per_batch = {name for name in called if called.count(name) >= 8}
+    assert per_batch == set()

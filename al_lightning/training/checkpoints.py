@@ -13,14 +13,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from al_lightning.data.datamodule import ActiveDataModule
-from al_lightning.data.lightning_internals import PREEMPTED, WrappingCheckpointIO
+from al_lightning.data.lightning_internals import PREEMPTED, BetweenBatches, WrappingCheckpointIO
 from al_lightning.distributed import check_same, is_first_rank
 from al_lightning.run.folder import WEIGHTS, checksum, sync
 from al_lightning.run.records import listed
@@ -33,7 +33,7 @@ ENTRY = "al_lightning"
 HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 
 
-class CycleFit(Callback):
+class CycleFit(BetweenBatches):
     """Checks that ranks agree, seeds each epoch, and adds our part to the checkpoints of a fit.
 
     Args:

@@ -11,13 +11,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.compile import from_compiled
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parameter import is_lazy
 
+from al_lightning.data.lightning_internals import BetweenBatches
 from al_lightning.prediction.ensemble import networks_of
 from al_lightning.prediction.wrapping import Wrapping, plain_name
 from al_lightning.run.records import listed
@@ -209,7 +209,7 @@ def checked(model: Any) -> L.LightningModule:
     )
 
 
-class Completing(Callback):
+class Completing(BetweenBatches):
     """Loads the expected weights into layers that Lightning has made in this step."""
 
     def __init__(self, start: Start) -> None:
