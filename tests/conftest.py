@@ -10,7 +10,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent.parent
-WHOLE = ("test_compare", "test_cli", "test_examples", "test_ddp")
+WHOLE = ("test_compare", "test_cli", "test_examples", "test_ddp", "test_notebook")
 """Files whose tests share a fixture of many seconds, so that one worker has them all."""
 EARLY = ("test_processes", "test_label_page", "test_label_folder", "test_import_cost")
 """Files with tests of many seconds, which must not be the last to begin."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,15 @@ class Comparison:
         if len(self.num_labeled) < 2:
             return {}
         return {seed: aubc(curve, self.interval) for seed, curve in self.curves[strategy].items()}
+
+    def _repr_html_(self) -> str:
+        lines = [
+            f"<tr><td>{escape(name)}</td><td>{self.mean(name).accuracy[-1]:.4f}</td></tr>"
+            for name in self.ranked
+        ]
+        head = f"<th>strategy</th><th>last {escape(self.metric_words)}</th>"
+        told = f"mean of {len(self.seeds)} seeds at {self.num_labeled[-1]:,} labels"
+        return f"<table><tr>{head}</tr>{''.join(lines)}</table>{told}"
 
     def penalties(self) -> np.ndarray | None:
         """Return how often row beats column, in ``ranked`` order; None for one seed or one size."""

@@ -154,7 +154,8 @@ def check_can_travel(one_run: OneRun) -> None:
     if b"__main__" in pickled and not (hasattr(main, "__file__") or main.__spec__):
         raise ValueError(
             "each run is made in another process, which cannot import what a notebook or typed-in "
-            "lines define; put model, data and functions into a file and import them"
+            "lines define; put model, data and functions into a file and import them, or give "
+            'executor="ray", which sends them along'
         )
 
 

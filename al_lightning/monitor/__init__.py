@@ -9,6 +9,7 @@ from al_lightning.monitor.defaults import default_monitors
 from al_lightning.monitor.exchange import Exchange
 from al_lightning.monitor.loggers import Loggers
 from al_lightning.monitor.monitor import Monitor
+from al_lightning.monitor.notebook import Notebook
 from al_lightning.monitor.pictures import Pictures
 from al_lightning.monitor.tables import Tables
 from al_lightning.monitor.tensorboard import TensorBoard
@@ -18,6 +19,7 @@ __all__ = [
     "Exchange",
     "Loggers",
     "Monitor",
+    "Notebook",
     "Pictures",
     "Tables",
     "TensorBoard",

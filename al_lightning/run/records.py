@@ -3,9 +3,10 @@
 import base64
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from html import escape
 from typing import Any
 
 from al_lightning.run.journal import Record
@@ -49,6 +50,15 @@ class Query:
     maps: list[str] | None = None
     """The likeliest classes of the pixels of the first rows, see :func:`map_of`; None without."""
 
+    def _repr_html_(self) -> str:
+        shown: dict[str, list[Any]] = {"row": self.indices[:NUM_PICTURED]}
+        for name in ("names", "scores", "predicted"):
+            values = getattr(self, name)
+            shown |= {} if values is None else {name: values[:NUM_PICTURED]}
+        shown |= {"scores": [f"{one:.4f}" for one in shown["scores"]]} if "scores" in shown else {}
+        table = _table(list(shown), zip(*shown.values(), strict=True))
+        return f"cycle {self.cycle} asks for {len(self.indices):,} rows, most wanted first{table}"
+
 
 @dataclass(frozen=True)
 class CycleResult:
@@ -63,6 +73,32 @@ class CycleResult:
     """Wall time of ``fit``, ``test``, ``predict`` and ``query``."""
     query: Query | None = None
     """The query at its end; None in the last cycle."""
+
+
+class Results(list[CycleResult]):
+    """Holds the results of a run, one a cycle; a notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        names = sorted({name for result in self for name in result.metrics})
+        head = ["cycle", "labels", *names, "seconds", "asked"]
+        rows = [
+            [
+                result.cycle,
+                f"{result.num_labeled:,}",
+                *(f"{result.metrics[n]:.4f}" if n in result.metrics else "" for n in names),
+                f"{sum(result.seconds.values()):.1f}",
+                len(result.query.indices) if result.query else "",
+            ]
+            for result in self
+        ]
+        return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return an HTML table."""
+    lines = ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
+    header = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f"<table><tr>{header}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 STEPS = ("fit", "test", "query", "end")

@@ -21,7 +21,7 @@ from al_lightning.run.folder import (
 )
 from al_lightning.run.journal import SETTINGS, Journal, Record
 from al_lightning.run.lock import lock, unlock
-from al_lightning.run.records import CycleResult, result_of, results_of
+from al_lightning.run.records import CycleResult, Results, result_of, results_of
 from al_lightning.run.weights import load_state, save_state
 from al_lightning.settings import FUNCTION, Settings
 
@@ -115,12 +115,12 @@ class Run:
         return bool(self.journal.records) and self.journal.records[-1]["event"] == "end"
 
     @property
-    def results(self) -> list[CycleResult]:
+    def results(self) -> Results:
         """A result for each cycle that is over, see :func:`results_of`."""
         records = self.journal.records
         if self._results_of != (id(records), len(records)):
             self._results, self._results_of = results_of(records), (id(records), len(records))
-        return list(self._results)
+        return Results(self._results)
 
     def result(self, cycle: int) -> CycleResult:
         """Return the results of a cycle, as far as it has come."""

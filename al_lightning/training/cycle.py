@@ -18,6 +18,7 @@ from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.distributed import from_first_rank, is_first_rank
+from al_lightning.monitor.notebook import NotebookBar, in_notebook
 from al_lightning.prediction.ensemble import mean_of, networks_of
 from al_lightning.prediction.read_pool import read_pool
 from al_lightning.prediction.tasks import find_task
@@ -98,6 +99,7 @@ class Cycles:
         self.task = find_task(settings.task, strategy)
         self.start = Start(model, self.seed, settings.task)
         self.loggers = UserLoggers()
+        self._bar = NotebookBar() if in_notebook() else None
         self._taken: tuple[list[Weights], list[Any]] | None = None  # of a fit done before
 
     @property
@@ -166,7 +168,7 @@ class Cycles:
         return [(one, folder and folder / f"member_{m}") for m, one in enumerate(networks)]
 
     def _new_trainer(self, folder: Path | None) -> L.Trainer:
-        trainer = cycle_trainer(self.trainer, self.data, folder, self.loggers)
+        trainer = cycle_trainer(self.trainer, self.data, folder, self.loggers, self._bar)
         if folder is not None:
             check_root(trainer, folder)
         trainer.callbacks.insert(0, Completing(self.start))  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from al_lightning.acquisition.progress import listening
 from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.monitor.notebook import NotebookBar
 from al_lightning.training.checkpoints import check_keeps_best
 from al_lightning.training.loggers import UserLoggers
 
@@ -97,7 +98,11 @@ def _copied(callbacks: Any) -> Any:
 
 
 def cycle_trainer(
-    factory: TrainerFactory, data: ActiveDataModule, folder: Path | None, loggers: UserLoggers
+    factory: TrainerFactory,
+    data: ActiveDataModule,
+    folder: Path | None,
+    loggers: UserLoggers,
+    bar: NotebookBar | None = None,
 ) -> L.Trainer:
     """Make the Trainer of a cycle, whose curves and checkpoints go into ``folder``.
 
@@ -108,10 +113,13 @@ def cycle_trainer(
         data: Served in the cycle.
         folder: Of the cycle.
         loggers: Knows the user's loggers of earlier cycles.
+        bar: Shown in the place of Lightning's bars, where the user has not asked for them.
     """
     # With few labels an epoch has fewer batches than the 50 Lightning waits before it logs.
     batches = -(-(data.epoch_size or data.num_labeled) // data.batch_size)
     arguments: dict[str, Any] = {"log_every_n_steps": max(1, min(50, batches // 4))}
+    if bar is not None:
+        arguments["enable_progress_bar"] = False
     ours: Logger = DummyLogger()  # none at all would fail in a module that logs by itself
     if folder is not None:
         arguments["default_root_dir"] = folder
@@ -122,6 +130,8 @@ def cycle_trainer(
     except MisconfigurationException:  # the user has a ModelCheckpoint
         trainer = new_trainer(factory, logger=ours, **arguments)
     loggers.take(trainer, ours)
+    if bar is not None and "enable_progress_bar" not in _fixed(factory):
+        trainer.callbacks.append(bar)  # type: ignore[attr-defined]
     return trainer
 
 
