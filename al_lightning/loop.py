@@ -26,6 +26,7 @@ from al_lightning.label.fold import Answer
 from al_lightning.label.oracle import check_oracle, check_reveals, collected
 from al_lightning.monitor import Monitor
 from al_lightning.monitor.defaults import watching
+from al_lightning.run.growth import last_fit
 from al_lightning.run.journal import Record
 from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import CycleResult, Query
@@ -103,20 +104,21 @@ class ActiveLearningLoop(WithOptions):
                 are chosen may change. Functions and strategies without a name must be given again.
 
         Raises:
-            ValueError: when the folder holds no run, its journal or weights are damaged, another
-                process is at work on it, or something differs from what the run began with.
+            ValueError: when the folder holds no run, is damaged or in use by another process, or
+                something differs from what the run began with.
         """
         run = Run.existing(run_dir)
         options = run.options(**settings)
         loop = cls(model, data, trainer=trainer, monitors=monitors, **options)
+        data.follow(run, loop._example, loop.settings)
         Provenance(run.start["config"]).check_same(loop._provenance)
         loop._run = run
         run.open()
         try:
+            run.change(loop.config["active"], weights=loop._cycles.start.whole, **data.growth)
             loop._cycles.begin_from(run.initial_weights())
             data.begin(run, run.start["split"])
             loop._replay(run.journal.records)
-            run.change(loop._provenance.groups["active"])
         except Exception:
             run.release()
             raise
@@ -294,6 +296,7 @@ class ActiveLearningLoop(WithOptions):
         if is_new:
             self._run.begin(
                 self._cycles.start.whole,
+                names=self.data.all_names,
                 config=config,
                 split=self.data.split_record(),
                 asking=self.settings.plain(free=True),
@@ -336,11 +339,9 @@ class ActiveLearningLoop(WithOptions):
     def _replay(self, records: Sequence[Record]) -> None:
         """Bring split and weights to what these records say, the last of the journal."""
         for record in records:
-            if record["event"] == "labels":
-                self.data.replay(record)
-        fits = [record for record in records if record["event"] == "fit"]
-        if fits:
-            self._cycles.take_fit(self._run, fits[-1])
+            self.data.replay(record)
+        if fit := last_fit(records):
+            self._cycles.take_fit(self._run, fit)
         if self.finished:
             self._run.release()
 

@@ -73,6 +73,9 @@ class Settings:
         oracle: The source of labels. ``"dataset"`` reveals the data set's own labels. With
             ``"files"`` people fill in files of the run folder or label on a page, and the run stops
             until they have. Or a function, see :data:`~al_lightning.label.oracle.Oracle`.
+        add_class: When a run is resumed, the name of a further class, which comes last. Rows may
+            then get it as a label. The module that is given must predict one class more; each fit
+            begins with its weights from then on.
         accept_unasked: Accept answers of files and functions to rows that were not asked.
 
     Raises:
@@ -92,6 +95,7 @@ class Settings:
     mc_samples: int | None = field(default=None, metadata=LATER | OF_STRATEGY)
     embedding_layer: str | None = field(default=None, metadata=LATER | OF_STRATEGY)
     target: Target | None = field(default=None, metadata=LATER)
+    add_class: str | None = field(default=None, metadata=LATER)
     oracle: Labeler = field(default="dataset", metadata=FREE)
     accept_unasked: bool = field(default=False, metadata=FREE)
 

@@ -32,6 +32,7 @@ OTHER = {
     "mc_samples": 4,
     "embedding_layer": "net.3",
     "target": ("test_acc", 0.5),
+    "add_class": "above",
     "oracle": "files",
     "accept_unasked": True,
 }

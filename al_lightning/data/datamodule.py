@@ -213,8 +213,9 @@ class ActiveDataModule(ServingDataModule):
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes, by label; None when nobody gave them."""
-        classes = self._initial.classes or extras(self.sets.train).classes
-        return None if classes is None else [str(name) for name in classes]
+        if self._known_classes is None and self._initial.classes is not None:
+            return [str(name) for name in self._initial.classes]
+        return super().classes
 
 
 def check_active(data: Any) -> None:

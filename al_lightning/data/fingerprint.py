@@ -41,6 +41,7 @@ class SomeRows:
     Args:
         dataset: Map-style.
         label_key: The place of the label in an item.
+        num_rows: Only the first rows; all when not given.
 
     Attributes:
         dataset: The data set.
@@ -48,10 +49,15 @@ class SomeRows:
         unsteady: Rows that were others when they were read again.
     """
 
-    def __init__(self, dataset: Dataset[Any], label_key: int | str | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        label_key: int | str | None = None,
+        num_rows: int | None = None,
+    ) -> None:
         self.dataset = dataset
         self._label_key = label_key
-        num_rows = len(cast(Sized, dataset))
+        num_rows = num_rows or len(cast(Sized, dataset))
         spaced = sorted({i * (num_rows - 1) // max(1, NUM_ROWS - 1) for i in range(NUM_ROWS)})
         self.first = self._read(spaced, "fingerprint")
         again = self._read(self.first, "fingerprint")

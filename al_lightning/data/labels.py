@@ -39,6 +39,7 @@ class Labels:
         key: The place of the label in an item, see :func:`~al_lightning.data.items.read_label`.
         are_held: False when the items of the data set are inputs alone.
         given: Labels given by hand, by data-set index.
+        num_began: Rows that a run began with, when the data has more by now; they are the first.
     """
 
     sets: DataSets
@@ -46,6 +47,7 @@ class Labels:
     key: int | str | None
     are_held: bool
     given: dict[int, Any] = field(default_factory=dict)
+    num_began: int | None = None
 
     @cached_property
     def _targets(self) -> Targets | None:
@@ -153,7 +155,10 @@ class Labels:
         self.given.update(labels)
 
     def replay(self, record: Record) -> None:
-        """Change the split as a ``labels`` record of a journal says."""
+        """Change the split as a record of a journal says, of labels or of further rows."""
+        if "indices" not in record:
+            self.pool.mark_invalid((record.get("grown") or {"invalid": ()})["invalid"])
+            return
         self.take(record["indices"], record["labels"])
         if record["skipped"]:
             self.pool.skip(record["skipped"])
@@ -185,7 +190,7 @@ class Labels:
             ValueError: when the split is of a data set of another length.
         """
         num_rows = len(self.pool.labeled_N)
-        if record["num_rows"] != num_rows:
+        if not (self.num_began or num_rows) <= record["num_rows"] <= num_rows:
             raise ValueError(
                 f"the saved split is of {record['num_rows']} rows, this data set has {num_rows}; "
                 "load it beside the data it was made with"

@@ -37,8 +37,9 @@ def check_rows(labels: Labels) -> dict[str, dict[str, str]]:
             transforms; when rows differ from reading to reading.
     """
     sets = labels.sets
-    pool = SomeRows(sets.pool, labels.key)
-    train = pool if sets.train is sets.pool else SomeRows(sets.train, labels.key)
+    which = labels.key, labels.num_began
+    pool = SomeRows(sets.pool, *which)
+    train = pool if sets.train is sets.pool else SomeRows(sets.train, *which)
     others = {
         name: SomeRows(rows, labels.key)
         for name, rows in (("val_set", sets.val), ("test_set", sets.test))

@@ -2,18 +2,25 @@
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from al_lightning.data.growth import check_unchanged, further_class, ordered
 from al_lightning.data.labels import Labels
 from al_lightning.data.pool import Pool, as_indices
-from al_lightning.data.sets import DataSets, find_unreadable, names_of
+from al_lightning.data.sets import DataSets, extras, find_unreadable, names_of
 from al_lightning.distributed import prepare_once_a_node
-from al_lightning.run.journal import Record
+from al_lightning.run.growth import num_rows_of
+from al_lightning.run.journal import SETTINGS, Record
 from al_lightning.run.run import Run
+from al_lightning.settings import Settings
+
+CHANGES_SPLIT = ("labels", SETTINGS)
+"""Events after which other rows may be labeled or invalid."""
 
 
 class SplitDataModule(L.LightningDataModule):
@@ -29,6 +36,9 @@ class SplitDataModule(L.LightningDataModule):
         super().__init__()
         self._row_labels: Labels | None = None
         self._run: Callable[[], Run | None] = lambda: None
+        self._known_classes: list[str] | None = None  # of a run, with those that came later
+        self.growth: dict[str, Any] = {}
+        """Rows and classes that a run does not know yet, as :meth:`Run.change` takes them."""
 
     def ensure_read(self, trainer: L.Trainer | None = None) -> None:
         """Prepare the data once a node and read it, unless it was read before.
@@ -77,6 +87,55 @@ class SplitDataModule(L.LightningDataModule):
     def names_of(self, indices: Sequence[int]) -> list[str] | None:
         """Return people's names of rows; None for a data set without ``paths``."""
         return names_of(self.sets.pool, indices)
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, by label; None when nobody gave them."""
+        classes = self._known_classes or extras(self.sets.train).classes
+        return None if classes is None else [str(name) for name in classes]
+
+    @property
+    def has_further_class(self) -> bool:
+        """True when a class was added after the run had begun."""
+        return self._known_classes is not None
+
+    @property
+    def all_names(self) -> Sequence[str] | None:
+        """People's names of all rows; None for a data set without ``paths``."""
+        return extras(self.sets.pool).paths
+
+    def follow(self, run: Run, trainer: L.Trainer, settings: Settings) -> None:
+        """Bring rows and classes into the order of a run, with further ones behind them.
+
+        Args:
+            run: To be resumed.
+            trainer: Knows the processes.
+            settings: With ``add_class``. Rows may be more where people give the labels.
+
+        Raises:
+            ValueError: when a row of the run is gone or is another one; names the rows.
+        """
+        self.ensure_read(trainer)
+        labels, records = self.row_labels, run.journal.records
+        self._known_classes, added = further_class(run, self.classes, settings)
+        self.growth = {"classes": added} if added else {}
+        if labels.are_held and settings.oracle == "dataset":
+            return
+        began, known = run.start["split"]["num_rows"], num_rows_of(records)
+        labels = ordered(labels, run.names, self.all_names)
+        if len(labels.pool.labeled_N) > began:
+            labels = replace(labels, num_began=began)
+            check_unchanged(labels, run.start["config"]["data"]["fingerprint"])
+        self._row_labels = labels
+        num_rows = len(labels.pool.labeled_N)
+        if num_rows > known:
+            broken, found = find_unreadable(self.sets.pool)
+            invalid = [row for row in broken if row >= known]
+            if invalid:
+                rank_zero_warn(found)
+            grown = {"num_rows": num_rows, "added": num_rows - known, "invalid": invalid}
+            self.growth |= {"grown": grown, "names": self.all_names}
+            rank_zero_info(f"{num_rows - known} further rows join the pool of {known} rows")
 
     def leave_out_unreadable(self) -> None:
         """Mark unreadable rows invalid and warn; raise ValueError when none is left to begin with.
@@ -152,8 +211,9 @@ class SplitDataModule(L.LightningDataModule):
         self.row_labels.mark_invalid(as_indices(indices))
 
     def replay(self, record: Record) -> None:
-        """Change the split as a ``labels`` record of a journal says."""
-        self.row_labels.replay(record)
+        """Change the split as a record of a journal says; most say nothing of it."""
+        if record["event"] in CHANGES_SPLIT:
+            self.row_labels.replay(record)
 
     def begin(self, run: Run, split: Record | None = None) -> None:
         """Follow a run, whose journal alone says which rows are labeled, until it is finished.
@@ -170,8 +230,9 @@ class SplitDataModule(L.LightningDataModule):
     def check_split(self, run: Run) -> None:
         """Raise ValueError when other rows are labeled than the journal says."""
         expected = self.row_labels.with_split(run.start["split"])
-        for record in run.journal.of("labels"):
-            expected.replay(record)
+        for record in run.journal.records:
+            if record["event"] in CHANGES_SPLIT:
+                expected.replay(record)
         if not self.row_labels.is_split_as(expected):
             raise ValueError(
                 "the split must be as the run's journal says, found "

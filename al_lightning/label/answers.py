@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 from al_lightning.label.fold import Answer, Fold, RowAnswers, to_plain
+from al_lightning.run.growth import classes_of, num_rows_of
 from al_lightning.run.journal import Journal, Record
 from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import INVALID, SKIP, Mark
@@ -40,6 +41,7 @@ def rows_before(records: Sequence[Record]) -> RowsBefore:
             labeled.update(record["indices"])
             labeled.difference_update(record["invalid"])
             outside.update(record["invalid"])
+        outside.update((record.get("grown") or {"invalid": ()})["invalid"])
     return RowsBefore(labeled, outside)
 
 
@@ -76,7 +78,7 @@ class OpenQuery:
         self.indices: list[int] = asked["indices"]
         began = journal.records[0]["config"]
         task = began.get("active", {}).get("task", "multiclass")  # absent in earlier versions
-        self.form = LabelForm(task, began["data"]["classes"])
+        self.form = LabelForm(task, classes_of(journal.records))
         self._asked = set(self.indices)
         self._before = rows_before(journal.records)
         self._answers, self._num_read = Fold(), journal.records.index(asked)
@@ -250,7 +252,7 @@ class OpenQuery:
                 f"answers must be to rows that were asked, found {len(strangers)} that were not: "
                 f"{strangers[:5]}; accept them with accept_unasked"
             )
-        num_rows = self.journal.records[0]["split"]["num_rows"]
+        num_rows = num_rows_of(self.journal.records)
         gone = [i for i in strangers if not 0 <= i < num_rows or i in outside]
         if gone:
             raise ValueError(

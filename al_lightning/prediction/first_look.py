@@ -1,7 +1,7 @@
 """Look at the first batch that a module predicts: can these tensors be what they are taken for?"""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,13 +22,17 @@ class FirstLook(TorchFunctionMode):
 
     Args:
         label_shape: Shape of a label of the data, to hold predictions against; None when unknown.
+        classes: Names of all classes where one was added, each of which must be predicted.
 
     Attributes:
         silent: Functions of dropout that were called, and drop nothing in prediction.
     """
 
-    def __init__(self, label_shape: tuple[int, ...] | None) -> None:
+    def __init__(
+        self, label_shape: tuple[int, ...] | None, classes: Sequence[str] | None = None
+    ) -> None:
         super().__init__()
+        self._classes = classes
         self._label_shape = label_shape
         self._made: deque[tuple[str, Tensor]] = deque(maxlen=NUM_KEPT)
         self.silent: set[str] = set()
@@ -70,6 +74,14 @@ class FirstLook(TorchFunctionMode):
                     f"a tensor from predict_step is read as logits, and this one is the output of "
                     f"{name}; return the logits, or {{'probs': probs}}"
                 )
+
+    def check_num_classes(self, num_classes: int) -> None:
+        """Raise ValueError when a class that was added is not predicted."""
+        if self._classes is not None and num_classes < len(self._classes):
+            raise ValueError(
+                f"each of the {len(self._classes)} classes {[*self._classes]} must be predicted, "
+                f"found {num_classes} outputs; give the module a head of {len(self._classes)}"
+            )
 
     def check_num_labels(self, num_labels: int) -> None:
         """Raise ValueError when the labels of the data are of another number."""

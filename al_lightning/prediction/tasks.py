@@ -175,6 +175,8 @@ def read_multiclass(named: Mapping[str, Any], look: FirstLook | None = None) -> 
         )
     if raw.ndim not in (2, 3) or raw.shape[-1] < 2:
         raise _UnreadableError("with C >= 2, ")
+    if look is not None:
+        look.check_num_classes(raw.shape[-1])
     if is_probs:
         return Outputs(raw, num_samples=raw.shape[1] if raw.ndim == 3 else None)
     if "tensor" in named and _are_probs(raw):

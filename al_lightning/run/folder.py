@@ -10,6 +10,7 @@ JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"
 INITIAL_WEIGHTS = "initial_weights.pt"
 WEIGHTS = "weights.ckpt"
+NAMES = "names.jsonl"
 
 
 def records_of(run_dir: Path, purpose: str = "") -> list[Record]:

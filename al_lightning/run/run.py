@@ -3,8 +3,9 @@
 No other file needs to know whether a run has a folder, or which process writes to it.
 """
 
+import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from al_lightning.distributed import is_first_rank
 from al_lightning.run.folder import (
     INITIAL_WEIGHTS,
     JOURNAL,
+    NAMES,
     check_begun,
     check_vacant,
     checksum,
     query_folder,
     set_aside,
     sync,
+    write_whole,
 )
+from al_lightning.run.growth import num_rows_of
 from al_lightning.run.journal import SETTINGS, Journal, Record
 from al_lightning.run.lock import lock, unlock
 from al_lightning.run.records import CycleResult, Results, result_of, results_of
@@ -99,15 +103,39 @@ class Run:
             options |= record["changes"]
         return options
 
-    def change(self, options: Mapping[str, Any]) -> None:
-        """Write which of the options that may change differ from those that hold by now."""
+    def change(
+        self,
+        options: Mapping[str, Any],
+        *,
+        grown: Record | None = None,
+        names: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        weights: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write which of the options that may change differ from those that hold by now.
+
+        Args:
+            options: The options now.
+            grown: Says of further rows: ``num_rows`` in all, how many were ``added``, and which of
+                them are ``invalid``.
+            names: Names of all rows, when there are further ones.
+            classes: Names of all classes, when there is a further one.
+            weights: Where cold starts begin from now on.
+        """
         before = self.holding
         names = [name for name in Settings.names("later") if name in options]
         changes = {n: options[n] for n in names if options[n] != before.get(n)}
-        if changes:
-            self.open()
-            last = self.journal.last or {}
-            self.journal.append(SETTINGS, cycle=last.get("cycle", 0), changes=changes)
+        more: Record = {"grown": grown} if grown else {}
+        if not (changes or more or classes):
+            return
+        self.open()
+        if names is not None:
+            self._keep_names(names)
+        if classes is not None:
+            file = f"initial_weights_{len(classes)}_classes.pt"
+            more |= {"classes": list(classes), "file": file, "weights": self._keep(weights, file)}
+        cycle = (self.journal.last or {}).get("cycle", 0)
+        self.journal.append(SETTINGS, cycle=cycle, changes=changes, **more)
 
     @property
     def finished(self) -> bool:
@@ -143,21 +171,22 @@ class Run:
 
     # ---- the folder ------------------------------------------------------------------------------
 
-    def begin(self, weights: Mapping[str, Any], **start: Any) -> None:
+    def begin(
+        self, weights: Mapping[str, Any], names: Sequence[str] | None = None, **start: Any
+    ) -> None:
         """Write the initial weights, then the first record: a folder with a journal is complete.
 
         Args:
             weights: The weights from which cold starts begin.
+            names: People's names of all rows, if there are any.
             start: Fields of the record, in plain values.
         """
-        written = None
         if self._writes is not None:
             self.open()
             check_vacant(self._writes)  # once more, now that nobody else can fill it
-            path = self._writes / INITIAL_WEIGHTS
-            save_state(dict(weights), path)
-            sync(path)
-            written = checksum(path)
+        written = self._keep(weights, INITIAL_WEIGHTS)
+        if names is not None:
+            self._keep_names(names)
         run = secrets.token_hex(8)  # tells two runs of one configuration apart
         self.journal.append("start", run=run, weights=written, **start)
 
@@ -214,4 +243,29 @@ class Run:
     def initial_weights(self) -> dict[str, Any]:
         """Read the weights of cold starts; raise ValueError when the file is damaged."""
         assert self.folder is not None
-        return load_state(self.folder / INITIAL_WEIGHTS, self.start["weights"])
+        of_classes = [record for record in self.journal.records if record.get("classes")]
+        last = of_classes[-1] if of_classes else {"file": INITIAL_WEIGHTS, **self.start}
+        return load_state(self.folder / last["file"], last["weights"])
+
+    def _keep(self, weights: Mapping[str, Any] | None, file: str) -> str | None:
+        """Save weights; return their checksum, or None where nothing is written."""
+        if self._writes is None:
+            return None
+        path = self._writes / file
+        save_state(dict(weights or {}), path)
+        sync(path)
+        return checksum(path)
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the rows that the run knows, in its order; None where they were not kept."""
+        path = self.folder and self.folder / NAMES
+        if path is None or not path.exists():
+            return None
+        lines = path.read_bytes().splitlines()[: num_rows_of(self.journal.records)]
+        return [json.loads(line) for line in lines]
+
+    def _keep_names(self, names: Sequence[str]) -> None:
+        if self._writes is not None:
+            lines = "".join(f"{json.dumps(name)}\n" for name in names)
+            write_whole(self._writes / NAMES, lines.encode())

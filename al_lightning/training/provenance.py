@@ -11,7 +11,6 @@ import lightning as L
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.row_checks import check_rows
-from al_lightning.data.sets import extras
 from al_lightning.run.records import listed
 from al_lightning.settings import Settings
 
@@ -91,7 +90,7 @@ class Provenance:
             "active": dict(active),
             "model": {name: v for name, v in model.hparams.items() if _is_plain(name, v)},
             "data": {
-                "rows": len(data.pool.labeled_N),
+                "rows": data.row_labels.num_began or len(data.pool.labeled_N),
                 "batch_size": data.batch_size,
                 "epoch_size": data.epoch_size,
                 "drop_last": data.options(training=True).get("drop_last"),
@@ -113,13 +112,15 @@ class Provenance:
     def differences(self, now: "Provenance") -> list[str]:
         """Return ``key: began with X, now Y`` for each key that must not change and did.
 
-        Rows without a fingerprint on one side are passed over.
+        Rows without a fingerprint on one side are passed over. So are classes that were added
+        behind the others; the data module knows whether they may.
 
         >>> began, now = ({"data": {"rows": rows, "folder": "."}} for rows in (3, 4))
         >>> Provenance(began).differences(Provenance(now))
         ['data.rows: began with 3, now 4']
         """
-        return list(_differences(_fixed(self.groups), _fixed(now.groups)))
+        classes = [(one.groups.get("data") or {}).get("classes") for one in (self, now)]
+        return list(_differences(_fixed(self.groups), _fixed(_before(now.groups, *classes))))
 
     def check_same(self, now: "Provenance") -> None:
         """Raise ValueError when a run is not resumed as it began; list up to eight keys.
@@ -152,6 +153,23 @@ def _fixed(groups: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _before(groups: Mapping[str, Any], began: Any, now: Any) -> Mapping[str, Any]:
+    """Return the groups as they were before further classes came, in all that follows from them."""
+    if not (isinstance(began, list) and isinstance(now, list) and now[: len(began)] == began):
+        return groups
+
+    def earlier(name: str, value: Any) -> Any:
+        is_number = "class" in name and value == len(now)
+        return len(began) if is_number else began if value == now else value
+
+    return {
+        group: {name: earlier(name, value) for name, value in values.items()}
+        if isinstance(values, Mapping)
+        else values
+        for group, values in groups.items()
+    }
+
+
 def _differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
     if not (isinstance(began, Mapping) and isinstance(now, Mapping)):
         was_unknown = began is None and key in LATER_KNOWN
@@ -166,11 +184,11 @@ def _differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
 
 def _checksum_of_names(data: ActiveDataModule) -> str | None:
     """Return a checksum of all names: with another name, labels would go to wrong rows."""
-    paths = extras(data.sets.pool).paths
+    paths = data.all_names
     if paths is None:
         return None
     crc = 0
-    for path in paths:
+    for path in paths[: data.row_labels.num_began]:
         crc = zlib.crc32(os.fsencode(path) + b"\0", crc)
     return f"{crc:08x}"
 

@@ -93,8 +93,9 @@ class Trial:
         Args:
             rows: The labeled rows whose labels are looked at.
         """
+        added = self.data.classes if self.data.has_further_class else None
         if self.strategy.needs <= ANY:
-            return FirstLook(None)
+            return FirstLook(None, added)
         form = LabelForm(self.settings.task, self.data.classes)
         found = self.data.row_labels.found(rows)
         for row, label in found.items():
@@ -108,7 +109,7 @@ class Trial:
                 )
         arrays = [label for label in found.values() if not isinstance(label, str | dict)]
         shapes = {tuple(np.shape(label)) for label in arrays}
-        return FirstLook(shapes.pop() if len(shapes) == 1 else None)
+        return FirstLook(shapes.pop() if len(shapes) == 1 else None, added)
 
     def make_layers(self, run: Run) -> None:
         """Let Lightning call the hooks that make layers, on no batch."""
