@@ -30,6 +30,7 @@ from al_lightning.run.folder import (
     shown,
     write_whole,
 )
+from al_lightning.run.growth import classes_of
 from al_lightning.run.journal import read_records
 from al_lightning.run.records import CycleResult
 from al_lightning.run.run import Run
@@ -153,11 +154,15 @@ class ActiveCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line; to resume a run, over the configuration that it began with."""
         given = sys.argv[1:] if args is None else args
-        resume, run_dir = _resumed(given) if isinstance(given, list) else (None, None)
+        none = (None, None, None)
+        resume, run_dir, add_class = _resumed(given) if isinstance(given, list) else none
         if resume is None or run_dir is None:
             # They may be in a configuration file.
             super().parse_arguments(parser, args)
-            resume, run_dir = self.config["active"]["resume"], self.config["active"]["run_dir"]
+            active = self.config["active"]
+            resume, run_dir, add_class = (
+                active[name] for name in ("resume", "run_dir", "add_class")
+            )
         if not resume:
             return
         if run_dir is None:
@@ -166,7 +171,7 @@ class ActiveCLI(LightningCLI):
             if resume == "auto" and not read_records(Path(run_dir) / JOURNAL):
                 super().parse_arguments(parser, args)
                 return
-            self._began = _settings_of(Path(run_dir))
+            self._began = _settings_of(Path(run_dir), add_class)
             given = given if isinstance(given, list) else []
             with warnings.catch_warnings():
                 # These arguments are the command line itself, over the one that began the run.
@@ -312,8 +317,12 @@ def _made_active(datamodule_class: Any, *args: Any, **given: Any) -> L.Lightning
     return ProjectDataModule(datamodule_class(*args, **of_project), **split)
 
 
-def _settings_of(run_dir: Path) -> dict[str, Any]:
-    """Return the configuration that a run began with, with the options that hold by now.
+def _settings_of(run_dir: Path, add_class: str | None = None) -> dict[str, Any]:
+    """Return the configuration that a run began with, with what holds by now.
+
+    Args:
+        run_dir: Of the run.
+        add_class: A further class; where the data module takes names of classes, it gets it too.
 
     Raises:
         ValueError: when there is no run, or a program of another kind began it.
@@ -326,7 +335,11 @@ def _settings_of(run_dir: Path) -> dict[str, Any]:
             "ActiveLearningLoop.resume"
         )
     later = {name: run.holding[name] for name in Settings.names("later") if name in run.holding}
-    return {**settings, "active": {**settings["active"], **later}}
+    data = dict(settings.get("data") or {})
+    known = classes_of(run.journal.records)
+    if known is not None and "classes" in data:
+        data["classes"] = known + [add_class] * (add_class not in (None, *known))
+    return {**settings, "data": data, "active": {**settings["active"], **later}}
 
 
 def _without_added_to(settings: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
@@ -343,16 +356,18 @@ def _without_added_to(settings: dict[str, Any], given: Sequence[str]) -> dict[st
     return left
 
 
-def _resumed(given: Sequence[str]) -> tuple[str | None, str | None]:
-    """Return the values of ``--active.resume`` and ``--active.run_dir``, where they are flags."""
+def _resumed(given: Sequence[str]) -> tuple[str | None, str | None, str | None]:
+    """Return the values of ``--active.resume``, ``run_dir`` and ``add_class`` among the flags."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     parser.add_argument("--active.resume", dest="resume")
     parser.add_argument("--active.run_dir", dest="run_dir")
+    parser.add_argument("--active.add_class", dest="add_class")
     try:
         flags, _ = parser.parse_known_args(given)
     except argparse.ArgumentError:  # a flag without its value, which the full parser explains
-        return None, None
-    return (flags.resume if flags.resume in ("true", "True", "auto") else None), flags.run_dir
+        return None, None, None
+    resume = flags.resume if flags.resume in ("true", "True", "auto") else None
+    return resume, flags.run_dir, flags.add_class
 
 
 def _how_to_go_on(folder: Path, absolute: Path) -> str:

@@ -10,7 +10,7 @@ from al_lightning.data.fingerprint import SomeRows, fingerprint
 from al_lightning.data.labels import Labels
 from al_lightning.data.pool import Pool
 from al_lightning.data.sets import names_of
-from al_lightning.run.growth import classes_of
+from al_lightning.run.growth import classes_of, last_fit
 from al_lightning.run.records import listed
 from al_lightning.run.run import Run
 from al_lightning.settings import Settings
@@ -90,11 +90,15 @@ def further_class(
                 "until it asks, or begin anew with its labels.csv"
             )
         wanted = [*known, name]
-    if wanted == began or given is None or wanted is None:
+    if given is None or wanted is None or began is None:
         return None, None
-    if [*given] != wanted[: max(len(given), len(began))]:
+    if [*given[: len(began)]] == began and [*given] != wanted[: len(given)]:
         raise ValueError(
-            f"classes must be those of the run, {wanted}, found {[*given]}; a further one comes "
-            "last, by add_class"
+            f"classes must be those of the run, {wanted}, found {[*given]}; add a further one by "
+            "add_class"
         )
-    return wanted, wanted if wanted != known else None
+    if wanted == began:
+        return None, None
+    # Until a fit has begun with its weights, another module may be given.
+    has_trained = wanted == known and last_fit(run.journal.records) is not None
+    return wanted, None if has_trained else wanted

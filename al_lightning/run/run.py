@@ -123,8 +123,8 @@ class Run:
             weights: Where cold starts begin from now on.
         """
         before = self.holding
-        names = [name for name in Settings.names("later") if name in options]
-        changes = {n: options[n] for n in names if options[n] != before.get(n)}
+        later = [name for name in Settings.names("later") if name in options]
+        changes = {n: options[n] for n in later if options[n] != before.get(n)}
         more: Record = {"grown": grown} if grown else {}
         if not (changes or more or classes):
             return
@@ -133,7 +133,10 @@ class Run:
             self._keep_names(names)
         if classes is not None:
             file = f"initial_weights_{len(classes)}_classes.pt"
-            more |= {"classes": list(classes), "file": file, "weights": self._keep(weights, file)}
+            told = {"classes": list(classes), "file": file, "weights": self._keep(weights, file)}
+            more |= {} if told.items() <= self._last_of_classes.items() else told
+        if not (changes or more):
+            return
         cycle = (self.journal.last or {}).get("cycle", 0)
         self.journal.append(SETTINGS, cycle=cycle, changes=changes, **more)
 
@@ -243,9 +246,14 @@ class Run:
     def initial_weights(self) -> dict[str, Any]:
         """Read the weights of cold starts; raise ValueError when the file is damaged."""
         assert self.folder is not None
-        of_classes = [record for record in self.journal.records if record.get("classes")]
-        last = of_classes[-1] if of_classes else {"file": INITIAL_WEIGHTS, **self.start}
+        last = self._last_of_classes
         return load_state(self.folder / last["file"], last["weights"])
+
+    @property
+    def _last_of_classes(self) -> Record:
+        """The last record of where cold starts begin."""
+        of_classes = [record for record in self.journal.records if record.get("classes")]
+        return of_classes[-1] if of_classes else {"file": INITIAL_WEIGHTS, **self.start}
 
     def _keep(self, weights: Mapping[str, Any] | None, file: str) -> str | None:
         """Save weights; return their checksum, or None where nothing is written."""
