@@ -1,9 +1,10 @@
-"""Text by a Hugging Face model: is a review good or bad? MC dropout samples the transformer.
+"""Text by Hugging Face: is a review good or bad? MC dropout samples the transformer.
 
     pip install 'al_lightning[examples]'
     python examples/classify_text.py
 
-For your own text take ``AutoModelForSequenceClassification.from_pretrained`` and its tokenizer.
+For your own text take ``load_dataset``, ``AutoTokenizer`` and
+``AutoModelForSequenceClassification.from_pretrained``; nothing else changes.
 """
 
 import random
@@ -11,25 +12,30 @@ from functools import partial
 
 import lightning as L
 import torch
+from datasets import ClassLabel, Dataset, Features, Value
 from jsonargparse import CLI
-from torch.nn.functional import cross_entropy
-from transformers import BertConfig, BertForSequenceClassification
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerFast,
+)
 
 from al_lightning import ActiveDataModule, ActiveLearningLoop
 
 OPINIONS = [["dull", "poor", "slow", "grim"], ["great", "fine", "lovely", "bright"]]
 OTHERS = ["the", "film", "was", "and", "its", "plot", "a", "very", "cast", "end", "music", "seen"]
-WORDS = {word: n for n, word in enumerate(["<pad>", "not", *OPINIONS[0], *OPINIONS[1], *OTHERS])}
+WORDS = {word: n for n, word in enumerate(["[PAD]", "not", *OPINIONS[0], *OPINIONS[1], *OTHERS])}
 
 
-def review(seed, length=12):
+def review(seed):
     draw = random.Random(seed)
     label, is_turned = draw.randrange(2), draw.random() < 0.5
     text, opinion = draw.choices(OTHERS, k=draw.randrange(4, 10)), OPINIONS[label ^ is_turned]
     place = draw.randrange(len(text))
     text[place:place] = ["not"] * is_turned + [draw.choice(opinion)]
-    ids = torch.tensor([WORDS[word] for word in text] + [0] * (length - len(text)))
-    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "label": label}
+    return {"text": " ".join(text), "label": label}
 
 
 class LitText(L.LightningModule):
@@ -40,17 +46,16 @@ class LitText(L.LightningModule):
         sizes |= {"num_hidden_layers": 2, "attention_probs_dropout_prob": 0.0}
         self.bert = BertForSequenceClassification(BertConfig(vocab_size=len(WORDS), **sizes))
 
-    def forward(self, input_ids, attention_mask):
-        return self.bert(input_ids, attention_mask)  # an output with .logits
+    def forward(self, **batch):
+        return self.bert(**batch)  # an output with .logits
 
     def training_step(self, batch, batch_idx):
-        logits = self(batch["input_ids"], batch["attention_mask"]).logits
-        self.log("train_loss", loss := cross_entropy(logits, batch["label"]), on_epoch=True)
+        self.log("train_loss", loss := self(**batch).loss, on_epoch=True)
         return loss
 
     def test_step(self, batch, batch_idx):
-        logits = self(batch["input_ids"], batch["attention_mask"]).logits
-        self.log("test_acc", (logits.argmax(-1) == batch["label"]).float().mean())
+        right = self(**batch).logits.argmax(-1) == batch["labels"]
+        self.log("test_acc", right.float().mean())
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=2e-3)
@@ -58,9 +63,16 @@ class LitText(L.LightningModule):
 
 def main(strategy: str = "bald", num_cycles: int = 5, run_dir: str = "runs/text"):
     L.seed_everything(42)
-    rows = [review(seed) for seed in range(1400)]
-    sizes = {"initial_labeled_size": 60, "batch_size": 16}
-    data = ActiveDataModule(rows[:1000], test_set=rows[1000:], classes=["bad", "good"], **sizes)
+    words = Tokenizer(models.WordLevel(WORDS))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]")
+    columns = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    rows = Dataset.from_list([review(seed) for seed in range(1400)], features=columns)
+    rows = rows.map(lambda row: tokenizer(row["text"]), remove_columns="text")
+    pad = DataCollatorWithPadding(tokenizer)
+    train_set, test_set = rows.select(range(1000)), rows.select(range(1000, 1400))
+    how = {"initial_labeled_size": 60, "batch_size": 16, "collate_fn": pad, "eval_collate_fn": pad}
+    data = ActiveDataModule(train_set, test_set=test_set, **how)
     trainer = partial(L.Trainer, max_epochs=15, enable_progress_bar=False)
     options = {"strategy": strategy, "mc_samples": 10, "acquisition_size": 60}
     options |= {"num_cycles": num_cycles, "run_dir": run_dir}

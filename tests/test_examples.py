@@ -34,6 +34,7 @@ class Case(NamedTuple):
 
 
 CLASS = "0|1|2"
+SHAPE = "triangle|square|circle"
 SHAPES = r"none|(triangle|square|circle)(; (square|circle))*"
 CASES = [
     Case("resnet_shapes", [50, 100], True, "test_acc", (0.5, 1), CLASS, CLASS),
@@ -42,6 +43,7 @@ CASES = [
     Case("diabetes_regression", [30, 45], False, "test_mae", (0, 0.8), r"\S+ ± \S+", r"-?\d.*"),
     Case("segment_shapes", [20, 40], True, "test_iou", (0.4, 1), r"ground \d+ %;.*", "labeled"),
     Case("tag_tokens", [30, 60], False, "test_acc", (0.5, 1), r"\d \d+ %;.*", "labeled"),
+    Case("image_folder", [60, 120], True, "test_acc", (0.35, 1), SHAPE, SHAPE),
     Case("classify_text", [60, 120], False, "test_acc", (0.4, 1), "good|bad", "good|bad"),
     Case("detect_shapes", [40, 80], True, "test_f1", (0.3, 1), "", r"\[.*\]"),
 ]
@@ -61,6 +63,8 @@ def run_example(case: Case, folder: Path, *options: str) -> Finished:
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setenv("PL_GLOBAL_SEED", "")  # seed_everything sets it: put it back afterwards
+        patch.chdir(folder.parent)  # it may draw pictures beside its run
+        patch.syspath_prepend(str(EXAMPLES))
         patch.setattr(sys, "argv", [f"{case.name}.py", "--run_dir", str(folder), *options])
         runpy.run_path(str(EXAMPLES / f"{case.name}.py"), run_name="__main__")
     return Finished(case, folder, printed.getvalue())

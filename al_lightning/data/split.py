@@ -212,7 +212,7 @@ class SplitDataModule(L.LightningDataModule):
 
     def replay(self, record: Record) -> None:
         """Change the split as a record of a journal says; most say nothing of it."""
-        if record["event"] in CHANGES_SPLIT:
+        if record.get("event", "labels") in CHANGES_SPLIT:
             self.row_labels.replay(record)
 
     def begin(self, run: Run, split: Record | None = None) -> None:
