@@ -14,6 +14,7 @@ from al_lightning.data.lightning_internals import (
     BetweenBatches,
     epoch_to_begin_with,
     forget_positions,
+    logs_hyperparameters,
 )
 from al_lightning.training.trainers import quiet
 
@@ -25,7 +26,8 @@ def test_each_name_has_a_test_here():
         if (isinstance(value, str) and name.isupper())
         or getattr(value, "__module__", None) == lightning_internals.__name__
     }
-    assert own == {"PREEMPTED", "BetweenBatches", "forget_positions", "epoch_to_begin_with"}
+    functions = {"forget_positions", "epoch_to_begin_with", "logs_hyperparameters"}
+    assert own == {"PREEMPTED", "BetweenBatches", *functions}
 
 
 class Epochs(Callback):
@@ -144,3 +146,13 @@ def test_a_callback_between_batches_costs_no_call_in_a_batch():
     assert called.count("on_train_epoch_start") == 2
     per_batch = {name for name in called if called.count(name) >= 8}
     assert per_batch == set()
+
+
+def test_a_data_module_says_whether_its_hyperparameters_are_logged():
+    class Saves(L.LightningDataModule):
+        def __init__(self, logger, size=3):
+            super().__init__()
+            self.save_hyperparameters("size", logger=logger)
+
+    assert logs_hyperparameters(Saves(True))
+    assert not logs_hyperparameters(Saves(False))

@@ -287,3 +287,25 @@ def test_one_process_prepares_by_itself():
     data.ensure_read(trainer)
     data.ensure_read(trainer)
     assert calls == [1]
+
+
+# ---- pinned memory -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "loader", "pinned"),
+    [
+        ("cuda", None, True),
+        ("cpu", None, False),
+        ("cuda", {"pin_memory": False}, False),
+        ("cpu", {"pin_memory": True}, True),
+    ],
+)
+def test_memory_is_pinned_on_a_gpu_unless_said_otherwise(monkeypatch, device, loader, pinned):
+    data = points_data(val_set=points(20), loader=loader)
+    assert data.predict_dataloader().pin_memory == bool(loader and loader["pin_memory"])
+    data.trainer = TRAINER()
+    monkeypatch.setattr(type(data.trainer.strategy), "root_device", torch.device(device))
+    makes = (data.train_dataloader, data.val_dataloader, data.test_dataloader)
+    loaders = [make() for make in (*makes, data.predict_dataloader)]
+    assert [one.pin_memory for one in loaders] == [pinned] * 4

@@ -5,6 +5,7 @@ from functools import partial
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import (
     BatchSampler,
@@ -70,7 +71,7 @@ class Project(L.LightningDataModule):
 
 
 class Validated(Plain):
-    def validation_step(self, batch, batch_idx):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
         self.log("val_acc", (self(batch[0]).argmax(-1) == batch[1]).float().mean())
 
     def test_step(self, batch, batch_idx, dataloader_idx=0):
@@ -78,7 +79,7 @@ class Validated(Plain):
 
     def on_train_epoch_start(self):
         datamodule = getattr(self.trainer.datamodule, "datamodule", None)
-        if datamodule is not None:
+        if isinstance(datamodule, Project):
             datamodule.epochs += 1
 
 
@@ -187,6 +188,43 @@ def test_a_hook_that_says_there_is_no_such_data_counts_as_none():
 
     with pytest.raises(FileNotFoundError, match=r"test\.csv"):
         read(active(Fails()))
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(ROWS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DataLoader(Stream(), batch_size=8),
+        lambda: CombinedLoader([DataLoader(ROWS, 8), DataLoader(points(20), 4)], "sequential"),
+        lambda: {"a": DataLoader(ROWS, 8), "b": DataLoader(points(20), 4)},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:rows to measure on")
+def test_rows_to_measure_on_may_come_in_any_form(make):
+    class Forms(Project):
+        def val_dataloader(self):
+            return make()
+
+        def test_dataloader(self):
+            return make()
+
+    data = active(Forms())
+    results = loop_of(Validated(), data, num_cycles=2).run()
+    assert data.has_validation
+    assert data.has_test
+    assert any(name.startswith("val_acc") for name in results[0].metrics)
+    assert any(name.startswith("test_acc") for name in results[0].metrics)
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set")  # by Lightning
+def test_data_modules_that_lightning_makes_of_data_sets():
+    made = L.LightningDataModule.from_datasets(ROWS, points(30, 2), points(30, 3), batch_size=16)
+    results = loop_of(Validated(), active(made), num_cycles=2).run()
+    assert results[0].metrics.keys() >= {"val_acc", "test_acc"}
 
 
 def test_order_is_kept_where_the_project_does_not_shuffle():
@@ -301,11 +339,6 @@ def test_pool_set_is_read_in_the_place_of_the_training_rows():
     plain = TensorDataset(ROWS.tensors[0] * 0, ROWS.tensors[1])
     data = read(active(with_train(DataLoader(ROWS, 8, shuffle=True)), pool_set=plain))
     assert all(not batch[0].any() for batch in data.predict_dataloader())
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(ROWS)
 
 
 class OwnLoader(DataLoader):

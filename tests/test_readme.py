@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+from torch.utils.data import DataLoader
 from toys import QUIET, Plain, points
 
 import al_lightning
@@ -50,6 +51,32 @@ def test_python_blocks_run(tmp_path, monkeypatch):
             del STRATEGIES[name]
     assert len(names["results"]) == 5
     assert names["data"].num_labeled == 30 + 2 + 20
+
+
+def test_the_page_of_projects_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "projects.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {"datamodule": Project(), "model": Validated()}
+    block = block.replace("max_epochs=50", "max_epochs=2, accelerator='cpu'")
+    exec(compile(block, "projects.md", "exec"), names)
+    assert [result.num_labeled for result in names["results"]] == [100, 150, 200, 250, 300]
+
+
+class Project(L.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(points(400), batch_size=32, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(points(60, seed=2), batch_size=32)
+
+    def test_dataloader(self):
+        return DataLoader(points(60, seed=1), batch_size=32)
+
+
+class Validated(Plain):
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", (self(batch[0]).argmax(-1) == batch[1]).float().mean())
 
 
 def test_what_the_readme_names_exists():

@@ -242,6 +242,23 @@ def test_verbose_checkpoints_and_a_users_news_come_through(tmp_path, caplog):
     assert any("'train_loss' reached" in one for one in told)
 
 
+def test_a_logger_that_cannot_be_made_anew_is_named_before_training(tmp_path):
+    made = []
+
+    class Once(CSVLogger):
+        def __init__(self):
+            if made:
+                raise RuntimeError("the experiment exists")
+            made.append(self)
+            super().__init__(tmp_path)
+
+    def trainer(**given):
+        return L.Trainer(**{**given, "logger": Once()})
+
+    with pytest.raises(ValueError, match=r"second call failed: the experiment exists; make what"):
+        loop_of(trainer=trainer)
+
+
 def test_parts_of_the_other_package_are_named():
     foreign = type("Stops", (Callback,), {"__module__": "pytorch_lightning.callbacks"})
     with pytest.raises(TypeError, match="found Stops of pytorch_lightning; import them from"):

@@ -15,12 +15,10 @@ from al_lightning.data.frames import FrameRows, is_frame
 from al_lightning.data.initial import Initial
 from al_lightning.data.items import collate
 from al_lightning.data.labels import Labels, look_for_labels
-from al_lightning.data.loaders import (
-    Collate,
-    check_options,
-)
+from al_lightning.data.lightning_internals import logs_hyperparameters
+from al_lightning.data.loaders import Collate, check_options, reading
 from al_lightning.data.pool import Pool, as_indices
-from al_lightning.data.project import HOOKS, Project, check_datamodule
+from al_lightning.data.project import HOOKS, Project, are_there, check_datamodule
 from al_lightning.data.serving import ServingDataModule
 from al_lightning.data.sets import DataSets, extras, with_transform
 from al_lightning.run.records import plain
@@ -141,7 +139,7 @@ class ActiveDataModule(ServingDataModule):
         self.seed = seed
         self.label_key = label_key
         self.collate_fn = collate_fn or collate
-        self._eval_collate_fn = eval_collate_fn
+        self.eval_collate_fn = eval_collate_fn or reading(collate_fn)
         self.loader = dict(loader or {})
         check_options(self.loader)
         self.first_indices: list[int] = []
@@ -252,12 +250,13 @@ class ProjectDataModule(ActiveDataModule):
             raise TypeError(f"unexpected argument {unknown!r}; {cure}; arguments are {SPLIT}")
         self.datamodule = datamodule
         super().__init__(**split)
+        self._reads_as_others = split.get("eval_collate_fn") is None
         self._project: Project | None = None
         self.prepare_data_per_node = datamodule.prepare_data_per_node
         for hook in HOOKS:
             setattr(self, hook, getattr(datamodule, hook))
         if datamodule.hparams:
-            logged = datamodule._log_hyperparams
+            logged = logs_hyperparameters(datamodule)
             self.save_hyperparameters(dict(datamodule.hparams), logger=logged)
 
     @property
@@ -286,7 +285,7 @@ class ProjectDataModule(ActiveDataModule):
     def load_sets(self) -> DataSets:
         """Set up the project's module, and take over how its loaders make batches."""
         made = Project.of(self.datamodule, self.seed)
-        if made.val and self._initial.val_size:
+        if are_there(made.val) and self._initial.val_size:
             raise ValueError(
                 f"{made.name} has validation rows of its own, got val_size="
                 f"{self._initial.val_size} beside them; leave it out"
@@ -296,8 +295,9 @@ class ProjectDataModule(ActiveDataModule):
         self.batch_size, self.eval_batch_size = made.train.batch_size, read.batch_size
         self.num_workers = made.train.options["num_workers"]
         self.collate_fn = made.train.collate_fn or collate
-        if self._eval_collate_fn is None and made.read is not None and read.collate_fn is not None:
-            self._eval_collate_fn = read.collate_fn
+        if self._reads_as_others:
+            own = None if made.read is None else made.read.collate_fn
+            self.eval_collate_fn = own or reading(made.train.collate_fn)
         return made.sets(self._pool_set)
 
     def _numbered(self, sets: DataSets) -> DataSets:
@@ -305,23 +305,20 @@ class ProjectDataModule(ActiveDataModule):
 
     @property
     def has_validation(self) -> bool:
-        return bool(self.project.val) or super().has_validation
+        return are_there(self.project.val) or super().has_validation
 
     @property
     def has_test(self) -> bool:
-        return bool(self.project.test)
+        return are_there(self.project.test)
 
     def val_dataloader(self) -> Any:
         """Serve what the project's hook made, or the rows held out of the pool."""
-        return self.project.val or super().val_dataloader()
+        return self.project.val if are_there(self.project.val) else super().val_dataloader()
 
     def test_dataloader(self) -> Any:
         """Serve what the project's hook made; with several processes, all of it in each."""
-        return (
-            self.project.whole_test()
-            if self._share.get("num_replicas", 1) > 1
-            else self.project.test
-        )
+        is_shared = self.trainer is not None and self.trainer.world_size > 1
+        return self.project.whole_test() if is_shared else self.project.test
 
     def options(self, *, training: bool) -> dict[str, Any]:
         """Return the further arguments of a loader, as the project's loaders have them."""

@@ -12,6 +12,7 @@ __all__ = [
     "WrappingCheckpointIO",
     "epoch_to_begin_with",
     "forget_positions",
+    "logs_hyperparameters",
 ]
 
 PREEMPTED = "hpc_ckpt_*.ckpt"
@@ -52,3 +53,8 @@ def epoch_to_begin_with(trainer: L.Trainer | None) -> int:
     progress: Any = trainer.fit_loop.epoch_progress.current
     processed: int = progress.processed
     return processed
+
+
+def logs_hyperparameters(datamodule: L.LightningDataModule) -> bool:
+    """Tell whether a data module's hyperparameters go to loggers, as it said when it saved them."""
+    return datamodule._log_hyperparams

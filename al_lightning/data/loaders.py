@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -52,6 +53,11 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"loader must hold arguments of a DataLoader, got {name!r}; {hint(name, KNOWN)}"
             )
+
+
+def reading(training: Collate | None) -> Collate:
+    """Return what makes batches to read where nothing was said; see :func:`collate_to_read`."""
+    return partial(collate_to_read, has_training=training is not None)
 
 
 def collate_to_read(items: Any, *, has_training: bool) -> Any:

@@ -126,6 +126,11 @@ def has_loader(datamodule: L.LightningDataModule, name: str) -> bool:
     return is_overridden(f"{name}_dataloader", datamodule, parent=L.LightningDataModule)
 
 
+def are_there(loaders: Any) -> bool:
+    """Tell whether a hook made loaders; their length may not be known."""
+    return loaders is not None and not (isinstance(loaders, list | tuple | dict) and not loaders)
+
+
 def loaders_of(datamodule: L.LightningDataModule, name: str) -> Any:
     """Return what a hook makes, such as ``test_dataloader`` for ``"test"``; [] without the hook.
 

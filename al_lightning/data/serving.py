@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, cast
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from al_lightning.data.items import collate
 from al_lightning.data.lightning_internals import epoch_to_begin_with
-from al_lightning.data.loaders import Collate, collate_to_read, training_batch_size
+from al_lightning.data.loaders import Collate, training_batch_size
 from al_lightning.data.samplers import BatchShards, EpochShuffle
 from al_lightning.data.split import SplitDataModule
 from al_lightning.data.views import RowView
@@ -25,21 +23,15 @@ class ServingDataModule(SplitDataModule):
     num_workers: int
     label_key: int | str | None
     collate_fn: Collate
+    eval_collate_fn: Collate
     loader: Mapping[str, Any]
 
     def __init__(self) -> None:
         super().__init__()
         self._shuffles = True
-        self._eval_collate_fn: Collate | None = None
         self._served: Sequence[int] | Tensor | None = None
         # A pool of fewer batches than there are processes leaves some of them without.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-
-    @property
-    def eval_collate_fn(self) -> Collate:
-        """Makes a batch to read from a list of items."""
-        has_training = self.collate_fn is not collate
-        return self._eval_collate_fn or partial(collate_to_read, has_training=has_training)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""

@@ -168,7 +168,14 @@ def check_factory(factory: TrainerFactory, ckpt_path: str = "last") -> L.Trainer
             "trainer must be a function that makes a new Trainer, such as "
             f"partial(L.Trainer, max_epochs=10), got {type(factory).__name__}"
         )
-    made = [new_trainer(factory, logger=False) for _ in range(2)]
+    made = [new_trainer(factory, logger=False)]
+    try:
+        made.append(new_trainer(factory, logger=False))
+    except Exception as error:  # a class may raise anything when it is made a second time
+        raise ValueError(
+            f"trainer is called for each cycle, and the second call failed: {error}; make what can "
+            "be made only once, such as a logger, before, and use it in each call"
+        ) from error
     for trainer in made:
         if not isinstance(trainer, L.Trainer):
             raise TypeError(
