@@ -292,7 +292,7 @@ def test_a_cold_start_begins_with_the_weights_of_the_module_with_the_class(tmp_p
     waiting(tmp_path)
     again = resume(tmp_path, data(), Wide(4, FOUR), add_class="above")
     again.tell(again.ask().indices, [3] * 10)
-    saved = torch.load(tmp_path / "initial_weights_4_classes.pt", weights_only=True)
+    saved = torch.load(tmp_path / "initial_weights_2.pt", weights_only=True)
     assert torch.equal(saved["net.2.weight"], Wide(4).net[2].weight)
     again.run()
     assert again.model.net[2].out_features == 4

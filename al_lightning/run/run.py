@@ -131,10 +131,10 @@ class Run:
         self.open()
         if names is not None:
             self._keep_names(names)
-        if classes is not None:
-            file = f"initial_weights_{len(classes)}_classes.pt"
-            told = {"classes": list(classes), "file": file, "weights": self._keep(weights, file)}
-            more |= {} if told.items() <= self._last_of_classes.items() else told
+        if classes is not None and not self._has_weights_for(classes, weights or {}):
+            times = sum("classes" in record for record in self.journal.of(SETTINGS))
+            file = f"initial_weights_{times + 2}.pt"  # an earlier one stands until this is told
+            more |= {"classes": list(classes), "file": file, "weights": self._keep(weights, file)}
         if not (changes or more):
             return
         cycle = (self.journal.last or {}).get("cycle", 0)
@@ -248,6 +248,16 @@ class Run:
         assert self.folder is not None
         last = self._last_of_classes
         return load_state(self.folder / last["file"], last["weights"])
+
+    def _has_weights_for(self, classes: Sequence[str], weights: Mapping[str, Any]) -> bool:
+        """Tell whether cold starts have weights for these classes, of the form of those given."""
+        if self._last_of_classes.get("classes") != list(classes):
+            return False
+        shapes = [
+            {name: getattr(value, "shape", None) for name, value in state.items()}
+            for state in (self.initial_weights(), weights)
+        ]
+        return shapes[0] == shapes[1]
 
     @property
     def _last_of_classes(self) -> Record:
