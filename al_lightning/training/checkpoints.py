@@ -85,7 +85,8 @@ class CycleFit(BetweenBatches):
             )
         checkpoint = _read(Path(callback.best_model_path))
         metrics = self._by_epoch[checkpoint["epoch"]]
-        if monitor in metrics:  # it may have been better inside the epoch than at its end
+        # It may have been better inside the epoch than at its end. Lightning has infinity for NaN.
+        if monitor in metrics and score.isfinite():
             metrics = {**metrics, monitor: float(score)}
         of_fit = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
         checkpoint = {name: value for name, value in checkpoint.items() if name not in of_fit}
