@@ -159,10 +159,8 @@ class ActiveCLI(LightningCLI):
         if resume is None or run_dir is None:
             # They may be in a configuration file.
             super().parse_arguments(parser, args)
-            active = self.config["active"]
-            resume, run_dir, add_class = (
-                active[name] for name in ("resume", "run_dir", "add_class")
-            )
+            names = ("resume", "run_dir", "add_class")
+            resume, run_dir, add_class = (self.config["active"][name] for name in names)
         if not resume:
             return
         if run_dir is None:
@@ -335,10 +333,10 @@ def _settings_of(run_dir: Path, add_class: str | None = None) -> dict[str, Any]:
             "ActiveLearningLoop.resume"
         )
     later = {name: run.holding[name] for name in Settings.names("later") if name in run.holding}
-    data = dict(settings.get("data") or {})
-    known = classes_of(run.journal.records)
-    if known is not None and "classes" in data:
-        data["classes"] = known + [add_class] * (add_class not in (None, *known))
+    data = copy.deepcopy(settings.get("data") or {})
+    known, arguments = classes_of(run.journal.records), data.get("init_args", data)
+    if known is not None and "classes" in arguments:
+        arguments["classes"] = known + [add_class] * (add_class not in (None, *known))
     return {**settings, "data": data, "active": {**settings["active"], **later}}
 
 

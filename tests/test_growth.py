@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from toys import TRAINER, Plain, loop_of, points
 
-from al_lightning import ActiveDataModule, ActiveLearningLoop
+from al_lightning import ActiveCLI, ActiveDataModule, ActiveLearningLoop
 from al_lightning.data.growth import ordered
 from al_lightning.data.views import UnreadableRowError
 from al_lightning.label.answers import OpenQuery
@@ -344,3 +344,61 @@ def test_the_page_offers_the_class(tmp_path):
     now = OpenQuery.of(Journal.copy_of(tmp_path / "journal.jsonl"))
     assert now.form.classes == FOUR
     now.check({now.indices[0]: 3})
+
+
+class Rows(ActiveDataModule):
+    names = EVEN
+
+    def __init__(self, classes: list[str], seed: int = 42):
+        rows = Folder(self.names)
+        super().__init__(rows, initial_labeled_size=12, batch_size=8, classes=classes, seed=seed)
+
+
+class Head(Wide):
+    def __init__(self, classes: list[str]):
+        super().__init__(len(classes), classes)
+
+
+class CLI(ActiveCLI):
+    def add_arguments_to_parser(self, parser):
+        super().add_arguments_to_parser(parser)
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+
+
+def labels_in_files(folder, word):
+    """Fill in the query's file, as a person would."""
+    path = max(folder.glob("queries/cycle_*/to_label.csv"), key=lambda path: path.parent.name)
+    header, *lines = path.read_text().splitlines()
+    place = header.split(",").index("label")
+    rows = [line.split(",") for line in lines]
+    for row in rows:
+        row[place] = word(row[1])
+    path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
+
+
+def test_a_command_line_needs_one_flag_for_a_class(tmp_path, no_pictures, monkeypatch, capsys):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "")
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    folder = tmp_path / "run"
+    flags = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--active.oracle=files"]
+    flags += ["--data.classes=[left, middle, right]", "--active.acquisition_size=6"]
+    run = [f"--active.run_dir={folder}", "--active.strategy=margin"]
+    again = [f"--active.run_dir={folder}", "--active.resume=true"]
+    truth = lambda name: CLASSES[TRUTH[name][1]]  # noqa: E731
+    CLI(Head, Rows, args=[*flags, *run])
+    labels_in_files(folder, truth)
+    CLI(Head, Rows, args=again)  # trains, and waits with a query
+    monkeypatch.setattr(Rows, "names", ALL)
+    cli = CLI(Head, Rows, args=[*again, "--active.add_class=above"])
+    assert cli.model.net[2].out_features == 4
+    labels_in_files(folder, lambda name: "above")
+    cli = CLI(Head, Rows, args=[*again])
+    assert cli.datamodule.labels_of(cli.results[1].query.indices) == [3] * 6
+    assert cli.datamodule.classes == FOUR
+    assert "classes:\n  - left\n  - middle\n  - right\n  - above" in (
+        (folder / "config.yaml").read_text()
+    )
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        CLI(Head, Rows, args=[*again, "--data.classes=[a, b, c, d]"])
+    assert "data.classes: began with" in capsys.readouterr().err

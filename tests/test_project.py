@@ -451,7 +451,8 @@ CLI += ["--active.num_cycles=2", "--trainer.enable_progress_bar=false", "--activ
         (None, ["--data.class_path=test_project.Project", "--data.init_args.batch_size=8"]),
     ],
 )
-def test_a_command_line_takes_the_projects_class(tmp_path, datamodule, flags):
+def test_a_command_line_takes_the_projects_class(tmp_path, monkeypatch, datamodule, flags):
+    monkeypatch.setattr("sys.argv", ["main.py"])
     if datamodule is None:
         flags = [*flags, "--data.init_args.initial_labeled_size=30"]
     folder = [f"--active.run_dir={tmp_path / 'run'}"]
@@ -465,7 +466,8 @@ def test_a_command_line_takes_the_projects_class(tmp_path, datamodule, flags):
     assert [result.num_labeled for result in cli.results] == [30, 39, 48]
 
 
-def test_an_argument_that_both_have_goes_to_the_project(tmp_path):
+def test_an_argument_that_both_have_goes_to_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])
     cli = ActiveCLI(
         Validated,
         Seeded,

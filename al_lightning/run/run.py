@@ -132,9 +132,9 @@ class Run:
         if names is not None:
             self._keep_names(names)
         if classes is not None and not self._has_weights_for(classes, weights or {}):
-            times = sum("classes" in record for record in self.journal.of(SETTINGS))
-            file = f"initial_weights_{times + 2}.pt"  # an earlier one stands until this is told
-            more |= {"classes": list(classes), "file": file, "weights": self._keep(weights, file)}
+            # Under a name of its own: an earlier file stands until this one is told.
+            written = self._keep(weights, self._weights_file(self._num_heads + 1))
+            more |= {"classes": list(classes), "weights": written}
         if not (changes or more):
             return
         cycle = (self.journal.last or {}).get("cycle", 0)
@@ -246,12 +246,11 @@ class Run:
     def initial_weights(self) -> dict[str, Any]:
         """Read the weights of cold starts; raise ValueError when the file is damaged."""
         assert self.folder is not None
-        last = self._last_of_classes
-        return load_state(self.folder / last["file"], last["weights"])
+        return load_state(self.folder / self._weights_file(self._num_heads), self._head["weights"])
 
     def _has_weights_for(self, classes: Sequence[str], weights: Mapping[str, Any]) -> bool:
         """Tell whether cold starts have weights for these classes, of the form of those given."""
-        if self._last_of_classes.get("classes") != list(classes):
+        if self._head.get("classes") != list(classes):
             return False
         shapes = [
             {name: getattr(value, "shape", None) for name, value in state.items()}
@@ -260,10 +259,18 @@ class Run:
         return shapes[0] == shapes[1]
 
     @property
-    def _last_of_classes(self) -> Record:
-        """The last record of where cold starts begin."""
-        of_classes = [record for record in self.journal.records if record.get("classes")]
-        return of_classes[-1] if of_classes else {"file": INITIAL_WEIGHTS, **self.start}
+    def _head(self) -> Record:
+        """The last record with weights of cold starts: the first one, or of a further class."""
+        return [self.start, *(r for r in self.journal.records if r.get("classes"))][-1]
+
+    @property
+    def _num_heads(self) -> int:
+        """Number of records with weights of cold starts."""
+        return 1 + sum("classes" in record for record in self.journal.of(SETTINGS))
+
+    @staticmethod
+    def _weights_file(number: int) -> str:
+        return INITIAL_WEIGHTS if number == 1 else f"initial_weights_{number}.pt"
 
     def _keep(self, weights: Mapping[str, Any] | None, file: str) -> str | None:
         """Save weights; return their checksum, or None where nothing is written."""

@@ -119,7 +119,7 @@ class Provenance:
         >>> Provenance(began).differences(Provenance(now))
         ['data.rows: began with 3, now 4']
         """
-        classes = [(one.groups.get("data") or {}).get("classes") for one in (self, now)]
+        classes = [_classes(one.groups.get("data") or {}) for one in (self, now)]
         return list(_differences(_fixed(self.groups), _fixed(_before(now.groups, *classes))))
 
     def check_same(self, now: "Provenance") -> None:
@@ -145,12 +145,23 @@ def _key_of(difference: str) -> str:
 def _fixed(groups: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what may change; an option that came after a run began has its default there."""
     return {
-        group: {n: v for n, v in {**DEFAULTS.get(group, {}), **values}.items() if n not in free}
+        group: _without({**DEFAULTS.get(group, {}), **values}, FREE.get(group, ()))
         if isinstance(values, Mapping)
         else values
         for group, values in groups.items()
-        for free in [FREE.get(group, ())]
     }
+
+
+def _without(values: Mapping[str, Any], free: tuple[str, ...]) -> dict[str, Any]:
+    """Leave out these names, also among the arguments of a class that is named by its path."""
+    left = {name: value for name, value in values.items() if name not in free}
+    if isinstance(left.get("init_args"), Mapping):
+        left["init_args"] = _without(left["init_args"], free)
+    return left
+
+
+def _classes(data: Mapping[str, Any]) -> Any:
+    return data.get("init_args", data).get("classes")
 
 
 def _before(groups: Mapping[str, Any], began: Any, now: Any) -> Mapping[str, Any]:
@@ -159,15 +170,12 @@ def _before(groups: Mapping[str, Any], began: Any, now: Any) -> Mapping[str, Any
         return groups
 
     def earlier(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {inner: earlier(inner, one) for inner, one in value.items()}
         is_number = "class" in name and value == len(now)
         return len(began) if is_number else began if value == now else value
 
-    return {
-        group: {name: earlier(name, value) for name, value in values.items()}
-        if isinstance(values, Mapping)
-        else values
-        for group, values in groups.items()
-    }
+    return {group: earlier("", values) for group, values in groups.items()}
 
 
 def _differences(began: Any, now: Any, key: str = "") -> Iterator[str]:
