@@ -233,3 +233,20 @@ def test_a_journal_says_which_weights_were_taken(tmp_path):
     assert (
         json.loads(journal.read_text().splitlines()[0])["config"]["active"]["ckpt_path"] == "last"
     )
+
+
+def test_what_changed_after_the_best_epoch_is_undone(tmp_path):
+    """In the first epoch the temperature was still as given, so no checkpoint tells it."""
+
+    class First(Spoiled):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_acc", -float(self.current_epoch))
+
+    loop = best_loop(First(), tmp_path)
+    query = loop.ask()
+    assert loop.model.temperature == 1.0
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
+    loop._run.release()
+    (tmp_path / "journal.jsonl").write_text("".join(lines[:3]))  # up to the test
+    resume = partial(ActiveLearningLoop.resume, tmp_path, First(), data(), trainer=trainer())
+    assert resume(monitors=[]).ask() == query

@@ -95,39 +95,16 @@ class NotebookBar(Callback):
         self._place = Place()
         self._last = 0.0
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *of_batch: Any, **more: Any) -> None:
         epochs = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         what = f"fit: epoch {trainer.current_epoch + 1}{epochs}"
-        self._tell(what, batch_idx + 1, trainer.num_training_batches)
+        self._tell(what, of_batch[3] + 1, trainer.num_training_batches)
 
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._tell("test", batch_idx + 1, trainer.num_test_batches[dataloader_idx])
+    def on_test_batch_end(self, trainer: L.Trainer, *of_batch: Any, **more: Any) -> None:
+        self._tell("test", of_batch[3] + 1, sum(trainer.num_test_batches))
 
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._tell("read the pool", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
+    def on_predict_batch_end(self, trainer: L.Trainer, *of_batch: Any, **more: Any) -> None:
+        self._tell("read the pool", of_batch[3] + 1, sum(trainer.num_predict_batches))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._last:

@@ -168,14 +168,7 @@ def check_factory(factory: TrainerFactory, ckpt_path: str = "last") -> L.Trainer
             "trainer must be a function that makes a new Trainer, such as "
             f"partial(L.Trainer, max_epochs=10), got {type(factory).__name__}"
         )
-    made = [new_trainer(factory, logger=False)]
-    try:
-        made.append(new_trainer(factory, logger=False))
-    except Exception as error:  # a class may raise anything when it is made a second time
-        raise ValueError(
-            f"trainer is called for each cycle, and the second call failed: {error}; make what can "
-            "be made only once, such as a logger, before, and use it in each call"
-        ) from error
+    made = _made_twice(factory)
     for trainer in made:
         if not isinstance(trainer, L.Trainer):
             raise TypeError(
@@ -210,6 +203,17 @@ def check_factory(factory: TrainerFactory, ckpt_path: str = "last") -> L.Trainer
     if ckpt_path == "best":
         check_keeps_best(made[0])
     return made[0]
+
+
+def _made_twice(factory: TrainerFactory) -> list[L.Trainer]:
+    made = [new_trainer(factory, logger=False)]
+    try:
+        return [*made, new_trainer(factory, logger=False)]
+    except Exception as error:  # a class may raise anything when it is made a second time
+        raise ValueError(
+            f"trainer is called for each cycle, and the second call failed: {error}; make what can "
+            "be made only once, such as a logger, before, and use it in each call"
+        ) from error
 
 
 def without_tuners(trainer: L.Trainer) -> None:
