@@ -121,9 +121,16 @@ def test_a_warm_fit_begins_with_the_best_weights(tmp_path, warm):
     assert torch.equal(began, found if warm else weights(Spoiled()))
 
 
-@pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("make", [Spoiled, Late])
-def test_resumed_after_any_event_equals_uninterrupted(tmp_path, warm, make):
+@pytest.mark.parametrize(
+    ("make", "warm"),
+    [
+        (Spoiled, True),
+        (Late, False),
+        pytest.param(Spoiled, False, marks=pytest.mark.slow),
+        pytest.param(Late, True, marks=pytest.mark.slow),
+    ],
+)
+def test_resumed_after_any_event_equals_uninterrupted(tmp_path, make, warm):
     whole = best_loop(make(), tmp_path / "whole", warm_start=warm)
     results = whole.run()
     lines = (tmp_path / "whole" / "journal.jsonl").read_text().splitlines(keepends=True)

@@ -136,7 +136,11 @@ def test_a_query_is_shown_as_a_table(cells):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.stem
+    "path",
+    [
+        pytest.param(ROOT / "examples" / "mnist.ipynb", marks=pytest.mark.slow, id="mnist"),
+        pytest.param(ROOT / "examples" / "own_project.ipynb", id="own_project"),
+    ],
 )
 def test_the_notebooks_run(path, tmp_path, mnist_dir):
     book = nbformat.read(path, as_version=4)
