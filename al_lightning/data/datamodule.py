@@ -227,11 +227,10 @@ def check_active(data: Any) -> None:
         )
 
 
-OF_PROJECT = {"train_set", "val_set", "test_set", "batch_size", "eval_batch_size"} | {
-    "num_workers",
-    "collate_fn",
-    "loader",
-}
+OF_PROJECT = (
+    *("train_set", "val_set", "test_set"),
+    *("batch_size", "eval_batch_size", "num_workers", "collate_fn", "loader"),
+)
 """Arguments that a project's own data module decides."""
 SPLIT = [n for n in inspect.signature(ActiveDataModule).parameters if n not in OF_PROJECT]
 """Arguments of :meth:`ActiveDataModule.from_datamodule`."""
