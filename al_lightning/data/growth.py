@@ -1,8 +1,7 @@
 """A data set that has more rows, or a class more, than the run that goes on with it."""
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
 
 from torch.utils.data import Subset
 
@@ -44,8 +43,9 @@ def ordered(labels: Labels, before: Sequence[str] | None, now: Sequence[str] | N
     sets = labels.sets
     pool = Subset(sets.pool, order)
     train = pool if sets.train is sets.pool else Subset(sets.train, order)
-    num_rows = len(cast(Sized, pool))
-    return replace(labels, sets=sets._replace(train=train, pool=pool), pool=Pool(num_rows, []))
+    shown = None if sets.shown is None else Subset(sets.shown, order)
+    sets = sets._replace(train=train, pool=pool, shown=shown)
+    return replace(labels, sets=sets, pool=Pool(len(pool), []))
 
 
 def check_unchanged(labels: Labels, began: Mapping[str, str]) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from al_lightning.acquisition import typiclust
+from al_lightning.acquisition import max_herding, typiclust
 from al_lightning.run.records import plain
 from al_lightning.seeds import generator
 from al_lightning.settings import check_at_least
 
-SAMPLINGS = ("random", "balanced", "typiclust")
+SAMPLINGS = ("random", "balanced", "typiclust", "max_herding")
+ON_EMBEDDINGS = ("typiclust", "max_herding")
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class Initial:
         if self.sampling not in SAMPLINGS:
             known = ", ".join(SAMPLINGS)
             raise ValueError(f"initial_sampling must be one of {known}, got {self.sampling!r}")
-        if (self.sampling == "typiclust") != (self.embeddings is not None):
+        if (self.sampling in ON_EMBEDDINGS) != (self.embeddings is not None):
             raise ValueError(
-                'initial_sampling="typiclust" and initial_embeddings go together, got '
-                f"{self.sampling!r} {'without' if self.embeddings is None else 'with'} embeddings"
+                'initial_sampling="typiclust" or "max_herding" and initial_embeddings go together, '
+                f"got {self.sampling!r} {'without' if self.embeddings is None else 'with'} "
+                "embeddings; cache_features has them"
             )
 
     @property
@@ -111,22 +113,25 @@ class Initial:
         elif self.sampling == "balanced" and labels_of is not None:
             first = balanced(shuffled.tolist(), [*map(plain, labels_of(shuffled.tolist()))], num)
         elif self.embeddings is not None:
-            first = _typical(self.embeddings, num_rows, num, seed)
+            first = self._on_embeddings(self.embeddings, num_rows, num, seed)
         else:
             first = shuffled[:num].tolist()
         if not self.val_size:
             return first, []
         return first, shuffled[~np.isin(shuffled, first)][: self.val_size].tolist()
 
-
-def _typical(embeddings_ND: Tensor, num_rows: int, num: int, seed: int) -> list[int]:
-    if len(embeddings_ND) != num_rows:
-        raise ValueError(
-            f"initial_embeddings must be one a row of train_set, got {len(embeddings_ND)} for "
-            f"{num_rows} rows"
-        )
-    nothing_labeled = embeddings_ND[:0]
-    return typiclust(embeddings_ND, nothing_labeled, num, generator(seed, "initial")).tolist()
+    def _on_embeddings(
+        self, embeddings_ND: Tensor, num_rows: int, num: int, seed: int
+    ) -> list[int]:
+        if len(embeddings_ND) != num_rows:
+            raise ValueError(
+                "initial_embeddings must be one a row of train_set, got "
+                f"{len(embeddings_ND)} for {num_rows} rows"
+            )
+        nothing_labeled = embeddings_ND[:0]
+        if self.sampling == "max_herding":
+            return max_herding(embeddings_ND, nothing_labeled, num).tolist()
+        return typiclust(embeddings_ND, nothing_labeled, num, generator(seed, "initial")).tolist()
 
 
 def balanced(rows: Sequence[int], labels: Sequence[Any], num: int) -> list[int]:

@@ -7,11 +7,13 @@ from typing import Any, cast
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from al_lightning.data.items import holds_label, read_label
 from al_lightning.data.lightning_internals import epoch_to_begin_with
 from al_lightning.data.loaders import Collate, training_batch_size
 from al_lightning.data.samplers import BatchShards, EpochShuffle
 from al_lightning.data.split import SplitDataModule
 from al_lightning.data.views import RowView
+from al_lightning.seeds import isolated
 
 
 class ServingDataModule(SplitDataModule):
@@ -29,7 +31,7 @@ class ServingDataModule(SplitDataModule):
     def __init__(self) -> None:
         super().__init__()
         self._shuffles = True
-        self._served: Sequence[int] | Tensor | None = None
+        self._served: RowView | None = None
         # A pool of fewer batches than there are processes leaves some of them without.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -53,15 +55,25 @@ class ServingDataModule(SplitDataModule):
         Inside :meth:`serving`, serve those rows. With several processes, serve this process's share
         of the batches.
         """
-        rows = self.pool.askable_indices if self._served is None else self._served
-        view = RowView(self.sets.pool, rows)
+        view = self._served
+        if view is None:
+            view = RowView(self.sets.pool, self.pool.askable_indices)
         num = self.eval_batch_size
         return self._loader(view, num, BatchShards(view, num, **self._share))
 
     @contextmanager
-    def serving(self, rows: Sequence[int] | Tensor | None) -> Iterator[None]:
-        """Serve these rows in ``predict_dataloader`` inside the block; with None, the pool."""
-        self._served = rows
+    def serving(
+        self, rows: Sequence[int] | Tensor | None, dataset: Dataset[Any] | None = None
+    ) -> Iterator[None]:
+        """Serve these rows in ``predict_dataloader`` inside the block; with None, the pool.
+
+        Args:
+            rows: Of the pool, or of ``dataset``.
+            dataset: Another one than the pool's.
+        """
+        self._served = (
+            None if rows is None else RowView(self.sets.pool if dataset is None else dataset, rows)
+        )
         try:
             yield
         finally:
@@ -69,10 +81,28 @@ class ServingDataModule(SplitDataModule):
 
     def val_dataloader(self) -> Any:
         """Serve ``val_set``, or the rows held out of the pool; no loader when there are neither."""
-        rows = self.sets.val
-        if rows is None and self.pool.held_out:
-            rows = RowView(self.sets.pool, sorted(self.pool.held_out))
+        if self.sets.val is not None:
+            return self._loader(self.sets.val, self.eval_batch_size)
+        rows = self.validation_rows
         return [] if rows is None else self._loader(rows, self.eval_batch_size)
+
+    @property
+    def validation_rows(self) -> RowView | None:
+        """The rows of ``val_set``, or those held out of the pool; None when there are neither."""
+        if self.sets.val is not None:
+            return RowView(self.sets.val, range(len(cast(Sized, self.sets.val))))
+        held_out = sorted(self.pool.held_out)
+        return RowView(self.sets.pool, held_out) if held_out else None
+
+    def labels_in(self, view: RowView) -> list[Any] | None:
+        """Return the labels of validation rows; None when their items are inputs alone."""
+        if view.dataset is self.sets.pool:
+            return self.labels_of(view.indices.tolist()) if self.holds_labels else None
+        with isolated():  # a transform may draw
+            items = [view[position] for position in range(len(view))]
+        if not all(holds_label(item, self.label_key) for item in items):
+            return None
+        return [read_label(item, self.label_key) for item in items]
 
     def test_dataloader(self) -> Any:
         """Serve ``test_set``; no loader when there is none.

@@ -22,6 +22,13 @@ class DataSets(NamedTuple):
     """The same rows as ``train``, under evaluation transforms."""
     val: Dataset[Any] | None = None
     test: Dataset[Any] | None = None
+    shown: Dataset[Any] | None = None
+    """The same rows as people see them, where ``pool`` holds something else, such as features."""
+
+    @property
+    def for_people(self) -> Dataset[Any]:
+        """The rows as people see them."""
+        return self.pool if self.shown is None else self.shown
 
     def mapped(self, change: Callable[[Dataset[Any]], Dataset[Any]]) -> "DataSets":
         """Return the data sets after a change; what is one data set twice stays one."""

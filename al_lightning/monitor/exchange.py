@@ -67,7 +67,7 @@ def picture_of(loop: Loop, index: int) -> bytes | None:
     It is None when the row is no image, or cannot be read any more. A person can still call such a
     row invalid.
     """
-    dataset: Any = loop.data.sets.pool
+    dataset: Any = loop.data.sets.for_people
     picture = read_or_none(extras(dataset).picture or dataset.__getitem__, index)
     if not isinstance(picture, Image.Image):
         pixels = as_image(picture)

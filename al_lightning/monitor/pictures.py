@@ -98,7 +98,7 @@ def query_figure(loop: Loop, result: CycleResult) -> Figure | None:
     if query is None:
         return None
     shown = query.indices[:NUM_IMAGES]
-    items = [read_or_none(loop.data.sets.pool.__getitem__, index) for index in shown]
+    items = [read_or_none(loop.data.sets.for_people.__getitem__, index) for index in shown]
     images = [None if item is None else as_image(item) for item in items]
     if any(image is None and item is not None for image, item in zip(images, items, strict=True)):
         return None

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from al_lightning.prediction.outputs import Outputs, stacked
+from al_lightning.prediction.outputs import Outputs, flips_of, stacked
 from al_lightning.prediction.shared_prefix import SharedPrefix
 from al_lightning.prediction.tasks import Task
 from al_lightning.prediction.wrapping import (
@@ -203,7 +203,7 @@ def sampled(model: nn.Module, predict: Callable[[], Outputs], masks: Masks) -> O
         masks: The same for all batches of a prediction.
 
     Returns:
-        K samples a row, and the ``embedding`` without dropout.
+        K samples a row, the ``embedding`` without dropout, and where a sample's class flips.
 
     Raises:
         ValueError: when no dropout layer was reached, when one does not see the rows first, or
@@ -221,7 +221,10 @@ def sampled(model: nn.Module, predict: Callable[[], Outputs], masks: Masks) -> O
         for sample in range(masks.num_samples):
             passes.begin(sample, num_rows=len(plain))
             samples.append(replace(predict(), embedding=None))
-    return replace(stacked(samples), embedding=plain.embedding)
+    outputs = replace(stacked(samples), embedding=plain.embedding)
+    if plain.probs is None or plain.mask is not None or outputs.probs is None:
+        return outputs
+    return replace(outputs, flips=flips_of(outputs.probs, plain.probs))
 
 
 def _checked_dropouts(model: nn.Module) -> dict[str, nn.Dropout]:

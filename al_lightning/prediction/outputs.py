@@ -28,6 +28,8 @@ class Outputs:
         mean: (B, [K,] O), for a model that predicts numbers.
         variance: (B, [K,] O), if it predicts that too.
         score: (B,), the module's own, higher = label sooner.
+        flips: (B, K), 1 where a sample's likeliest class is not that of the network without
+            dropout, else 0; None where such a network is not known.
         size: (H, W), where the P parts are the pixels of a picture, row by row.
     """
 
@@ -38,6 +40,7 @@ class Outputs:
     mean: Tensor | None = None
     variance: Tensor | None = None
     score: Tensor | None = None
+    flips: Tensor | None = None
     size: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
@@ -121,10 +124,19 @@ class Outputs:
         """
         if column == "mean":
             return self.mean_mean
+        if column == "flips":
+            return self._flips()
         if isinstance(column, str):
             whole: Tensor | None = getattr(self, column)
             return whole
         return self._of_numbers(column, needed) if "mean" in needed else self._of_probs(column)
+
+    def _flips(self) -> Tensor | None:
+        """Return the flips; of an ensemble, against the class of the mean."""
+        if self.flips is not None or self.probs is None or self.mean_probs is None:
+            return self.flips
+        samples_BKC = self.probs if self.num_samples is not None else self.probs[:, None]
+        return flips_of(samples_BKC, self.mean_probs)
 
     def _of_probs(self, score: Callable[..., Tensor]) -> Tensor | None:
         """Return a score of the distributions; of several parts a row, the mean by default."""
@@ -149,6 +161,11 @@ class Outputs:
         tables = [t[:, None] if self.num_samples is None else t for t in given]  # (B, K, O)
         scores = score(*(table.movedim(1, 2).flatten(0, 1) for table in tables))
         return scores.view(len(self), self.mean.shape[-1]).mean(1)
+
+
+def flips_of(probs_BKC: Tensor, others_BC: Tensor) -> Tensor:
+    """Return (B, K), 1 where a sample's likeliest class is not that of ``others``, else 0."""
+    return (probs_BKC.argmax(-1) != others_BC.argmax(-1)[:, None]).to(probs_BKC.dtype)
 
 
 def stacked(members: Sequence[Outputs]) -> Outputs:

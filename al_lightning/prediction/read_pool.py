@@ -6,7 +6,7 @@ the data set gives them, and we still know which row is which, on any number of 
 Shape suffixes: B batch rows, N candidates, K posterior samples, C classes, D embedding dimensions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -42,6 +42,7 @@ def read_pool(
     *,
     rows: Tensor | None = None,
     labeled_rows: Tensor | None = None,
+    max_validation: int | None = None,
     embedding_layer: str | None = None,
     mc_samples: int | None = None,
 ) -> PoolOutputs:
@@ -59,6 +60,7 @@ def read_pool(
         rows: Data-set indices to choose from, ascending; the whole pool but for skipped rows when
             not given.
         labeled_rows: Rows that stand for the labeled ones, ascending; all of them when not given.
+        max_validation: Read no more validation rows than this.
         embedding_layer: Name of a layer of ``model`` whose input is the embedding, instead of one
             that ``predict_step`` returns. Of several calls in a batch the first counts.
         mc_samples: Predict with that many networks that the module's dropout draws; see
@@ -79,18 +81,29 @@ def read_pool(
     layer = embedding_layer
     samples = None if strategy.needs == {"embedding"} else mc_samples
 
-    def read(keep: Mapping[str, Column], rows: Tensor) -> dict[str, Tensor]:
-        reader = _Reader(keep, strategy.min_samples, rows, task, layer, samples)
-        return _read(trainer, model, data, reader, rows)
+    def read(names: Iterable[str], view: RowView) -> dict[str, Tensor]:
+        keep = {name: strategy.keep[name] for name in names}
+        reader = _Reader(keep, strategy.min_samples, view, task, layer, samples)
+        return _read(trainer, model, data, reader)
 
-    columns = read(strategy.keep, wanted)
-    labeled_keep = {name: strategy.keep[name] for name in strategy.labeled}
-    if labeled_keep:
-        labeled = data.labeled_indices if labeled_rows is None else labeled_rows
-        found = read(labeled_keep, labeled)
-        for name in labeled_keep.keys() & found.keys():
+    columns = read(strategy.keep, RowView(data.sets.pool, wanted))
+
+    def add(prefix: str, names: Sequence[str], view: RowView) -> None:
+        found = read(names, view)
+        for name in set(names) & found.keys():
             _check_size(name, found[name], columns[name])
-            columns[f"labeled_{name}"] = found[name]
+            columns[f"{prefix}_{name}"] = found[name]
+
+    if strategy.labeled:
+        labeled = data.labeled_indices if labeled_rows is None else labeled_rows
+        add("labeled", strategy.labeled, RowView(data.sets.pool, labeled))
+    held_out = data.validation_rows if strategy.validation else None
+    if held_out is not None:
+        held_out = RowView(held_out.dataset, held_out.indices[:max_validation])
+        labels = data.labels_in(held_out)
+        if labels is not None:
+            add("validation", strategy.validation, held_out)
+            columns["validation_labels"] = torch.as_tensor(labels)
     return PoolOutputs(wanted if is_first_rank() else wanted[:0], **columns)
 
 
@@ -106,18 +119,14 @@ def keep_freed_memory() -> None:
 
 
 def _read(
-    trainer: L.Trainer,
-    model: L.LightningModule,
-    data: ActiveDataModule,
-    reader: "_Reader",
-    rows: Tensor,
+    trainer: L.Trainer, model: L.LightningModule, data: ActiveDataModule, reader: "_Reader"
 ) -> dict[str, Tensor]:
-    """Return the columns of ``rows`` on the first rank; nothing on the others."""
+    """Return the columns of the reader's rows on the first rank; nothing on the others."""
     with ExitStack() as stack:
         stack.callback(reader.close)
         trainer.callbacks.append(reader)  # type: ignore[attr-defined]
         stack.callback(trainer.callbacks.remove, reader)  # type: ignore[attr-defined]
-        stack.enter_context(data.serving(rows))
+        stack.enter_context(data.serving(reader.view.indices, reader.view.dataset))
         trainer.predict(model, datamodule=data, return_predictions=False)
     return reader.gathered(trainer)
 
@@ -129,7 +138,7 @@ class _Reader(BasePredictionWriter):
         self,
         keep: Mapping[str, Column],
         min_samples: int,
-        rows: Tensor,
+        view: RowView,
         task: Task,
         embedding_layer: str | None,
         mc_samples: int | None,
@@ -138,7 +147,8 @@ class _Reader(BasePredictionWriter):
         self._keep = {name: (column, needs_of(column)) for name, column in keep.items()}
         self._task = task
         self._min_samples = min_samples
-        self._rows = rows
+        self.view = view
+        self._rows = view.indices
         self._embedding_layer = embedding_layer
         self._mc_samples = mc_samples
         self._layer: LayerInput | None = None
@@ -148,7 +158,7 @@ class _Reader(BasePredictionWriter):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look for the layers, which Lightning has made by now."""
-        _check_served(trainer.predict_dataloaders, self._rows)
+        _check_served(trainer.predict_dataloaders, self.view)
         enter = self._replaced.enter_context
         if self._embedding_layer is not None:
             self._layer = enter(LayerInput(find_layer(pl_module, self._embedding_layer)))
@@ -256,9 +266,13 @@ class _Reader(BasePredictionWriter):
         return columns
 
 
-def _check_served(loader: Any, rows: Tensor) -> None:
+def _check_served(loader: Any, view: RowView) -> None:
     served = getattr(loader, "dataset", None)
-    if not (isinstance(served, RowView) and torch.equal(served.indices, rows)):
+    if not (
+        isinstance(served, RowView)
+        and served.dataset is view.dataset
+        and torch.equal(served.indices, view.indices)
+    ):
         raise ValueError(
             "predict_dataloader must serve the rows that it is asked for, once and in their order, "
             f"found {type(loader).__name__} of another data set; return "
@@ -267,6 +281,7 @@ def _check_served(loader: Any, rows: Tensor) -> None:
 
 
 LACKING = {
+    "flips": "predictions of classes, which flip or not under dropout: set mc_samples above 1",
     "embedding": "embeddings: name a layer with embedding_layer, whose input is taken, or return "
     "them from predict_step as {'probs': ..., 'embedding': ...}",
     "score": "the module's own score of each row: return {'score': (B,)} from predict_step",

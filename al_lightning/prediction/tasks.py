@@ -75,10 +75,11 @@ class Task:
                 f"predict_step must return {self.expected}, with B = {num_rows} rows here, got "
                 f"{_described(prediction)}"
             )
-        embedding, score = _beside(named, "embedding", num), _beside(named, "score", num)
-        if embedding is None and score is None:
+        names = "embedding", "score", "flips"
+        embedding, score, flips = (_beside(named, name, num) for name in names)
+        if embedding is None and score is None and flips is None:
             return outputs
-        return replace(outputs, embedding=embedding, score=score)
+        return replace(outputs, embedding=embedding, score=score, flips=flips)
 
     def _read_named(self, named: Mapping[str, Any], prediction: Any) -> Outputs:
         if "samples" in named:
@@ -146,9 +147,11 @@ def _raw(named: Mapping[str, Any], *keys: str) -> Tensor:
 
 
 def _beside(named: Mapping[str, Any], name: str, num_rows: int) -> Tensor | None:
-    """Return the embedding or the score that came with a prediction."""
+    """Return the embedding, the score or the flips that came with a prediction."""
     value = named.get(name)
     num_axes, form, cure = (2, f"({num_rows}, D)", "flatten it")
+    if name == "flips":
+        form, cure = f"({num_rows}, K)", "give one number a sample"
     if name == "score":
         num_axes, form, cure = (1, f"({num_rows},)", "give one number a row")
     if value is not None and not (
@@ -301,7 +304,10 @@ def _likeliest(outputs: Outputs) -> Tensor | None:
     return None if probs is None else probs.argmax(-1)
 
 
-WHOLE, PARTS = frozenset({"probs", "distributions"}) | ANY, frozenset({"distributions"}) | ANY
+WHOLE, PARTS = (
+    frozenset({"probs", "flips", "distributions"}) | ANY,
+    frozenset({"distributions"}) | ANY,
+)
 
 TASKS: dict[str, Task] = {
     "multiclass": Task(

@@ -1,5 +1,6 @@
 """Learning curves in numbers: areas, labels needed, means over seeds, tests between strategies."""
 
+from al_lightning.statistics.calibration import calibration_error, temperature
 from al_lightning.statistics.curves import (
     Curve,
     accuracy_at,
@@ -19,6 +20,7 @@ __all__ = [
     "PairedTest",
     "accuracy_at",
     "aubc",
+    "calibration_error",
     "checkpoints",
     "label_efficiency",
     "labels_to",
@@ -28,4 +30,5 @@ __all__ = [
     "paired_t_test",
     "penalty_matrix",
     "quartiles",
+    "temperature",
 ]

@@ -15,26 +15,33 @@ from torch import Generator, Tensor
 
 from al_lightning.acquisition import (
     badge,
+    bait,
     bald,
     batchbald,
     cluster_margin,
     consensus_kl,
     core_set,
+    drop_query,
     entropy,
     epig,
     gaussian_bald,
     kmeans,
     least_confidence,
     margin,
+    max_herding,
     mean_std,
     predictive_variance,
     probcover,
     top_k,
     typiclust,
+    uncertainty_herding,
     variation_ratio,
     vote_entropy,
 )
+from al_lightning.acquisition.checks import checked_embeddings
+from al_lightning.acquisition.scores import mean_probs
 from al_lightning.settings import check_at_least, hint
+from al_lightning.statistics import calibration
 from al_lightning.strategies.compose import OfColumns, by_score, name_of, power
 from al_lightning.strategies.strategy import Column, PoolOutputs, Select, Strategy
 
@@ -54,6 +61,47 @@ def _epig(pool: PoolOutputs, num: int, generator: Generator, *, num_targets: int
 def _kmeans(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
     embeddings_ND = pool.embeddings
     return kmeans(embeddings_ND, embeddings_ND[:0], num, generator)  # labeled rows play no part
+
+
+def _bait(
+    pool: PoolOutputs, num: int, generator: Generator, *, regularization: float = 1.0
+) -> Tensor:
+    return bait(
+        pool.probs,
+        pool.embeddings,
+        num,
+        labeled_probs=pool.labeled_probs if len(pool.labeled_probs) else None,
+        labeled_embeddings=pool.labeled_embeddings if len(pool.labeled_probs) else None,
+        regularization=regularization,
+    )
+
+
+def _drop_query(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
+    flips_NK = checked_embeddings(pool.flips, "flips")
+    counts_N = flips_NK.sum(1).long()
+    return drop_query(counts_N, pool.embeddings, num, generator, num_passes=flips_NK.shape[1])
+
+
+def _uncertainty_herding(
+    pool: PoolOutputs,
+    num: int,
+    generator: Generator,
+    *,
+    bandwidth: float | None = None,
+    temperature: float | None = None,
+) -> Tensor:
+    if temperature is None:
+        temperature = _calibrated(pool)
+    uncertainty_N = margin(calibration.sharpened(mean_probs(pool.probs), temperature))
+    covered = pool.embeddings, pool.labeled_embeddings
+    return uncertainty_herding(uncertainty_N, *covered, num, bandwidth=bandwidth)
+
+
+def _calibrated(pool: PoolOutputs) -> float:
+    """Return the temperature that calibrates the validation rows; 1 where there are none."""
+    if "validation_labels" not in pool.columns:
+        return 1.0
+    return calibration.temperature(mean_probs(pool.validation_probs), pool.validation_labels)
 
 
 EMBEDDINGS: dict[str, Column] = {"embeddings": "embedding"}
@@ -85,6 +133,14 @@ STRATEGIES: dict[str, Strategy | Select] = {
     "kmeans": Strategy(_kmeans, EMBEDDINGS),
     "typiclust": Strategy(OfColumns(typiclust, *COVERED), EMBEDDINGS, labeled=("embeddings",)),
     "probcover": Strategy(OfColumns(probcover, *COVERED), EMBEDDINGS, labeled=("embeddings",)),
+    "max_herding": Strategy(OfColumns(max_herding, *COVERED), EMBEDDINGS, labeled=("embeddings",)),
+    "uncertainty_herding": Strategy(
+        _uncertainty_herding, GRADIENTS, labeled=("embeddings",), validation=("probs",)
+    ),
+    "bait": Strategy(_bait, GRADIENTS, labeled=("probs", "embeddings")),
+    "drop_query": Strategy(
+        _drop_query, {"flips": "flips", "embeddings": "embedding"}, min_samples=2
+    ),
     "cluster_margin": Strategy(OfColumns(cluster_margin, *GRADIENTS), GRADIENTS),
 }
 """Name to strategy. Add your own: ``STRATEGIES["mine"] = select``."""

@@ -17,8 +17,8 @@ class PoolOutputs:
     """Holds columns of the candidate rows, in ascending order of data-set index.
 
     Each column that the strategy keeps is an attribute: ``pool.probs``, ``pool.scores``,
-    ``pool.embeddings``. Columns of the labeled rows are called ``labeled_...``. All are on the
-    device that predicted.
+    ``pool.embeddings``. Columns of the labeled rows are called ``labeled_...``, those of
+    the validation rows ``validation_...``. All are on the device that predicted.
 
     Args:
         indices: Data-set indices (N,), int64.
@@ -60,7 +60,7 @@ Score = Callable[..., Tensor] | Literal["score"]
 """``score(probs) -> scores_N``: row-wise, higher = label sooner. One whose parameters are called
 ``mean``, or ``mean`` and ``variance``, is of predicted numbers. ``"score"`` is the module's own."""
 
-Output = Literal["probs", "embedding", "mean", "score", "map"]
+Output = Literal["probs", "flips", "embedding", "mean", "score", "map"]
 Column = Callable[..., Tensor] | Output
 """A score, or the name of an output to keep whole."""
 
@@ -77,10 +77,13 @@ class Strategy:
         select: Chooses the positions; see :data:`Select`.
         keep: Columns of the pool by name, made on the device batch by batch. A column is a function
             of the probabilities, such as ``{"scores": margin}``, which keeps 4 bytes a row. Or it
-            is ``"probs"``, ``"embedding"``, ``"mean"``, the module's own ``"score"``, or ``"map"``
-            for a small picture of the likeliest classes, which keeps these whole. With nothing to
-            keep, the pool is not read at all.
+            is ``"probs"``, ``"embedding"``, ``"mean"``, the module's own ``"score"``, ``"flips"``
+            for the samples that predict another class (N, K), or ``"map"`` for a small picture of
+            the likeliest classes, which keeps these whole. With nothing to keep, the pool is not
+            read at all.
         labeled: Names of columns that are made of the labeled rows too.
+        validation: Names of columns that are made of the validation rows too, where there are some
+            with labels; ``validation_labels`` is then a column as well.
         min_samples: Posterior samples or ensemble members that a row must have at least.
         name: Its name in a journal; the name of ``select`` when not given.
     """
@@ -88,6 +91,7 @@ class Strategy:
     select: Select
     keep: Mapping[str, Column] = field(default_factory=lambda: {"probs": "probs"}, hash=False)
     labeled: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
     min_samples: int = 1
     name: str = ""
 
@@ -99,11 +103,13 @@ class Strategy:
             for name, column in dict(self.keep).items()
             if name in RESERVED or not (callable(column) or column in OUTPUTS)
         ]
-        if wrong or not set(self.labeled) <= set(self.keep) or isinstance(self.labeled, str):
+        others = self.labeled, self.validation
+        if wrong or any(isinstance(o, str) or not set(o) <= set(self.keep) for o in others):
             raise ValueError(
-                f"keep must map names to functions of probabilities or to one of {OUTPUTS}, "
-                f"and labeled be a tuple of these names, none of them {', '.join(RESERVED)}; got "
-                f"keep={self.keep!r} and labeled={self.labeled!r}"
+                f"keep must map names to functions of probabilities or to one of {OUTPUTS}, and "
+                f"labeled and validation be tuples of these names, none of them "
+                f"{', '.join(RESERVED)}; got keep={self.keep!r}, labeled={self.labeled!r} and "
+                f"validation={self.validation!r}"
             )
 
     @property

@@ -80,6 +80,7 @@ class Trial:
                 replace(self.task, look=look),
                 rows=rows,
                 labeled_rows=labeled if len(labeled) else rows,
+                max_validation=few,
                 embedding_layer=self.settings.embedding_layer,
                 mc_samples=self.settings.mc_samples,
             )
