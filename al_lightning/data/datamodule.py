@@ -45,13 +45,17 @@ class ActiveDataModule(ServingDataModule):
         initial_labels: Instead, known labels by data-set index.
         initial_sampling: ``"random"`` shuffles all rows and takes the first. ``"balanced"`` takes
             the same number of each class, and a remainder from the first classes. ``"typiclust"``
-            takes typical rows of ``initial_embeddings``, whatever their labels.
+            and ``"max_herding"`` choose on ``initial_embeddings``, whatever the labels are.
         initial_embeddings: (rows, D), one for each row of ``train_set`` in its order, from a
-            pretrained network, for ``initial_sampling="typiclust"``.
+            pretrained network; :func:`~al_lightning.cache_features` gives them itself.
         val_size: Number of rows to hold out of the pool for validation, drawn by ``seed``.
         batch_size: Rows in a training batch. Where the last one would be a single row, on which
             BatchNorm fails, batches are smaller, see :mod:`al_lightning.data.loaders`.
         epoch_size: Rows in a training epoch, drawn with replacement; else each labeled row once.
+        steps_per_epoch: The same in batches for each process.
+        unlabeled_batch_size: Rows of the pool beside each training batch, without their labels and
+            under training transforms; ``eval_collate_fn`` makes their batches. A training batch is
+            then a dict of ``"labeled"`` and, while there are such rows, ``"unlabeled"``.
         eval_batch_size: Rows in a batch of validation, test and prediction, if not ``batch_size``.
         num_workers: Loader processes.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
@@ -99,11 +103,13 @@ class ActiveDataModule(ServingDataModule):
         initial_labeled_size: int | None = None,
         initial_indices: Sequence[int] | Tensor | None = None,
         initial_labels: Mapping[int, Any] | None = None,
-        initial_sampling: Literal["random", "balanced", "typiclust"] = "random",
+        initial_sampling: Literal["random", "balanced", "typiclust", "max_herding"] = "random",
         initial_embeddings: Tensor | None = None,
         val_size: int = 0,
         batch_size: int = 64,
         epoch_size: int | None = None,
+        steps_per_epoch: int | None = None,
+        unlabeled_batch_size: int | None = None,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 42,
@@ -114,10 +120,12 @@ class ActiveDataModule(ServingDataModule):
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        check_at_least(
-            1, batch_size=batch_size, epoch_size=epoch_size, eval_batch_size=eval_batch_size
-        )
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        sizes |= {"epoch_size": epoch_size, "steps_per_epoch": steps_per_epoch}
+        check_at_least(1, unlabeled_batch_size=unlabeled_batch_size, **sizes)
         check_at_least(0, num_workers=num_workers)
+        if epoch_size and steps_per_epoch:
+            raise ValueError("give either epoch_size or steps_per_epoch, got both")
         if val_set is not None and val_size:
             raise ValueError(f"give either val_set or val_size, got both, val_size={val_size}")
         if pool_set is not None and pool_transform is not None:
@@ -133,7 +141,8 @@ class ActiveDataModule(ServingDataModule):
             classes=classes,
         )
         self.batch_size = batch_size
-        self.epoch_size = epoch_size
+        self.epoch_size, self.steps_per_epoch = epoch_size, steps_per_epoch
+        self.unlabeled_batch_size = unlabeled_batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
         self.seed = seed

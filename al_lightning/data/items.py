@@ -126,6 +126,23 @@ def replace_label(item: Any, label: Any, label_key: int | str | None = None) -> 
     return parts if type(item) is list else tuple(parts)
 
 
+def without_label(item: Any, label_key: int | str | None = None) -> Any:
+    """Return an item, or a batch, without its label; a single part that is left stands alone.
+
+    >>> without_label((5, 1)), without_label({"x": 5, "label": 1}), without_label(("a", 5, 1), 2)
+    (5, {'x': 5}, ('a', 5))
+    """
+    if not holds_label(item, label_key):
+        return item
+    place = _place(item, label_key)
+    if is_record(item):
+        return {key: item[key] for key in item.keys() if key != place}  # noqa: SIM118
+    left = [*item[:place], *item[place + 1 :]]
+    if len(left) == 1:
+        return left[0]
+    return left if type(item) is list else tuple(left)
+
+
 def is_none(label: Any) -> bool:
     """Tell whether a label says that there is none: None, NaN, or the class -100.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, cast
 
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -12,7 +13,7 @@ from al_lightning.data.lightning_internals import epoch_to_begin_with
 from al_lightning.data.loaders import Collate, training_batch_size
 from al_lightning.data.samplers import BatchShards, EpochShuffle
 from al_lightning.data.split import SplitDataModule
-from al_lightning.data.views import RowView
+from al_lightning.data.views import RowView, UnlabeledView
 from al_lightning.seeds import isolated
 
 
@@ -21,6 +22,8 @@ class ServingDataModule(SplitDataModule):
 
     batch_size: int
     epoch_size: int | None
+    steps_per_epoch: int | None
+    unlabeled_batch_size: int | None
     eval_batch_size: int
     num_workers: int
     label_key: int | str | None
@@ -35,18 +38,40 @@ class ServingDataModule(SplitDataModule):
         # A pool of fewer batches than there are processes leaves some of them without.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch)."""
+    def train_dataloader(self) -> Any:
+        """Serve the labeled rows, shuffled or drawn by (seed, number of labels, epoch).
+
+        With ``unlabeled_batch_size`` it is a ``CombinedLoader`` of ``"labeled"`` batches and, while
+        there are such rows, ``"unlabeled"`` ones beside them.
+        """
         rows = RowView(self.sets.train, self.labeled_indices, self.row_labels.given, self.label_key)
-        purpose = self.seed, "shuffle", self.num_labeled
+        draws = self.epoch_size
+        if self.steps_per_epoch is not None:
+            draws = self.steps_per_epoch * self.batch_size * self._share.get("num_replicas", 1)
+        labeled = self._training(rows, self.batch_size, draws, "shuffle")
+        if self.unlabeled_batch_size is None:
+            return labeled
+        loaders = {"labeled": labeled}
+        pool = UnlabeledView(self.sets.train, self.unlabeled_indices, label_key=self.label_key)
+        if len(pool):
+            size = self.unlabeled_batch_size
+            draws = len(labeled) * size * self._share.get("num_replicas", 1)
+            loaders["unlabeled"] = self._training(pool, size, draws, "unlabeled")
+        return CombinedLoader(loaders, "min_size")
+
+    def _training(
+        self, rows: RowView, batch_size: int, num_draws: int | None, purpose: str
+    ) -> DataLoader[Any]:
+        """Return a loader whose order the seed, the number of labels and the epoch decide."""
         epoch = epoch_to_begin_with(self.trainer)
-        how: dict[str, Any] = {"num_draws": self.epoch_size, "shuffle": self._shuffles}
-        how |= {"epoch": epoch, **self._share}
-        sampler = EpochShuffle(rows, *purpose, **how)
+        how: dict[str, Any] = {"num_draws": num_draws, "shuffle": self._shuffles, "epoch": epoch}
+        how |= self._share
+        sampler = EpochShuffle(rows, self.seed, purpose, self.num_labeled, **how)
         options = self.options(training=True)
         drop_last = bool(options.get("drop_last"))
-        size = training_batch_size(len(sampler), self.batch_size, drop_last=drop_last)
-        options |= {"collate_fn": self.collate_fn, "generator": sampler.worker_seeds}
+        size = training_batch_size(len(sampler), batch_size, drop_last=drop_last)
+        collate = self.eval_collate_fn if isinstance(rows, UnlabeledView) else self.collate_fn
+        options |= {"collate_fn": collate, "generator": sampler.worker_seeds}
         return DataLoader(rows, batch_size=size, sampler=sampler, **options)
 
     def predict_dataloader(self) -> DataLoader[Any]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from al_lightning.data.items import replace_label
+from al_lightning.data.items import replace_label, without_label
 
 
 class UnreadableRowError(ValueError):
@@ -59,6 +59,19 @@ class RowView(Dataset[Any]):
             label = opened(self.dataset, self.given_labels[index])
             return replace_label(item, label, self.label_key)
         return item
+
+
+class UnlabeledView(RowView):
+    """Serves the inputs of some rows alone, also where the data set knows their labels."""
+
+    def __getitems__(self, positions: Sequence[int]) -> Any:
+        items = super().__getitems__(positions)
+        if isinstance(items, list):
+            return [without_label(item, self.label_key) for item in items]
+        return without_label(items, self.label_key)
+
+    def _item(self, index: int) -> Any:
+        return without_label(super()._item(index), self.label_key)
 
 
 def opened(dataset: Any, label: Any) -> Any:

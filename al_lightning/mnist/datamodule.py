@@ -60,6 +60,9 @@ class ActiveMNISTDataModule(ActiveDataModule):
         batch_size: Rows in a training batch.
         epoch_size: Rows in a training epoch, drawn with replacement. When not given, each labeled
             row comes once.
+        steps_per_epoch: The same in batches.
+        unlabeled_batch_size: Images of the pool beside each training batch, without their labels,
+            for a module that can use them.
         eval_batch_size: Rows in a batch of validation, test and prediction. When not given, 128 on
             a CPU, whose caches hold no more, and 4096 on an accelerator.
         num_workers: Loader processes. The images are in memory, so 0 is fastest.
@@ -74,6 +77,8 @@ class ActiveMNISTDataModule(ActiveDataModule):
         val_size: int = 0,
         batch_size: int = 64,
         epoch_size: int | None = None,
+        steps_per_epoch: int | None = None,
+        unlabeled_batch_size: int | None = None,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 42,
@@ -84,6 +89,8 @@ class ActiveMNISTDataModule(ActiveDataModule):
             val_size=val_size,
             batch_size=batch_size,
             epoch_size=epoch_size,
+            steps_per_epoch=steps_per_epoch,
+            unlabeled_batch_size=unlabeled_batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             seed=seed,

@@ -3,6 +3,7 @@
 Shape suffixes: B batch rows, C channels, H W height and width, D embedding dimensions.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -15,11 +16,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from al_lightning.acquisition import least_confidence
 from al_lightning.mnist.augment import random_affine
 from al_lightning.mnist.fast_on_cpu import LinearOverMaps
+from al_lightning.mnist.unlabeled import pseudo_label_loss, strongly_changed
 from al_lightning.prediction.mc_dropout import Masks, sampled
 from al_lightning.prediction.outputs import Outputs
 
 NUM_CLASSES = 10
 Batch = tuple[Tensor, Tensor]  # images (B, 1, 28, 28) and digits (B,)
+UNLABELED = ("fixmatch", "pseudo_label")
 
 
 class LitSimpleCNN(L.LightningModule):
@@ -36,6 +39,12 @@ class LitSimpleCNN(L.LightningModule):
             a tenth.
         schedule: ``"constant"``, or ``"one_cycle"`` over the whole fit (Smith and Topin 2017,
             arXiv:1708.07120).
+        unlabeled: Use of unlabeled images, where the data module has ``unlabeled_batch_size``.
+            ``"fixmatch"`` takes the class of an image, where the network is sure of it, as the
+            label of a strongly changed copy (Sohn et al. 2020, arXiv:2001.07685).
+            ``"pseudo_label"`` takes it as the label of the image itself, as CEAL does (Wang et al.
+            2016, arXiv:1701.03551), for two thirds of the time.
+        threshold: The probability from which the network is sure.
 
     Raises:
         ValueError: for an argument outside its range, and for samples without dropout.
@@ -48,6 +57,8 @@ class LitSimpleCNN(L.LightningModule):
         mc_samples: int = 1,
         augment: bool = False,
         schedule: Literal["constant", "one_cycle"] = "constant",
+        unlabeled: Literal["fixmatch", "pseudo_label"] = "fixmatch",
+        threshold: float = 0.95,
     ) -> None:
         super().__init__()
         if not lr > 0:
@@ -61,11 +72,17 @@ class LitSimpleCNN(L.LightningModule):
             )
         if schedule not in ("constant", "one_cycle"):
             raise ValueError(f'schedule must be "constant" or "one_cycle", got {schedule!r}')
+        if unlabeled not in UNLABELED:
+            raise ValueError(f"unlabeled must be one of {', '.join(UNLABELED)}, got {unlabeled!r}")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
         self.save_hyperparameters()
         self.lr = lr
         self.mc_samples = mc_samples
         self.augment = augment
         self.schedule = schedule
+        self.unlabeled = unlabeled
+        self.threshold = threshold
         self.conv1 = nn.Conv2d(1, 32, 3)
         self.conv2 = nn.Conv2d(32, 64, 3)
         self.fc1 = LinearOverMaps(64 * 12 * 12, 128)
@@ -94,11 +111,36 @@ class LitSimpleCNN(L.LightningModule):
         """Return the last hidden layer (B, 128) of features, given as maps or flattened."""
         return F.relu_(self.fc1(self.dropout1(features)))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, y = batch
-        loss = F.cross_entropy(self(random_affine(x) if self.augment else x), y)
+    def training_step(self, batch: Batch | Mapping[str, Any], batch_idx: int) -> Tensor:
+        x, y = batch["labeled"] if isinstance(batch, Mapping) else batch
+        others = batch.get("unlabeled") if isinstance(batch, Mapping) else None
+        if others is None:
+            loss = F.cross_entropy(self(self._changed(x)), y)
+        else:
+            loss = self._semi_supervised(x, y, others)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
+
+    def _changed(self, x_B1HW: Tensor) -> Tensor:
+        return random_affine(x_B1HW) if self.augment else x_B1HW
+
+    def _semi_supervised(self, x_B1HW: Tensor, y_B: Tensor, others_U1HW: Tensor) -> Tensor:
+        """Return the loss of labeled images and, by what the network believes, of others."""
+        weak_U1HW = self._changed(others_U1HW)
+        beliefs_UC = None
+        if self.unlabeled == "fixmatch":
+            self.eval()  # without dropout
+            with torch.no_grad():
+                beliefs_UC = self(weak_U1HW).softmax(-1)
+            self.train()
+            weak_U1HW = strongly_changed(others_U1HW)
+        logits_BC, logits_UC = self(torch.cat([self._changed(x_B1HW), weak_U1HW])).split(
+            [len(x_B1HW), len(others_U1HW)]
+        )
+        if beliefs_UC is None:
+            beliefs_UC = logits_UC.softmax(-1)
+        unsupervised = pseudo_label_loss(logits_UC, beliefs_UC, self.threshold)
+        return F.cross_entropy(logits_BC, y_B) + unsupervised
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_acc)

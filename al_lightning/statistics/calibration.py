@@ -30,6 +30,7 @@ def calibration_error(probs: Tensor, labels: Tensor, *, num_bins: int = NUM_BINS
     References:
         Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, Eq. 3.
 
+    >>> import torch
     >>> probs = torch.tensor([[0.75, 0.25], [0.75, 0.25]])
     >>> calibration_error(probs, torch.tensor([0, 1]))
     0.25
@@ -60,6 +61,7 @@ def temperature(probs: Tensor, labels: Tensor) -> float:
         Guo et al. 2017, arXiv:1706.04599, section 4.2, with ECE in the place of the likelihood, as
         in Bae et al. 2025, arXiv:2412.20644.
 
+    >>> import torch
     >>> probs = torch.tensor([[0.9, 0.1]] * 4)  # right in three of four cases
     >>> sharpened(probs, temperature(probs, torch.tensor([0, 0, 0, 1])))[0, 0] < 0.77
     tensor(True)

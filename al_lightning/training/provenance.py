@@ -50,7 +50,10 @@ FREE = {
 """Keys that may change when a run goes on, by group: place and way of computing, who labels."""
 
 
-DEFAULTS = {"active": {"task": Settings.task, "ckpt_path": Settings.ckpt_path}}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "active": {"task": Settings.task, "ckpt_path": Settings.ckpt_path},
+    "data": {"steps_per_epoch": None, "unlabeled_batch_size": None},
+}
 """Options that earlier versions did not write."""
 
 LATER_KNOWN = ("data.classes", "data.names", "datamodule")
@@ -93,6 +96,8 @@ class Provenance:
                 "rows": data.row_labels.num_began or len(data.pool.labeled_N),
                 "batch_size": data.batch_size,
                 "epoch_size": data.epoch_size,
+                "steps_per_epoch": data.steps_per_epoch,
+                "unlabeled_batch_size": data.unlabeled_batch_size,
                 "drop_last": data.options(training=True).get("drop_last"),
                 "classes": data.classes,
                 "names": _checksum_of_names(data),
