@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from al_lightning.monitor import Pictures as Pictures
     from al_lightning.monitor import Tables as Tables
     from al_lightning.monitor import TensorBoard as TensorBoard
+    from al_lightning.prediction.cached import cache_features as cache_features
     from al_lightning.prediction.ensemble import Ensemble as Ensemble
     from al_lightning.prediction.mc_dropout import MCDropout as MCDropout
     from al_lightning.run.records import INVALID as INVALID
@@ -48,6 +49,7 @@ _NAMES = {
     "mnist": "ActiveMNISTDataModule",
     "mnist.model": "LitSimpleCNN",
     "monitor": "Console Exchange Monitor Pictures Tables TensorBoard",
+    "prediction.cached": "cache_features",
     "prediction.ensemble": "Ensemble",
     "prediction.mc_dropout": "MCDropout",
     "run.records": "INVALID SKIP CycleResult Query",

@@ -126,6 +126,11 @@ def fingerprint(rows: SomeRows) -> dict[str, str]:
     return {str(i): f"{row.checksum:08x}" for i, row in rows.steady.items()}
 
 
+def checksum(value: Any) -> str:
+    """Return eight hexadecimal digits of what a value holds, such as the weights of a network."""
+    return f"{_sum(value, 0):08x}"
+
+
 def _sum(value: Any, crc: int) -> int:
     """Return the checksum of ``crc`` and what a value holds; of an unknown object, its class."""
     crc = zlib.crc32(type(value).__qualname__.encode(), crc)

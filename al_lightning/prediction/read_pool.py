@@ -9,7 +9,7 @@ Shape suffixes: B batch rows, N candidates, K posterior samples, C classes, D em
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from al_lightning.data.datamodule import ActiveDataModule
+from al_lightning.data.feature_rows import FeatureRows
 from al_lightning.data.lightning_internals import forget_positions
 from al_lightning.data.views import RowView
 from al_lightning.distributed import (
@@ -83,6 +84,20 @@ def read_pool(
 
     def read(names: Iterable[str], view: RowView) -> dict[str, Tensor]:
         keep = {name: strategy.keep[name] for name in names}
+        if isinstance(view.dataset, FeatureRows) and layer is None:
+            return with_features(keep, view)
+        return predicted(keep, view)
+
+    def with_features(keep: Mapping[str, Column], view: RowView) -> dict[str, Tensor]:
+        others = {name: column for name, column in keep.items() if column != "embedding"}
+        columns = predicted(others, view) if others else {}
+        if is_first_rank():
+            features_ND = cast(FeatureRows, view.dataset).views(view.indices)
+            device = trainer.strategy.root_device
+            columns |= {name: features_ND.to(device) for name in keep.keys() - others.keys()}
+        return columns
+
+    def predicted(keep: Mapping[str, Column], view: RowView) -> dict[str, Tensor]:
         reader = _Reader(keep, strategy.min_samples, view, task, layer, samples)
         return _read(trainer, model, data, reader)
 
