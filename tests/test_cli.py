@@ -444,7 +444,10 @@ def test_the_tutorials_configuration_is_the_tutorial(run):
         "mc_samples": 1,
         "augment": False,
         "schedule": "constant",
+        "unlabeled": "fixmatch",
+        "threshold": 0.95,
     }
+    assert config["data"]["unlabeled_batch_size"] is None
     assert config["active"]["warm_start"] is True
     assert config["data"]["batch_size"] == 64
     assert len(cli.results) == 3

@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.datasets import FashionMNIST
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.sets import DataSets
-from al_lightning.mnist.files import FILES, ensure_mnist, read_idx
+from al_lightning.mnist.files import FILES, ensure_fashion_mnist, ensure_mnist, read_idx
 
 
 class DigitImages(Dataset[tuple[Tensor, int]]):
@@ -45,6 +46,12 @@ class DigitImages(Dataset[tuple[Tensor, int]]):
         return _pixels_to_float(self.images_NHW[rows][:, None]), self.targets[rows]
 
 
+class FashionImages(DigitImages):
+    """Holds pictures of clothes as :class:`DigitImages` holds digits."""
+
+    classes = tuple(FashionMNIST.classes)
+
+
 def _pixels_to_float(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255)
 
@@ -54,6 +61,7 @@ class ActiveMNISTDataModule(ActiveDataModule):
 
     Args:
         data_dir: The folder of the four files; missing files are fetched into it.
+        name: ``"MNIST"``, or ``"FashionMNIST"`` for as many pictures of clothes.
         initial_labeled_size: Number of rows that are labeled from the start.
         initial_sampling: ``"random"``, the tutorial's shuffle, or ``"balanced"`` over the digits.
         val_size: Number of training rows held out of the pool for validation.
@@ -72,6 +80,7 @@ class ActiveMNISTDataModule(ActiveDataModule):
     def __init__(
         self,
         data_dir: str | Path = "data",
+        name: Literal["MNIST", "FashionMNIST"] = "MNIST",
         initial_labeled_size: int = 1000,
         initial_sampling: Literal["random", "balanced"] = "random",
         val_size: int = 0,
@@ -95,14 +104,20 @@ class ActiveMNISTDataModule(ActiveDataModule):
             num_workers=num_workers,
             seed=seed,
         )
+        if name not in ("MNIST", "FashionMNIST"):
+            raise ValueError(f"name must be MNIST or FashionMNIST, got {name!r}")
         self.data_dir = Path(data_dir)
+        self._is_fashion = name == "FashionMNIST"
         self._auto_batch = eval_batch_size is None
         self._folder: Path | None = None
+
+    def _ensure(self) -> Path:
+        return (ensure_fashion_mnist if self._is_fashion else ensure_mnist)(self.data_dir)
 
     def prepare_data(self) -> None:
         """Fetch and verify the files once; Lightning calls this before each fit."""
         if self._folder is None:
-            self._folder = ensure_mnist(self.data_dir)
+            self._folder = self._ensure()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files once; choose the size of evaluation batches by the Trainer's device."""
@@ -113,9 +128,10 @@ class ActiveMNISTDataModule(ActiveDataModule):
 
     def load_sets(self) -> DataSets:
         """Read the four IDX files; fetch them first if this process has not prepared the data."""
-        folder = self._folder or ensure_mnist(self.data_dir)
+        folder = self._folder or self._ensure()
         train_images, train_labels, test_images, test_labels = (
             read_idx(folder / name) for name in FILES
         )
-        train = DigitImages(train_images, train_labels)
-        return DataSets(train=train, pool=train, test=DigitImages(test_images, test_labels))
+        images = FashionImages if self._is_fashion else DigitImages
+        train = images(train_images, train_labels)
+        return DataSets(train=train, pool=train, test=images(test_images, test_labels))

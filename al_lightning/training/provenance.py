@@ -52,9 +52,10 @@ FREE = {
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "active": {"task": Settings.task, "ckpt_path": Settings.ckpt_path},
-    "data": {"steps_per_epoch": None, "unlabeled_batch_size": None},
+    "data": {"name": "MNIST", "steps_per_epoch": None, "unlabeled_batch_size": None},
+    "model": {"unlabeled": "fixmatch", "threshold": 0.95},
 }
-"""Options that earlier versions did not write."""
+"""Options that earlier versions did not write, also of this package's own module and data."""
 
 LATER_KNOWN = ("data.classes", "data.names", "datamodule")
 """Keys that may be None at the beginning: earlier versions did not find them."""
