@@ -1,7 +1,7 @@
 """BAIT: the rows whose labels leave least doubt about the predictions of all rows.
 
-Shape suffixes: N pool rows, M labeled rows, T rows taken, Q rows looked at closely, K posterior
-samples, C classes, D embedding dimensions.
+Shape suffixes: N pool rows, M labeled rows, T rows taken, K posterior samples, C classes,
+D embedding dimensions.
 """
 
 import math
@@ -16,13 +16,11 @@ from al_lightning.acquisition.checks import (
     checked_num,
     checked_probs,
 )
-from al_lightning.acquisition.distances import chunks, widened
+from al_lightning.acquisition.distances import chunks
 from al_lightning.acquisition.progress import report
 
 # Twice as many rows are taken as are kept.
 OVERSAMPLING = 2
-# Updates of float32 embeddings say which few rows may be the best; float64 decides between them.
-NUM_CLOSE = 16
 
 
 def bait(
@@ -152,13 +150,9 @@ def _forward(doubt: _Doubt, embeddings_ND: Tensor, scales_N: Tensor, num: int) -
     while len(picks) < num:
         report(len(picks), num)
         falls_N = torch.where(is_left_N, b_N / (1 + a_N), -torch.inf)
-        close_Q = falls_N.topk(min(NUM_CLOSE, len(a_N) - len(picks))).indices.sort().values
-        rows_QD = embeddings_ND[close_Q].double() * scales_N[close_Q][:, None]
-        a_Q, b_Q = doubt.forms(rows_QD)
-        best = (b_Q / (1 + a_Q)).argmax()
-        picks.append(close_Q[best])
+        picks.append(falls_N.argmax())
         is_left_N[picks[-1]] = False
-        change = doubt.change(rows_QD[best], +1)
+        change = doubt.change(embeddings_ND[picks[-1]].double() * scales_N[picks[-1]], +1)
         change.apply(a_N, b_N, _products(embeddings_ND, change.directions_D2) * scales_N[:, None])
     return picks
 
@@ -197,9 +191,9 @@ def _fisher(tables: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _products(embeddings_ND: Tensor, directions_D2: Tensor) -> Tensor:
-    """Return embeddings @ directions, (N, 2) float64, without a widened copy of them."""
-    parts = [
-        widened(embeddings_ND[rows]) @ directions_D2.to(widened(embeddings_ND[:0]).dtype)
-        for rows in chunks(embeddings_ND)
-    ]
-    return torch.cat(parts).double()
+    """Return embeddings @ directions, (N, 2) float64, without a widened copy of them.
+
+    In float32 the updates of many picks would lose the digits that decide.
+    """
+    parts = [embeddings_ND[rows].double() @ directions_D2 for rows in chunks(embeddings_ND)]
+    return torch.cat(parts)

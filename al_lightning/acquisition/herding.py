@@ -216,7 +216,7 @@ def _sampled(weights_N: Tensor, at_least: int) -> tuple[Tensor, Tensor]:
     draws = (places + uniform(num, generator=generator, device=mass_N.device)) / num * upto_N[-1]
     drawn = torch.searchsorted(upto_N, draws, right=True).clamp_max(len(mass_N) - 1)
     rows_S, times_S = torch.unique_consecutive(drawn, return_counts=True)
-    return rows_S, times_S * weights_N[rows_S] / mass_N[rows_S]
+    return rows_S, times_S * weights_N[rows_S] / mass_N[rows_S] * (upto_N[-1] / num)
 
 
 def nearest_pair(embeddings: Tensor) -> float:

@@ -118,7 +118,8 @@ class LitSimpleCNN(L.LightningModule):
             loss = F.cross_entropy(self(self._changed(x)), y)
         else:
             loss = self._semi_supervised(x, y, others)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, sync_dist=True)
+        shown: dict[str, Any] = {"on_step": True, "on_epoch": True, "prog_bar": True}
+        self.log("train_loss", loss, batch_size=len(y), sync_dist=True, **shown)
         return loss
 
     def _changed(self, x_B1HW: Tensor) -> Tensor:
