@@ -45,6 +45,8 @@ CASES = [
     Case("tag_tokens", [30, 60], False, "test_acc", (0.5, 1), r"\d \d+ %;.*", "labeled"),
     Case("image_folder", [60, 120], True, "test_acc", (0.35, 1), SHAPE, SHAPE),
     Case("classify_text", [60, 120], False, "test_acc", (0.4, 1), "good|bad", "good|bad"),
+    Case("frozen_features", [10, 30], True, "test_acc", (0.35, 1), r"\d", r"\d"),
+    Case("fixmatch", [20, 40], True, "test_acc", (0.35, 1), r"\d", r"\d"),
     Case("detect_shapes", [40, 80], True, "test_f1", (0.3, 1), "", r"\[.*\]"),
 ]
 
