@@ -13,7 +13,15 @@ from torch import nn
 from torch.utils.data import DataLoader, random_split
 from toys import QUIET, Plain, points, points_data
 
-from al_lightning import INVALID, SKIP, ActiveDataModule, ActiveLearningLoop, Strategy, by_score
+from al_lightning import (
+    INVALID,
+    SKIP,
+    ActiveDataModule,
+    ActiveLearningLoop,
+    Strategy,
+    by_score,
+    cache_features,
+)
 from al_lightning.acquisition import margin
 from al_lightning.label.answers import AnswersError
 from al_lightning.prediction.read_pool import read_pool
@@ -39,6 +47,14 @@ class Normed(Plain):
 
     def forward(self, x):
         return self.net(self.norm(x))
+
+
+class Semi(Plain):
+    """Notes the unlabeled rows that it sees."""
+
+    def training_step(self, batch, batch_idx):
+        self.seen = [*getattr(self, "seen", []), *batch["unlabeled"][:, 0].tolist()]
+        return nn.functional.cross_entropy(self(batch["labeled"][0]), batch["labeled"][1])
 
 
 def main(out: Path, devices: int, num_nodes: int = 1) -> None:
@@ -74,6 +90,15 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
         )
     state |= {name: column.tolist() for name, column in pool.columns.items()}
     (state["test"],) = trainer().test(model, datamodule=points_data(), verbose=False)
+
+    with quiet():
+        features = cache_features(Plain(), points_data(57), out / "features.npy", trainer=trainer)
+    state["features"] = features.sets.pool.features_NVD.flatten(1).tolist()
+    semi = points_data(121, unlabeled_batch_size=7, steps_per_epoch=3)
+    with quiet():
+        fits = trainer()
+        fits.fit(Semi(), datamodule=semi)
+    state["unlabeled"] = [sorted(fits.lightning_module.seen), semi.unlabeled_indices.tolist()]
 
     loop = ActiveLearningLoop(
         Normed(),

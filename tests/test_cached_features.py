@@ -339,6 +339,26 @@ def test_strategies_on_embeddings_run_no_network(tmp_path, strategy):
     assert len(results[0].query.indices) == 15
 
 
+class Late(Plain):
+    def configure_model(self):
+        if not hasattr(self, "late"):
+            self.late = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.late(super().forward(x))
+
+
+def test_layers_that_come_late_are_made_without_a_prediction(tmp_path):
+    with quiet():
+        loop = loop_of(Late(), cached(tmp_path / "features"), strategy="core_set", num_cycles=2)
+        assert len(loop.run()) == 2
+
+
+def test_another_split_says_which_rows_are_first(tmp_path):
+    with pytest.raises(ValueError, match=r"got \['val_size'\] alone; give initial_labeled_size"):
+        cached(tmp_path / "features", val_size=10)
+
+
 def test_columns_of_features_stand_beside_predictions(tmp_path):
     data, model = cached(tmp_path / "features", val_size=20, initial_labeled_size=20), Plain()
     with quiet():

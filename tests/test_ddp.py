@@ -44,8 +44,11 @@ def check_ranks(out, alone, num_ranks):
         "answered",
         "best of a project",
     }  # on batches of twice the size, or thrice
-    for name in alone.keys() - of_training - {"labels of its own"}:
+    for name in alone.keys() - of_training - {"labels of its own", "unlabeled"}:
         assert ranks[0][name] == alone[name], name  # the first rank alone gathers the pool
+    shares = [rank["unlabeled"][0] for rank in ranks]
+    assert [len(share) for share in shares] == [3 * 7] * num_ranks
+    assert len({tuple(share) for share in shares}) == num_ranks
     for rank in ranks:
         assert rank["test"] == alone["test"]
         for name in of_training:

@@ -114,6 +114,11 @@ class FeatureDataModule(ActiveDataModule):
             "classes": source.classes,
         }
         follows = not any(split.get(name) is not None for name in INITIAL)
+        if follows and (split.keys() & {"val_size", "initial_sampling"}):
+            raise ValueError(
+                "another split must say which rows are labeled first, got "
+                f"{sorted(split)} alone; give initial_labeled_size too"
+            )
         beginning: dict[str, Any] = {"initial_indices": [0]} if follows else {}
         if split.get("initial_sampling") in CHOOSE_ON_FEATURES:
             assert isinstance(sets.pool, FeatureRows)

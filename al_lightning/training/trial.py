@@ -87,6 +87,8 @@ class Trial:
             num = min(2, self.settings.acquisition_size)
             draw = generator(self.settings.seed, "try")
             from_first_rank(lambda: self.strategy.choose(pool, num, draw))
+        if trainer.state.fn is None and self.start.is_late:  # the columns needed no network
+            self.make_layers(run)
 
     def _looked(self, rows: Sequence[int]) -> FirstLook:
         """Return what looks at the first batch; raise ValueError when labels are of another task.
