@@ -3,7 +3,7 @@
 import lightning as L
 import pytest
 import torch
-from toys import QUIET, Plain, Predicting, points_data
+from toys import QUIET, Plain, Predicting, points, points_data
 
 from al_lightning import Strategy, by_score
 from al_lightning.acquisition import margin
@@ -151,3 +151,40 @@ def test_the_trainers_own_callbacks_stay_as_they_were():
     with quiet():
         read_pool(trainer, Plain(), data, ALL)
     assert trainer.callbacks == before
+
+
+def test_flips_are_told_against_the_network_without_dropout():
+    """Of the samples, also where all of them agree on another class than the plain network."""
+    model, data = Plain(), points_data()
+    strategy = Strategy(ALL.select, {"flips": "flips", "probs": "probs"})
+    pool = read(model, data, strategy, mc_samples=9)
+    plain = logits_of(model, data, pool.indices).argmax(-1)
+    expected = (pool.probs.argmax(-1) != plain[:, None]).float()
+    assert torch.equal(pool.flips, expected)
+    assert 0 < pool.flips.mean() < 0.5
+
+
+def test_flips_of_samples_alone_are_told_against_their_mean():
+    probs = torch.tensor([[[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]])
+    outputs = TASKS["multiclass"].read({"probs": probs})
+    assert outputs.column("flips", ("flips",)).tolist() == [[0, 1, 0]]
+    said = TASKS["multiclass"].read({"probs": probs, "flips": torch.ones(1, 3)})
+    assert said.column("flips", ("flips",)).tolist() == [[1, 1, 1]]
+    with pytest.raises(ValueError, match=r"'flips' must be \(1, K\), got \(3,\); give one number"):
+        TASKS["multiclass"].read({"probs": probs, "flips": torch.ones(3)})
+
+
+@pytest.mark.parametrize("val", ["held out", "given"])
+def test_a_strategy_finds_validation_rows_with_their_labels(val):
+    given = points(25, seed=3)
+    model = Plain()
+    data = points_data(**({"val_size": 25} if val == "held out" else {"val_set": given}))
+    strategy = Strategy(ALL.select, {"probs": "probs"}, validation=("probs",))
+    pool = read(model, data, strategy)
+    rows = data.validation_rows
+    x, y = (torch.stack(column) for column in zip(*(rows[i] for i in range(25))))
+    assert torch.equal(pool.validation_labels, y)
+    with torch.inference_mode():
+        torch.testing.assert_close(pool.validation_probs, model.eval()(x).softmax(-1))
+    assert len(read(model, data, strategy, max_validation=4).validation_probs) == 4
+    assert "validation_probs" not in read(model, points_data(), strategy).columns

