@@ -100,8 +100,8 @@ def test_the_file_is_used_again_wherever_it_lies(tmp_path):
     [
         ({"network": backbone(seed=1)}, "weights"),
         ({"network": nn.Sequential(*backbone()[:2], nn.Tanh(), backbone()[2])}, "weights"),
-        ({"data": points_data(119)}, "rows"),
-        ({"data": ActiveDataModule(points(120, seed=5), initial_labeled_size=20)}, "rows"),
+        ({"data": points_data(119)}, r'pool rows "120 \w{8}" there, "119 \w{8}" here'),
+        ({"data": points_data(120, test_set=points(50))}, "test rows"),
         ({"num_views": 2}, "num_views 1 there, 2 here"),
         ({"dtype": "float16"}, 'dtype "float32" there, "float16" here'),
         ({"embedding_layer": "2"}, 'embedding_layer null there, "2" here'),

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from al_lightning import ActiveDataModule
+from al_lightning.acquisition import max_herding
 from al_lightning.data.initial import Initial
 from al_lightning.data.items import inputs_of, read_label, replace_label
 from al_lightning.data.pool import as_indices
@@ -106,6 +107,18 @@ def test_typiclust_begins_with_one_row_of_each_cluster():
         ActiveDataModule(rows(), initial_labeled_size=4, initial_sampling="typiclust")
     with pytest.raises(ValueError, match="go together, got 'random' with embeddings"):
         ActiveDataModule(rows(), initial_labeled_size=4, initial_embeddings=embeddings)
+
+
+def test_max_herding_begins_with_rows_that_cover_the_others():
+    draw = torch.Generator().manual_seed(0)
+    embeddings = torch.eye(4).repeat(10, 1) + torch.randn(40, 4, generator=draw) / 20
+    arguments = {"initial_sampling": "max_herding", "initial_embeddings": embeddings}
+    data = ActiveDataModule(rows(), initial_labeled_size=4, **arguments)
+    assert sorted(i % 4 for i in data.labeled_indices.tolist()) == [0, 1, 2, 3]
+    first = max_herding(embeddings, embeddings[:0], 4)
+    assert data.labeled_indices.tolist() == sorted(first.tolist())
+    with pytest.raises(ValueError, match="go together, got 'max_herding' without embeddings"):
+        ActiveDataModule(rows(), initial_labeled_size=4, initial_sampling="max_herding")
 
 
 def test_label_moves_rows_and_new_loaders_see_it():

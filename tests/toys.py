@@ -23,7 +23,8 @@ def points(num_rows: int, seed: int = 0) -> TensorDataset:
 
 def points_data(num_rows: int = 120, **arguments) -> ActiveDataModule:
     arguments = {"initial_labeled_size": 20, "batch_size": 16, **arguments}
-    return ActiveDataModule(points(num_rows), test_set=points(50, seed=1), **arguments)
+    arguments = {"test_set": points(50, seed=1), **arguments}
+    return ActiveDataModule(points(num_rows), **arguments)
 
 
 class Plain(L.LightningModule):

@@ -21,9 +21,9 @@ SAMPLE_ROWS = 2**13
 ROWS_PER_PICK = 4
 # Of more rows than this, sums in float32 say which few may be the best, and float64 decides.
 DOUBLE_ROWS = 2**11
-NUM_CLOSE = 16
-# The error of a sum, in units of the last place.
-ROUNDING = 128
+NUM_CLOSE, NUM_EQUAL = 2**8, 2**4
+# The error of a sum, in units of the last place of the first.
+ROUNDING = 32
 BLOCK_ROWS = 2**10
 # Below this a difference of gains is rounding, and a squared distance of rows of length 1 too.
 NOTHING = 1e-12
@@ -138,10 +138,11 @@ def _herded(
     fast_SD = z_SD if len(z_SD) <= DOUBLE_ROWS else z_SD.to(wide(embeddings_ND))
     all_S = torch.arange(len(z_SD), device=z_SD.device)
     gains_S = _gains(fast_SD, all_S, weights_S, covered_S, torch.ones_like(covered_S))
+    error = ROUNDING * torch.finfo(fast_SD.dtype).eps * gains_S.max()
     picks: list[Tensor] = []
     while len(picks) < min(num, len(z_SD)):
         report(len(picks), num)
-        close_Q = _close(gains_S, ROUNDING * torch.finfo(fast_SD.dtype).eps)
+        close_Q = _close(gains_S, error)
         kernel_QS = _kernel(z_SD[close_Q], z_SD)
         exact_Q = (kernel_QS - covered_S).clamp_min_(0) @ weights_S
         if not exact_Q.max() > NOTHING * weights_S.sum():
@@ -160,11 +161,12 @@ def _herded(
     return torch.cat([taken, is_left_N.nonzero()[: num - len(taken), 0]])
 
 
-def _close(gains_S: Tensor, error: float) -> Tensor:
-    """Return a few rows, ascending: those of highest gain, and the earliest that may equal them."""
+def _close(gains_S: Tensor, error: Tensor) -> Tensor:
+    """Return a few rows, ascending: those that may have the highest gain, and the earliest ones."""
     highest, rows = gains_S.topk(min(NUM_CLOSE, len(gains_S)))
-    equal = (gains_S >= highest[0] * (1 - error)).nonzero()[:NUM_CLOSE, 0]
-    rows_Q: Tensor = torch.unique(torch.cat([rows, equal]))
+    least = highest[0] - error
+    equal = (gains_S >= least).nonzero()[:NUM_EQUAL, 0]
+    rows_Q: Tensor = torch.unique(torch.cat([rows[highest >= least], equal]))
     return rows_Q
 
 

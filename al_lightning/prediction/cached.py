@@ -97,7 +97,7 @@ def cache_features(
     parts = _parts(source, num_views)
     weights = _checksum_of(backbone)
     about = {
-        "rows": {name: _described(part.rows, source) for name, part in parts.items()},
+        **{f"{name} rows": _described(part.rows, source) for name, part in parts.items()},
         "weights": weights,
         "embedding_layer": embedding_layer,
         "num_views": num_views,
@@ -155,11 +155,9 @@ def _parts(source: ActiveDataModule, num_views: int) -> dict[str, _Part]:
     return parts
 
 
-def _described(rows: Dataset[Any], source: ActiveDataModule) -> dict[str, Any]:
-    return {
-        "num_rows": len(cast(Sized, rows)),
-        "checksums": fingerprint(SomeRows(rows, source.label_key)),
-    }
+def _described(rows: Dataset[Any], source: ActiveDataModule) -> str:
+    """Return how many rows there are, and a checksum of some of them."""
+    return f"{len(cast(Sized, rows)):,} {checksum(fingerprint(SomeRows(rows, source.label_key)))}"
 
 
 def _checksum_of(backbone: nn.Module) -> str:
