@@ -7,11 +7,8 @@
   at most 3 s beyond it.
 - herding: ``max_herding`` of 100 out of 1 million x 128, against one product of pool and picks, and
   the memory of both. Promised: at most 10 times; under 1.5 times the features.
-- peer: ``max_herding`` of 100 out of 20,000 x 128, against scikit-activeml's, whose picks a Python
-  that has it writes to a file; see ``--peer_python``. Promised: at least 10 times faster.
 
 python benchmarks/features.py cycle score herding
-python benchmarks/features.py peer --peer_python other/bin/python
 """
 
 import json
@@ -78,10 +75,9 @@ class Head(L.LightningModule):
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("parts", nargs="+", choices=["cycle", "score", "herding", "peer"])
+    parser.add_argument("parts", nargs="+", choices=["cycle", "score", "herding"])
     parser.add_argument("--rows", type=int, default=1_000_000, help="fewer, to try the script")
     parser.add_argument("--images", type=int, default=20_000, help="fewer, to try the script")
-    parser.add_argument("--peer_python", default=sys.executable, help="has scikit-activeml")
     args = parser.parse_args()
     print(header(), flush=True)
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -90,10 +86,8 @@ def main() -> None:
                 cycle(args.images, Path(folder))
             elif part == "score":
                 score(args.rows, Path(folder))
-            elif part == "herding":
-                herding(args.rows)
             else:
-                peer(args.images, args.peer_python, Path(folder))
+                herding(args.rows)
 
 
 def timed(run: Any) -> tuple[float, Any]:
@@ -182,37 +176,6 @@ def herding_alone(num_rows: int) -> None:
         products.append(timed(lambda: table @ picks.T)[0])
     found = {"herding": [s for s, _ in herded[1:]], "product": products, "memory": memory}
     print(json.dumps(found))
-
-
-THEIRS = """
-import sys, time
-import numpy as np
-from skactiveml.pool import MaxHerding
-table = np.load(sys.argv[1])
-begin = time.perf_counter()
-query = MaxHerding(metric_dict={"gamma": 1.0}, random_state=0)
-picks = query.query(table, np.full(len(table), np.nan), batch_size=int(sys.argv[2]))
-print(time.perf_counter() - begin)
-np.save(sys.argv[3], picks)
-"""
-
-
-def peer(num_rows: int, python: str, folder: Path) -> None:
-    """Time the peer and ours on the same rows, and count the picks that are the same."""
-    draw = torch.Generator().manual_seed(0)
-    centres = 1.2 * torch.randn(60, 128, generator=draw)
-    of = torch.randint(60, (num_rows,), generator=draw)
-    table = centres[of] + torch.randn(num_rows, 128, generator=draw)
-    np.save(folder / "rows.npy", table.numpy())
-    paths = folder / "rows.npy", "100", folder / "theirs.npy"
-    run = subprocess.run([python, "-c", THEIRS, *map(str, paths)], capture_output=True, text=True)
-    theirs = float(run.stdout)
-    seconds, picks = timed(lambda: max_herding(table, table[:0], 100, bandwidth=1.0))
-    same = int((picks.numpy() == np.load(folder / "theirs.npy")).sum())
-    print(f"peer, scikit-activeml              {theirs:.1f} s")
-    print(f"peer, ours                         {seconds:.1f} s, {same} of 100 picks the same")
-    ratio = theirs / seconds
-    print(f"peer, ratio                        {ratio:.1f}  {verdict(ratio, at_least=10)}")
 
 
 if __name__ == "__main__":

@@ -16,10 +16,17 @@ from batchbald_redux import joint_entropy as redux_joint
 from common import arguments, header, interleaved, ratio_line, spread
 from rows import C, D, features, posterior, predictions, seeded
 from skactiveml.base import SkactivemlClassifier
-from skactiveml.pool import Badge, CoreSet, ProbCover, TypiClust
+from skactiveml.pool import Badge, CoreSet, MaxHerding, ProbCover, TypiClust
 from torch import Tensor
 
-from al_lightning.acquisition import badge, batchbald, core_set, probcover, typiclust
+from al_lightning.acquisition import (
+    badge,
+    batchbald,
+    core_set,
+    max_herding,
+    probcover,
+    typiclust,
+)
 from al_lightning.acquisition.joint_entropy import joint_entropy
 
 # The peer holds N x N distances in float64, 29 GB at 60,000 rows.
@@ -244,12 +251,37 @@ def compare_probcover(rows: int, num: int, repeats: int) -> None:
     )
 
 
+# ---- herding -------------------------------------------------------------------------------------
+
+
+def compare_max_herding(rows: int, num: int, repeats: int) -> None:
+    """The same kernel; a large N would be a sample of ours, and a table of the peer's."""
+    rows, num = min(rows, PROBCOVER_ROWS), min(num, 100)
+    print(f"MaxHerding: N = {rows:,}, D = {D}, pick {num}")
+    x = features(rows)
+    y = np.full(rows, np.nan)
+
+    def peer(rows: int, num: int) -> Any:
+        query = MaxHerding(metric_dict={"gamma": 1.0}, random_state=0).query
+        return query(x[:rows].numpy(), y[:rows], batch_size=num)
+
+    small = 3000
+    theirs, ours = peer(small, 50), max_herding(x[:small], x[:0], 50)
+    print(f"  same 50 picks of {small:,} rows: {ours.tolist() == list(theirs)}")
+    sides = {
+        "scikit-activeml": lambda: peer(rows, num),
+        "ours": lambda: max_herding(x, x[:0], num),
+    }
+    report("MaxHerding", interleaved(sides, repeats, warm_up=False), 10)
+
+
 COMPARISONS: dict[str, Callable[[int, int, int], None]] = {
     "batchbald": compare_batchbald,
     "core_set": compare_core_set,
     "badge": compare_badge,
     "typiclust": compare_typiclust,
     "probcover": compare_probcover,
+    "max_herding": compare_max_herding,
 }
 
 

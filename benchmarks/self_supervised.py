@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from al_lightning.data.items import collate
 from al_lightning.seeds import seeded
 
 NUM_FEATURES = 128
@@ -105,7 +106,7 @@ def learned_encoder(rows: Any, path: Path, epochs: int = 12) -> Encoder:
     if not path.exists():
         with seeded(0, "self-supervised"):
             module = SimCLR()
-            loader = DataLoader(rows, BATCH, shuffle=True, drop_last=True)
+            loader = DataLoader(rows, BATCH, shuffle=True, drop_last=True, collate_fn=collate)
             trainer = L.Trainer(
                 max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False
             )
