@@ -121,6 +121,11 @@ def test_a_damaged_file_is_found_and_another_file_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"found 1 of 170 rows damaged, first at \[4\]; delete"):
         cached(path)
+    labels = content.rindex(b'"kept"') + 30
+    content[labels] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="must be a whole file of features"):
+        cached(path)
     path.write_bytes(content[:-20])
     with pytest.raises(ValueError, match="must be a whole file of features"):
         cached(path)
@@ -277,6 +282,13 @@ def test_half_precision_on_disk_is_served_whole(tmp_path):
     assert data.sets.pool[0][0].dtype == torch.float32
     wanted = expected(network, points(120))
     torch.testing.assert_close(_all(data.sets.pool), wanted, atol=2e-3, rtol=2e-3)
+
+
+def test_numbers_too_large_for_half_precision_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must fit float16, found .*e\+0\d; scale them down"):
+        cached(tmp_path / "half", Gives(lambda x: 1e5 * x), dtype="float16")
+    data = cached(tmp_path / "bfloat", Gives(lambda x: x.bfloat16()))
+    torch.testing.assert_close(_all(data.sets.pool), points(120).tensors[0].bfloat16().float())
 
 
 class Noisy(Dataset):

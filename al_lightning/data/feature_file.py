@@ -87,9 +87,16 @@ class FeatureFile:
         Several processes may write rows of their own at once.
 
         Raises:
+            ValueError: when the numbers are too large for the dtype, or D is another one.
             OSError: when the disk is full; the rows do not count then.
         """
-        table = np.ascontiguousarray(features_BD.cpu().numpy().astype(self.dtype))
+        with np.errstate(over="ignore"):  # told below
+            table = np.ascontiguousarray(features_BD.float().cpu().numpy().astype(self.dtype))
+        if not np.isfinite(table).all():
+            raise ValueError(
+                f"features must fit {self.dtype}, found {features_BD.abs().max().item():.3g}; "
+                'scale them down, or keep dtype="float32"'
+            )
         if not self.path.exists():
             self._create(table.shape[1])
         start, num_features = self._layout()
@@ -140,7 +147,7 @@ class FeatureFile:
         numbers = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(header, numbers)
         about = json.dumps({**self.about, "kept": self.kept}).encode()
-        tail = about + len(about).to_bytes(8, "little") + MAGIC
+        tail = about + len(about).to_bytes(8, "little") + _crc(about) + MAGIC
         size = header.tell() + self.num_rows * (num_features * self.dtype.itemsize + 8)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
@@ -163,19 +170,20 @@ class FeatureFile:
             os.unlink(name)
 
     def _read_about(self) -> dict[str, Any]:
-        """Return the description in the file; ValueError when there is none."""
+        """Return the description in the file; ValueError when it is not whole."""
+        size = self.path.stat().st_size
         with self.path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            end = file.tell() - len(MAGIC) - 8
-            file.seek(max(0, end))
-            length, magic = int.from_bytes(file.read(8), "little"), file.read()
-            if end < 0 or magic != MAGIC or length > end:
-                raise ValueError(
-                    f"{self.path} must be a whole file of features, found another one or a part of "
-                    "one; give another path, or delete the file"
-                )
-            file.seek(end - length)
-            about: dict[str, Any] = json.loads(file.read(length))
+            file.seek(max(0, size - len(MAGIC) - 12))
+            length, crc, magic = int.from_bytes(file.read(8), "little"), file.read(4), file.read()
+            begin = size - len(MAGIC) - 12 - length
+            file.seek(max(0, begin))
+            content = file.read(length) if magic == MAGIC and begin >= 0 else b""
+        if not content or _crc(content) != crc:
+            raise ValueError(
+                f"{self.path} must be a whole file of features, found another one or a part of "
+                "one; give another path, or delete the file"
+            )
+        about: dict[str, Any] = json.loads(content)
         return about
 
     def _check_same(self, there: Mapping[str, Any]) -> None:
@@ -189,6 +197,10 @@ class FeatureFile:
                 f"the features in {self.path} must be of the same rows and weights, found "
                 f"{listed(differing, between='; ')}; give another path, or delete the file"
             )
+
+
+def _crc(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little")
 
 
 def _sum(values: Any) -> int:

@@ -5,7 +5,7 @@ labels too, and ten more a cycle. A seed draws 5,000 validation rows, on which t
 kernel was tuned, the random choices, and the head. The promises: ``max_herding`` or
 ``uncertainty_herding`` beats random by at least .05 at 10 labels and .02 at 50.
 
-python benchmarks/few_labels.py          # five seeds, about 12 minutes on two cores
+python benchmarks/linear_head.py          # five seeds, about 12 minutes on two cores
 """
 
 import tempfile
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data")
     parser.add_argument("--encoder", type=Path, help="file of its weights; made if it is missing")
     parser.add_argument("--width", type=float, default=WIDTH)
-    parser.add_argument("--output", type=Path, default=RESULTS / "few_labels.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "linear_head.json")
     args = parser.parse_args()
     print(header(), flush=True)
     source = ActiveMNISTDataModule(args.data_dir, eval_batch_size=1000)
