@@ -20,13 +20,13 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from common import RESULTS, ROOT, Record, SavedRuns, arguments, header, numbers, verdict
-from self_supervised import NUM_FEATURES, Encoder, erased, learned_encoder, warped
+from self_supervised import NUM_FEATURES, Encoder, learned_encoder
 from torch import Tensor, nn
 
 from al_lightning import ActiveLearningLoop, ActiveMNISTDataModule
 from al_lightning.acquisition import max_herding
 from al_lightning.mnist.augment import random_affine
-from al_lightning.mnist.unlabeled import pseudo_label_loss
+from al_lightning.mnist.unlabeled import pseudo_label_loss, strongly_changed
 from al_lightning.statistics import mean_interval
 from al_lightning.training.trainers import quiet
 
@@ -54,9 +54,10 @@ class SemiSupervised(L.LightningModule):
         self.shares.mul_(KEPT).add_((1 - KEPT) * beliefs.mean(0))
         beliefs = beliefs / self.shares
         beliefs = beliefs / beliefs.sum(1, keepdim=True)
-        logits = self.network(torch.cat([changed(x), changed(others)]))
+        logits = self.network(strongly_changed(torch.cat([x, others])))
         loss = F.cross_entropy(logits[: len(x)], y)
-        return loss + pseudo_label_loss(logits[len(x) :], beliefs, THRESHOLD)
+        share = min(1.0, float(self.steps) / 200)
+        return loss + share * pseudo_label_loss(logits[len(x) :], beliefs, THRESHOLD)
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.steps += 1
@@ -84,11 +85,6 @@ class SemiSupervised(L.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def changed(x_B1HW: Tensor) -> Tensor:
-    """Bend and erase at random."""
-    return erased(warped(x_B1HW), side=8)
 
 
 def main() -> None:

@@ -114,17 +114,18 @@ def candidates(flips, num, num_passes):
 
 @pytest.mark.parametrize("num_passes", [1, 3, 4, 10])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_drop_query_clusters_the_rows_that_flip(num_passes, share):
+@pytest.mark.parametrize("num", [1, 3])
+def test_drop_query_clusters_the_rows_that_flip(num_passes, share, num):
     generator = torch.Generator().manual_seed(1)
     embeddings = torch.randn(200, 4, generator=generator)
     flips = torch.randint(num_passes + 1, (200,), generator=generator)
     flips[torch.rand(200, generator=generator) > share] = 0
     seeded = [torch.Generator().manual_seed(5) for _ in range(2)]
-    found = drop_query(flips, embeddings, 3, seeded[0], num_passes=num_passes)
-    rows = torch.tensor(candidates(flips.tolist(), 3, num_passes))
+    found = drop_query(flips, embeddings, num, seeded[0], num_passes=num_passes)
+    rows = torch.tensor(candidates(flips.tolist(), num, num_passes))
     z = embeddings[rows].double()
     z = z / z.norm(dim=1, keepdim=True)
-    assert found.tolist() == rows[kmeans(z, z[:0], 3, seeded[1])].tolist()
+    assert found.tolist() == rows[kmeans(z, z[:0], num, seeded[1])].tolist()
 
 
 @pytest.mark.parametrize(

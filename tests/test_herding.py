@@ -136,6 +136,8 @@ def test_uncertain_rows_are_in_the_sample(monkeypatch):
     taken = uncertainty_herding(rare.float(), embeddings, embeddings[:0], 1, bandwidth=1.0)
     assert rare[taken].all()
     rows_S, weights_S = herding._sampled(rare.double(), 4)
+    assert rare[rows_S].sum() == rare.sum()
+    assert len(rows_S) > 200  # and half of the sample is of the others
     assert weights_S.sum() == pytest.approx(float(rare.sum()), rel=0.5)
 
 

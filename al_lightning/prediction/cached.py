@@ -202,7 +202,6 @@ def _write(
 ) -> None:
     """Make the features of some rows of a part, and write them."""
     model = backbone if isinstance(backbone, L.LightningModule) else _Backbone(backbone)
-    modes = {module: module.training for module in backbone.modules()}
     writer = _Writer(file, part.start, rows, embedding_layer)
     with ExitStack() as stack:
         stack.callback(writer.close)
@@ -211,8 +210,6 @@ def _write(
         stack.enter_context(source.serving(rows, part.rows))
         stack.enter_context(isolated())
         trainer.predict(model, datamodule=source, return_predictions=False)
-    for module, is_training in modes.items():
-        module.training = is_training
 
 
 class _Writer(BasePredictionWriter):
@@ -230,7 +227,8 @@ class _Writer(BasePredictionWriter):
         self._replaced = ExitStack()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.eval()  # also where a hook of its own said otherwise
+        # Also where a hook of its own said otherwise; Lightning brings the modes back.
+        pl_module.eval()
         enter = self._replaced.enter_context
         if self._embedding_layer is not None:
             network = pl_module.network if isinstance(pl_module, _Backbone) else pl_module
