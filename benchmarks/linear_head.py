@@ -140,13 +140,10 @@ def run(data: ActiveDataModule, strategy: str, seed: int, width: float) -> Recor
 
 def report(runs: dict[str, list[Record]]) -> None:
     """Mean test accuracies with intervals, and the promises."""
-    print(f"{'labels':<22}" + "".join(f"{size:>22}" for size in SIZES))
     for strategy, of_seeds in runs.items():
-        cells = [mean_interval([one["test_acc"][str(size)] for one in of_seeds]) for size in SIZES]
-        shown = "".join(
-            f"{c.mean:>9.4f} ({c.low:.4f}, {c.high:.4f})"[-22:].rjust(22) for c in cells
-        )
-        print(f"{strategy:<22}{shown}")
+        for size in SIZES:
+            c = mean_interval([one["test_acc"][str(size)] for one in of_seeds])
+            print(f"{strategy:<22}{size:>4}  {c.mean:.4f} ({c.low:.4f} to {c.high:.4f})")
     for size, promised in ((10, 0.05), (50, 0.02)):
         mean = {
             s: sum(one["test_acc"][str(size)] for one in found) / len(found)
