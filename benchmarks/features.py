@@ -12,7 +12,6 @@ python benchmarks/features.py cycle score herding
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import arguments, header, spread, verdict
+from common import PeakMemory, arguments, header, spread, verdict
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from torchvision.models import resnet18
@@ -162,20 +161,17 @@ def herding(num_rows: int) -> None:
 
 
 def herding_alone(num_rows: int) -> None:
-    def peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
+    """Print what herding took; memory is that of the features and what is held beside them."""
     max_herding(torch.randn(10_000, 128), torch.zeros(0, 128), 10)
-    before = peak()
     table = torch.empty(num_rows, 128).normal_(generator=torch.Generator().manual_seed(0))
-    herded, products = [timed(lambda: max_herding(table, table[:0], 100))], []
-    memory = (peak() - before) / table.nbytes
-    picks = table[herded[0][1]]
+    with PeakMemory() as memory:
+        picks = max_herding(table, table[:0], 100)
+    herded, products = [], []
     for _ in range(5):
-        herded.append(timed(lambda: max_herding(table, table[:0], 100)))
-        products.append(timed(lambda: table @ picks.T)[0])
-    found = {"herding": [s for s, _ in herded[1:]], "product": products, "memory": memory}
-    print(json.dumps(found))
+        herded.append(timed(lambda: max_herding(table, table[:0], 100))[0])
+        products.append(timed(lambda: table @ table[picks].T)[0])
+    share = 1 + memory.peak * 1e6 / table.nbytes
+    print(json.dumps({"herding": herded, "product": products, "memory": share}))
 
 
 if __name__ == "__main__":

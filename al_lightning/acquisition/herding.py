@@ -1,7 +1,7 @@
 """Herding: rows that cover the pool, or its uncertain rows, by a smooth kernel.
 
 Shape suffixes: N pool rows, M labeled rows, S rows of a sample, X rows that a pick covers better,
-D embedding dimensions, A B rows of a block, Q rows looked at closely.
+D embedding dimensions, E = D + 2, A B rows of a block, Q rows looked at closely.
 """
 
 import torch
@@ -129,21 +129,23 @@ def _herded(
     if not bandwidth > 0:
         raise ValueError(f"bandwidth must be above 0, got {bandwidth}; it is a distance")
     rows_S, weights_S = _sampled(weights_N, ROWS_PER_PICK * num)
-    z_SD = unit_rows(embeddings_ND[rows_S]) / bandwidth
+    sides = _sides(embeddings_ND[rows_S], bandwidth)
     covered_S = torch.zeros_like(weights_S)
     for rows in chunks(labeled_MD):
-        kernel_SA = _kernel(z_SD, unit_rows(labeled_MD[rows]) / bandwidth)
+        kernel_SA = _kernel(sides[0], _sides(labeled_MD[rows], bandwidth)[1])
         covered_S = torch.maximum(covered_S, kernel_SA.amax(1))
 
-    fast_SD = z_SD if len(z_SD) <= DOUBLE_ROWS else z_SD.to(wide(embeddings_ND))
-    all_S = torch.arange(len(z_SD), device=z_SD.device)
-    gains_S = _gains(fast_SD, all_S, weights_S, covered_S, torch.ones_like(covered_S))
-    error = ROUNDING * torch.finfo(fast_SD.dtype).eps * gains_S.max()
+    left_SE, right_SE = sides
+    if len(rows_S) > DOUBLE_ROWS:
+        left_SE, right_SE = (side.to(wide(embeddings_ND)) for side in sides)
+    all_S = torch.arange(len(rows_S), device=rows_S.device)
+    gains_S = _gains(left_SE, right_SE, all_S, weights_S, covered_S, torch.ones_like(covered_S))
+    error = ROUNDING * torch.finfo(left_SE.dtype).eps * gains_S.max()
     picks: list[Tensor] = []
-    while len(picks) < min(num, len(z_SD)):
+    while len(picks) < min(num, len(rows_S)):
         report(len(picks), num)
         close_Q = _close(gains_S, error)
-        kernel_QS = _kernel(z_SD[close_Q], z_SD)
+        kernel_QS = _kernel(sides[0][close_Q], sides[1])
         exact_Q = (kernel_QS - covered_S).clamp_min_(0) @ weights_S
         if not exact_Q.max() > NOTHING * weights_S.sum():
             break
@@ -152,7 +154,7 @@ def _herded(
         picks.append(close_Q[best])
         after_S = torch.maximum(covered_S, kernel_QS[best])
         better_X = (after_S > covered_S).nonzero()[:, 0]
-        gains_S -= _gains(fast_SD, better_X, weights_S, covered_S, after_S)
+        gains_S -= _gains(left_SE, right_SE, better_X, weights_S, covered_S, after_S)
         gains_S[picks[-1]] = -torch.inf
         covered_S = after_S
     taken = rows_S[torch.stack(picks)] if picks else rows_S[:0]
@@ -171,7 +173,12 @@ def _close(gains_S: Tensor, error: Tensor) -> Tensor:
 
 
 def _gains(
-    z_SD: Tensor, rows_X: Tensor, weights_S: Tensor, low_S: Tensor, high_S: Tensor
+    left_SE: Tensor,
+    right_SE: Tensor,
+    rows_X: Tensor,
+    weights_S: Tensor,
+    low_S: Tensor,
+    high_S: Tensor,
 ) -> Tensor:
     """Return how much each row adds to the coverage of ``rows_X`` between ``low`` and ``high``.
 
@@ -181,23 +188,31 @@ def _gains(
     """
     gains_S = torch.zeros_like(weights_S)
     for rows_B in torch.split(rows_X, BLOCK_ROWS):
-        others_BD = z_SD[rows_B]
+        right_BE = right_SE[rows_B]
         low_B, high_B, weights_B = (
-            one[rows_B].to(z_SD.dtype) for one in (low_S, high_S, weights_S)
+            one[rows_B].to(left_SE.dtype) for one in (low_S, high_S, weights_S)
         )
-        for start in range(0, len(z_SD), BLOCK_ROWS):
+        for start in range(0, len(left_SE), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            kernel_AB = _kernel(z_SD[block], others_BD)
-            added_AB = kernel_AB.clamp_(low_B, high_B).sub_(low_B)
-            gains_S[block] += added_AB @ weights_B
+            kernel_AB = _kernel(left_SE[block], right_BE)
+            gains_S[block] += kernel_AB.clamp_(low_B, high_B).sub_(low_B) @ weights_B
     return gains_S
 
 
-def _kernel(z_AD: Tensor, z_BD: Tensor) -> Tensor:
-    """Return exp(-|x - y|^2) of all pairs; the rows are divided by the width of the kernel."""
-    squares_A, squares_B = (z.square().sum(1) for z in (z_AD, z_BD))
-    exponents_AB = torch.addmm(-squares_B, z_AD, z_BD.T, alpha=2).sub_(squares_A[:, None])
-    return exponents_AB.clamp_max_(0).exp_()
+def _sides(x_ND: Tensor, width: float) -> tuple[Tensor, Tensor]:
+    """Return two tables, float64: the product of their rows is -|x - y|^2 / width^2.
+
+    The squares of the lengths stand in two more columns. So a kernel is a product and an exp.
+    """
+    z_ND = unit_rows(x_ND) / width
+    squares_N1 = z_ND.square().sum(1, keepdim=True)
+    ones_N1 = torch.ones_like(squares_N1)
+    left_NE = torch.cat([2 * z_ND, -squares_N1, -ones_N1], dim=1)
+    return left_NE, torch.cat([z_ND, ones_N1, squares_N1], dim=1)
+
+
+def _kernel(left_AE: Tensor, right_BE: Tensor) -> Tensor:
+    return (left_AE @ right_BE.T).exp_()
 
 
 def _sampled(weights_N: Tensor, at_least: int) -> tuple[Tensor, Tensor]:
