@@ -74,8 +74,8 @@ class PaperMNIST(ActiveMNISTDataModule):
 
     def load_sets(self) -> DataSets:
         """Normalizes, holds out, repeats and adds noise."""
-        train, _, _, test = super().load_sets()
-        images_N1HW, targets_N = _normalized(train)
+        sets = super().load_sets()
+        images_N1HW, targets_N = _normalized(sets.train)
         pool_images = images_N1HW[:-NUM_VALIDATION][: self.num_images]
         pool_targets = targets_N[:-NUM_VALIDATION][: self.num_images]
         pool_images = pool_images.repeat(self.copies, 1, 1, 1)
@@ -84,7 +84,9 @@ class PaperMNIST(ActiveMNISTDataModule):
             pool_images += self.noise * torch.randn(pool_images.shape, generator=draw)
         pool = Normalized(pool_images, pool_targets.repeat(self.copies))
         held_out = Normalized(images_N1HW[-NUM_VALIDATION:], targets_N[-NUM_VALIDATION:])
-        return DataSets(train=pool, pool=pool, val=held_out, test=Normalized(*_normalized(test)))
+        return DataSets(
+            train=pool, pool=pool, val=held_out, test=Normalized(*_normalized(sets.test))
+        )
 
 
 def _normalized(digits: Dataset[tuple[Tensor, int]] | None) -> tuple[Tensor, Tensor]:

@@ -180,7 +180,7 @@ def checkpointing(*callbacks):
     return L.Trainer(callbacks=made, accelerator="cpu", max_epochs=3, **arguments)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, num_workers):
     def data():
         return semi(num_workers=num_workers)
