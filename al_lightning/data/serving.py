@@ -96,9 +96,8 @@ class ServingDataModule(SplitDataModule):
             rows: Of the pool, or of ``dataset``.
             dataset: Another one than the pool's.
         """
-        self._served = (
-            None if rows is None else RowView(self.sets.pool if dataset is None else dataset, rows)
-        )
+        if rows is not None:
+            self._served = RowView(self.sets.pool if dataset is None else dataset, rows)
         try:
             yield
         finally:

@@ -118,7 +118,8 @@ def read_pool(
         labels = data.labels_in(held_out)
         if labels is not None:
             add("validation", strategy.validation, held_out)
-            columns["validation_labels"] = torch.as_tensor(labels)
+            device = trainer.strategy.root_device
+            columns |= {"validation_labels": torch.as_tensor(labels, device=device)}
     return PoolOutputs(wanted if is_first_rank() else wanted[:0], **columns)
 
 
