@@ -7,7 +7,7 @@ the weights, are the labels of strongly changed ones; their shares are aligned t
 ``uncertainty_herding``. Random: the same with random rows. Tuned on 10,000 validation rows. The
 promise: at least .9900 with 100 chosen labels.
 
-python benchmarks/hundred_labels.py          # three seeds, about 40 minutes on two cores
+python benchmarks/hundred_labels.py          # three seeds, about 50 minutes on two cores
 """
 
 import copy
