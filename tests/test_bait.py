@@ -36,7 +36,7 @@ def draw(seed, N, D, C=4):
     return probs, torch.randn(N, D, generator=generator)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 10**6),
     N=st.integers(1, 30),

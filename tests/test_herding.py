@@ -46,7 +46,7 @@ def draw(seed, N, D, M=0):
     return torch.randn(N, D, generator=generator), torch.randn(M, D, generator=generator)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     N=st.integers(1, 120),
