@@ -366,9 +366,17 @@ def test_layers_that_come_late_are_made_without_a_prediction(tmp_path):
         assert len(loop.run()) == 2
 
 
-def test_another_split_says_which_rows_are_first(tmp_path):
+def test_a_split_is_checked_before_features_are_made(tmp_path):
+    network = Counting(backbone())
     with pytest.raises(ValueError, match=r"got \['val_size'\] alone; give initial_labeled_size"):
-        cached(tmp_path / "features", val_size=10)
+        cached(tmp_path / "features", network, val_size=10)
+    with pytest.raises(ValueError, match=r"which rows are labeled first, got \[\] alone"):
+        cached(tmp_path / "features", network, Project())
+    with pytest.raises(TypeError, match="unexpected argument 'batchsize'; did you mean 'batch_s"):
+        cached(tmp_path / "features", network, batchsize=3)
+    with pytest.raises(TypeError, match="trainer must be a lightning.Trainer or make one, got int"):
+        cached(tmp_path / "features", network, trainer=3)
+    assert network.seen == 0
 
 
 def test_columns_of_features_stand_beside_predictions(tmp_path):

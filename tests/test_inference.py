@@ -188,3 +188,12 @@ def test_a_strategy_finds_validation_rows_with_their_labels(val):
         torch.testing.assert_close(pool.validation_probs, model.eval()(x).softmax(-1))
     assert len(read(model, data, strategy, max_validation=4).validation_probs) == 4
     assert "validation_probs" not in read(model, points_data(), strategy).columns
+
+
+def test_validation_labels_must_be_classes():
+    given = torch.utils.data.TensorDataset(torch.randn(3, 4), torch.eye(3))
+    strategy = Strategy(ALL.select, {"probs": "probs"}, validation=("probs",))
+    with pytest.raises(
+        ValueError, match=r"must be classes as whole numbers, found \[1.0, 0.0, 0.0"
+    ):
+        read(Plain(), points_data(val_set=given), strategy)

@@ -3,6 +3,7 @@
 Shape suffixes: N rows, V views of a row, B rows of a batch, D features.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any, cast
 
@@ -13,8 +14,12 @@ from torch.utils.data import Dataset
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.sets import DataSets, extras
 from al_lightning.seeds import seeded
+from al_lightning.settings import hint
 
 INITIAL = ("initial_labeled_size", "initial_indices", "initial_labels")
+OF_SOURCE = ("train_set", "pool_set", "pool_transform", "val_set", "test_set", "initial_embeddings")
+"""Arguments of a data module that the features and their source decide."""
+ARGUMENTS = [n for n in inspect.signature(ActiveDataModule).parameters if n not in OF_SOURCE]
 CHOOSE_ON_FEATURES = ("typiclust", "max_herding")
 
 
@@ -93,14 +98,41 @@ class DrawnViews(Dataset[Any]):
             return self.rows[row]
 
 
+def check_split(split: Mapping[str, Any], *, has_split: bool) -> None:
+    """Refuse arguments that a data module of features cannot take, before features are made.
+
+    Args:
+        split: Arguments of :class:`ActiveDataModule`.
+        has_split: True when the rows have a split already, which goes on without another one.
+
+    Raises:
+        TypeError: for an unknown argument.
+        ValueError: when nothing says which rows are labeled first.
+    """
+    for name in split.keys() - set(ARGUMENTS):
+        raise TypeError(
+            f"unexpected argument {name!r}; {hint(name, ARGUMENTS)}arguments are {ARGUMENTS}"
+        )
+    is_other = not has_split or bool(split.keys() & {"val_size", "initial_sampling"})
+    if is_other and not _names_first_rows(split):
+        raise ValueError(
+            f"a split must say which rows are labeled first, got {sorted(split)} alone; give "
+            "initial_labeled_size too"
+        )
+
+
+def _names_first_rows(split: Mapping[str, Any]) -> bool:
+    return any(split.get(name) is not None for name in INITIAL)
+
+
 class FeatureDataModule(ActiveDataModule):
     """Serves features of the rows of another data module; people still see the rows themselves.
 
     Args:
         source: The data module of the rows, read.
         sets: Features in the place of its data sets.
-        split: Arguments of :class:`ActiveDataModule`. Without one that says which rows are labeled
-            first, the split is that of ``source``.
+        split: As :func:`check_split` takes it. Without one that says which rows are labeled first,
+            the split is that of ``source``.
     """
 
     def __init__(self, source: ActiveDataModule, sets: DataSets, split: Mapping[str, Any]) -> None:
@@ -113,12 +145,7 @@ class FeatureDataModule(ActiveDataModule):
             "seed": source.seed,
             "classes": source.classes,
         }
-        follows = not any(split.get(name) is not None for name in INITIAL)
-        if follows and (split.keys() & {"val_size", "initial_sampling"}):
-            raise ValueError(
-                "another split must say which rows are labeled first, got "
-                f"{sorted(split)} alone; give initial_labeled_size too"
-            )
+        follows = not _names_first_rows(split)
         beginning: dict[str, Any] = {"initial_indices": [0]} if follows else {}
         if split.get("initial_sampling") in CHOOSE_ON_FEATURES:
             assert isinstance(sets.pool, FeatureRows)

@@ -14,6 +14,7 @@ from al_lightning.data.loaders import Collate, training_batch_size
 from al_lightning.data.samplers import BatchShards, EpochShuffle
 from al_lightning.data.split import SplitDataModule
 from al_lightning.data.views import RowView, UnlabeledView
+from al_lightning.run.records import plain
 from al_lightning.seeds import isolated
 
 
@@ -126,7 +127,7 @@ class ServingDataModule(SplitDataModule):
             items = [view[position] for position in range(len(view))]
         if not all(holds_label(item, self.label_key) for item in items):
             return None
-        return [read_label(item, self.label_key) for item in items]
+        return [plain(read_label(item, self.label_key)) for item in items]
 
     def test_dataloader(self) -> Any:
         """Serve ``test_set``; no loader when there is none.

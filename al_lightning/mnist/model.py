@@ -127,15 +127,15 @@ class LitSimpleCNN(L.LightningModule):
 
     def _semi_supervised(self, x_B1HW: Tensor, y_B: Tensor, others_U1HW: Tensor) -> Tensor:
         """Return the loss of labeled images and, by what the network believes, of others."""
-        weak_U1HW = self._changed(others_U1HW)
+        changed_U1HW = self._changed(others_U1HW)
         beliefs_UC = None
         if self.unlabeled == "fixmatch":
             self.eval()  # without dropout
             with torch.no_grad():
-                beliefs_UC = self(weak_U1HW).softmax(-1)
+                beliefs_UC = self(changed_U1HW).softmax(-1)
             self.train()
-            weak_U1HW = strongly_changed(others_U1HW)
-        logits_BC, logits_UC = self(torch.cat([self._changed(x_B1HW), weak_U1HW])).split(
+            changed_U1HW = strongly_changed(others_U1HW)
+        logits_BC, logits_UC = self(torch.cat([self._changed(x_B1HW), changed_U1HW])).split(
             [len(x_B1HW), len(others_U1HW)]
         )
         if beliefs_UC is None:

@@ -16,7 +16,12 @@ from torch.utils.data import Dataset
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.data.feature_file import DTYPES, FeatureFile
-from al_lightning.data.feature_rows import DrawnViews, FeatureDataModule, FeatureRows
+from al_lightning.data.feature_rows import (
+    DrawnViews,
+    FeatureDataModule,
+    FeatureRows,
+    check_split,
+)
 from al_lightning.data.fingerprint import SomeRows, checksum, fingerprint
 from al_lightning.data.labels import look_for_labels, own_labels, trusted_targets
 from al_lightning.data.lightning_internals import forget_positions
@@ -72,8 +77,10 @@ def cache_features(
             ``initial_sampling="max_herding"``, which then chooses on the features.
 
     Raises:
-        ValueError: when the file is damaged, or of other rows, weights, views or numbers; when the
-            backbone gives no (B, D), gives NaN or infinity, or changes while it predicts.
+        TypeError: for another argument, or a ``trainer`` that is none.
+        ValueError: when nothing says which rows are labeled first; when the file is damaged, or of
+            other rows, weights, views or numbers; when the backbone gives no (B, D), gives NaN or
+            infinity, or changes while it predicts.
         OSError: when the file does not fit the disk.
 
     >>> import tempfile
@@ -89,6 +96,7 @@ def cache_features(
     check_at_least(1, num_views=num_views)
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    check_split(split, has_split=isinstance(datamodule, ActiveDataModule))
     trainer = _trainer_of(trainer)
     source = datamodule
     if not isinstance(source, ActiveDataModule):
@@ -309,8 +317,12 @@ def _trainer_of(trainer: L.Trainer | Callable[[], L.Trainer] | None) -> L.Traine
         trainer = L.Trainer(
             devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False
         )
-    elif not isinstance(trainer, L.Trainer):
+    elif not isinstance(trainer, L.Trainer) and callable(trainer):
         trainer = trainer()
+    if not isinstance(trainer, L.Trainer):
+        raise TypeError(
+            f"trainer must be a lightning.Trainer or make one, got {type(trainer).__name__}"
+        )
     if trainer.limit_predict_batches != 1.0:
         raise ValueError(
             f"features are made of all rows, got limit_predict_batches="

@@ -117,6 +117,7 @@ def read_pool(
         held_out = RowView(held_out.dataset, held_out.indices[:max_validation])
         labels = data.labels_in(held_out)
         if labels is not None:
+            _check_classes(labels)
             add("validation", strategy.validation, held_out)
             device = trainer.strategy.root_device
             columns |= {"validation_labels": torch.as_tensor(labels, device=device)}
@@ -306,6 +307,16 @@ LACKING = {
     "distributions": "predicted probabilities: return logits from predict_step, as the task says",
 }
 """Outputs that may be missing, with the cure."""
+
+
+def _check_classes(labels: Sequence[Any]) -> None:
+    strange = [label for label in labels if not isinstance(label, int)]
+    if strange:
+        raise ValueError(
+            "this strategy is calibrated on validation rows, whose labels must be classes as whole "
+            f"numbers, found {strange[0]!r:.80}; number the classes, or leave out the validation "
+            "rows"
+        )
 
 
 def _check_size(name: str, part: Tensor, others: Tensor) -> None:
