@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from al_lightning.strategies import Strategy as Strategy
     from al_lightning.strategies import by_score as by_score
     from al_lightning.strategies import diverse as diverse
+    from al_lightning.strategies import limited as limited
+    from al_lightning.strategies import mix as mix
+    from al_lightning.strategies import per_class as per_class
     from al_lightning.strategies import power as power
+    from al_lightning.strategies import schedule as schedule
     from al_lightning.strategies import softmax as softmax
     from al_lightning.strategies import softrank as softrank
 
@@ -54,7 +58,8 @@ _NAMES = {
     "prediction.mc_dropout": "MCDropout",
     "run.records": "INVALID SKIP CycleResult Query",
     "acquisition": "over_parts",
-    "strategies": "STRATEGIES PoolOutputs Strategy by_score diverse power softmax softrank",
+    "strategies": "STRATEGIES PoolOutputs Strategy by_score diverse power softmax softrank "
+    "limited mix per_class schedule",
 }
 """Public names by module, for Python; the imports above are for type checkers."""
 

@@ -32,7 +32,7 @@ from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import CycleResult, Query
 from al_lightning.run.run import Run
 from al_lightning.settings import Settings, WithOptions
-from al_lightning.strategies import Strategy, find_strategy, strategy_name
+from al_lightning.strategies import Strategy, strategy_name, strategy_of
 from al_lightning.training.cycle import Cycles
 from al_lightning.training.provenance import Provenance
 from al_lightning.training.start import ModelSource
@@ -69,7 +69,7 @@ class ActiveLearningLoop(WithOptions):
     ) -> None:
         check_active(data)
         given = Settings.of(settings)
-        strategy = find_strategy(given.strategy, given.strategy_args)
+        strategy = strategy_of(given)
         with quiet():
             self._example = check_factory(trainer, given.ckpt_path)
         self.settings = replace(given, seed=data.seed if given.seed is None else given.seed)

@@ -52,7 +52,13 @@ class Settings:
     Args:
         strategy: A name in ``STRATEGIES``, a ``Strategy``, or a function
             ``select(pool, num, generator) -> positions``.
-        acquisition_size: Rows to ask for in a cycle; a smaller rest of the pool is asked whole.
+        acquisition_size: Rows to ask for in a cycle; a smaller rest of the pool is asked whole. Or
+            a list, for each cycle in turn; its last number holds for all that follow.
+        acquisition_growth: Each query is larger than the one before by this factor.
+        max_per_group: A query holds at most so many rows of one group, such as a patient or a
+            video; the data module's ``group_key`` says which row is whose.
+        min_distance: Rows of a query are at least so far apart, by the Euclidean distance of their
+            embeddings. Of near-copies the one that is wanted most is asked for.
         num_cycles: Number of fits; after the last one nothing is asked.
         seed: Each cycle's randomness derives from it; ``data.seed`` when not given.
         warm_start: Keep the weights from cycle to cycle.
@@ -70,6 +76,11 @@ class Settings:
             a model whose ``predict_step`` returns none.
         target: A metric's name and value, ``("test_acc", 0.99)``; the run ends once the metric
             reaches it from below. ``("test_loss", 0.1, "min")`` is reached from above.
+        stop_when: Rules of which any ends the run: names, ``{name: arguments}``, or functions of
+            the results so far. ``["stable", {"max_labels": 3000}, {"no_gain": "val_acc"}]``. See
+            :mod:`~al_lightning.run.stop_rules`.
+        labels_in_doubt: After each fit, list the labels that the model finds least likely in
+            ``labels_in_doubt.csv``; the labeling page shows them behind the query.
         oracle: The source of labels. ``"dataset"`` reveals the data set's own labels. With
             ``"files"`` people fill in files of the run folder or label on a page, and the run stops
             until they have. Or a function, see :data:`~al_lightning.label.oracle.Oracle`.
@@ -84,7 +95,10 @@ class Settings:
     """
 
     strategy: Any = field(default="least_confidence", metadata=LATER | OF_STRATEGY)
-    acquisition_size: int = field(default=500, metadata=LATER)
+    acquisition_size: int | list[int] = field(default=500, metadata=LATER)
+    acquisition_growth: float = field(default=1.0, metadata=LATER)
+    max_per_group: int | None = field(default=None, metadata=LATER | OF_STRATEGY)
+    min_distance: float | None = field(default=None, metadata=LATER | OF_STRATEGY)
     num_cycles: int = field(default=5, metadata=LATER)
     task: TaskName = "multiclass"
     seed: int | None = None
@@ -95,6 +109,8 @@ class Settings:
     mc_samples: int | None = field(default=None, metadata=LATER | OF_STRATEGY)
     embedding_layer: str | None = field(default=None, metadata=LATER | OF_STRATEGY)
     target: Target | None = field(default=None, metadata=LATER)
+    stop_when: Any = field(default=None, metadata=LATER)
+    labels_in_doubt: bool = field(default=False, metadata=LATER)
     add_class: str | None = field(default=None, metadata=LATER)
     oracle: Labeler = field(default="dataset", metadata=FREE)
     accept_unasked: bool = field(default=False, metadata=FREE)
@@ -106,16 +122,48 @@ class Settings:
                 f"{hint(str(self.task), TASK_NAMES)}detection, ranking and others take part by a "
                 "score of their own, {'score': (B,)}, under any task"
             )
+        if self.labels_in_doubt and self.task not in ("multiclass", "binary"):
+            raise ValueError(
+                f"labels_in_doubt needs one class a row, got task={self.task!r}; leave it out"
+            )
         if self.ckpt_path not in ("last", "best"):
             raise ValueError(f'ckpt_path must be "last" or "best", got {self.ckpt_path!r}')
-        sizes = ("acquisition_size", "num_cycles", "candidate_size")
-        check_at_least(1, **{name: getattr(self, name) for name in sizes})
-        if self.candidate_size is not None and self.candidate_size < self.acquisition_size:
+        check_at_least(1, num_cycles=self.num_cycles, candidate_size=self.candidate_size)
+        self._check_sizes()
+        self._check_kept()
+
+    def _check_sizes(self) -> None:
+        sizes = self.acquisition_size
+        for size in sizes if isinstance(sizes, list) else [sizes]:
+            check_at_least(1, acquisition_size=size)
+        if sizes == []:
+            raise ValueError("acquisition_size must list one number or more, got []")
+        if not 1 <= self.acquisition_growth < float("inf"):
             raise ValueError(
-                f"candidate_size must be at least acquisition_size={self.acquisition_size}, got "
+                f"acquisition_growth must be at least 1, got {self.acquisition_growth}; 1.5 asks "
+                "for half as many more in each cycle, and a list in acquisition_size for fewer"
+            )
+        if isinstance(sizes, list) and self.acquisition_growth != 1:
+            raise ValueError(
+                f"give either a list of sizes or acquisition_growth, got {sizes} and "
+                f"{self.acquisition_growth}"
+            )
+        if self.candidate_size is not None and self.candidate_size < self.size_of_query(1):
+            raise ValueError(
+                f"candidate_size must be at least acquisition_size={sizes}, got "
                 f"{self.candidate_size}"
             )
-        self._check_kept()
+
+    def size_of_query(self, cycle: int) -> int:
+        """Return the number of rows to ask for in a cycle, counted from 1.
+
+        >>> Settings(acquisition_size=100, acquisition_growth=1.5).size_of_query(3)
+        225
+        """
+        sizes = self.acquisition_size
+        if isinstance(sizes, list):
+            return sizes[min(cycle, len(sizes)) - 1]
+        return round(sizes * self.acquisition_growth ** (cycle - 1))
 
     def _check_kept(self) -> None:
         try:
@@ -137,18 +185,6 @@ class Settings:
                 'target must be a metric\'s name, a value and, if it is to fall, "min", such as '
                 f'("test_loss", 0.1, "min"), got {target!r}'
             )
-
-    def is_target_reached(self, metrics: Mapping[str, float]) -> bool:
-        """Tell whether these metrics reach the target; raise ValueError when it is not in them."""
-        if self.target is None:
-            return False
-        name, value, *direction = self.target
-        if name not in metrics:
-            raise ValueError(
-                f"target must name a metric that the module logs, got {name!r}; it logs "
-                f"{sorted(metrics)}; {hint(name, metrics)}resume the run with another target"
-            )
-        return metrics[name] <= value if direction == ["min"] else metrics[name] >= value
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Settings":
@@ -172,16 +208,22 @@ class Settings:
     def plain(self, *, free: bool) -> dict[str, Any]:
         """Return the options that are free, or those that are not, as a journal holds them.
 
-        A function that labels becomes :data:`FUNCTION`; the strategy stays as it is.
+        A function that labels or stops becomes :data:`FUNCTION`; the strategy stays as it is.
         """
         options = {
             option.name: getattr(self, option.name)
             for option in fields(self)
             if ("free" in option.metadata) == free
         }
-        if callable(options.get("oracle")):
-            options["oracle"] = FUNCTION
+        for name in {"oracle", "stop_when"} & options.keys():
+            options[name] = _without_functions(options[name])
         return options
+
+
+def _without_functions(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_functions(one) for one in value]
+    return FUNCTION if callable(value) else value
 
 
 class WithOptions:

@@ -22,6 +22,9 @@ BASE = {"strategy": "power_bald", "mc_samples": 3, "acquisition_size": 15, "num_
 OTHER = {
     "strategy": "power_margin",
     "acquisition_size": 14,
+    "acquisition_growth": 1.5,
+    "max_per_group": 3,
+    "min_distance": 0.01,
     "num_cycles": 4,
     "task": "multilabel",
     "seed": 5,
@@ -32,6 +35,8 @@ OTHER = {
     "mc_samples": 4,
     "embedding_layer": "net.3",
     "target": ("test_acc", 0.5),
+    "stop_when": [{"max_labels": 60}],
+    "labels_in_doubt": True,
     "add_class": "above",
     "oracle": "files",
     "accept_unasked": True,
@@ -53,6 +58,7 @@ class Named(Points):
     def __init__(self, seed: int = 42) -> None:
         super().__init__(seed=seed)
         self.sets.pool.classes = ["left", "middle", "right"]
+        self.group_key, self.sets.pool.group = "group", list(range(len(self.sets.pool)))
 
 
 class Several(Named):
@@ -95,15 +101,16 @@ class Begins(ActiveCLI):
 
 def test_each_option_is_a_flag_that_reaches_the_loop_and_the_journal(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
-    texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in OTHER.items()}
+    given = {**OTHER, "labels_in_doubt": False}  # which the task in OTHER does not have
+    texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in given.items()}
     flags = [f"--active.{name}={text}" for name, text in texts.items()]
     trainer = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.accelerator=cpu"]
     trainer += ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.monitor=train_loss"]
     with torch.random.fork_rng():  # the command line seeds the process
         cli = Begins(Plain, Several, args=[*flags, *trainer, f"--active.run_dir={tmp_path}"])
-    assert {name: getattr(cli.loop.settings, name) for name in OTHER} == OTHER
+    assert {name: getattr(cli.loop.settings, name) for name in OTHER} == given
     active = read_records(tmp_path / "journal.jsonl")[0]["settings"]["active"]
-    assert {name: active[name] for name in OTHER} == plain(OTHER)
+    assert {name: active[name] for name in OTHER} == plain(given)
 
 
 # ---- the journal, and what may change on resume --------------------------------------------------

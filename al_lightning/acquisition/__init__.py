@@ -5,6 +5,7 @@ from al_lightning.acquisition.bait import bait
 from al_lightning.acquisition.batchbald import batchbald
 from al_lightning.acquisition.cluster_margin import cluster_margin
 from al_lightning.acquisition.core_set import core_set
+from al_lightning.acquisition.direct import direct
 from al_lightning.acquisition.disagreement import (
     bald,
     consensus_kl,
@@ -21,6 +22,7 @@ from al_lightning.acquisition.probcover import probcover
 from al_lightning.acquisition.regression import gaussian_bald, predictive_variance
 from al_lightning.acquisition.scores import entropy, least_confidence, margin
 from al_lightning.acquisition.stochastic import stochastic
+from al_lightning.acquisition.stratified import stratified
 from al_lightning.acquisition.top_k import top_k
 from al_lightning.acquisition.typiclust import typiclust
 
@@ -32,6 +34,7 @@ __all__ = [
     "cluster_margin",
     "consensus_kl",
     "core_set",
+    "direct",
     "drop_query",
     "entropy",
     "epig",
@@ -45,6 +48,7 @@ __all__ = [
     "predictive_variance",
     "probcover",
     "stochastic",
+    "stratified",
     "top_k",
     "typiclust",
     "uncertainty_herding",

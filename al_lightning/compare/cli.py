@@ -123,8 +123,11 @@ class CompareCLI(ActiveCLI):
         settings = {key: v for key, v in self._settings().items() if key not in COMPARED}
         self._check_run_class()
         own = as_arguments(config["strategies"])
-        if settings["active"]["target"] is not None:
-            raise ValueError("all runs must be of the same sizes, so active.target must be null")
+        for name in ("target", "stop_when"):
+            if settings["active"][name] is not None:
+                raise ValueError(
+                    f"all runs must be of the same sizes, so active.{name} must be null"
+                )
         check_oracle_answers(settings["active"]["oracle"])
         if settings["trainer"]["devices"] != "auto":
             check_one_process(self.trainer)

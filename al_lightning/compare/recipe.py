@@ -15,7 +15,7 @@ from al_lightning.settings import Settings
 from al_lightning.training.provenance import Provenance
 from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
 
-OURS = ("strategy", "seed", "run_dir", "resume", "target")
+OURS = ("strategy", "seed", "run_dir", "resume", "target", "stop_when")
 """Keys of the group ``active`` that a comparison sets for each run, or does not use."""
 
 

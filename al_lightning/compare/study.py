@@ -165,7 +165,8 @@ def _try_out(recipe: Recipe, seed: int, interval: tuple[int, int] | None) -> Non
                 raise
             raise ValueError(f"strategy {strategy!r} cannot run: {error}") from error
         first, rows = loop.data.num_labeled, loop.data.pool.num_askable
-        last = first + min(loop.acquisition_size * (loop.num_cycles - 1), rows)
+        asked = sum(map(loop.settings.size_of_query, range(1, loop.num_cycles)))
+        last = first + min(asked, rows)
         if first:
             check_interval(interval, (first, last))
 

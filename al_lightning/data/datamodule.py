@@ -51,24 +51,25 @@ class ActiveDataModule(ServingDataModule):
         val_size: Number of rows to hold out of the pool for validation, drawn by ``seed``.
         batch_size: Rows in a training batch. Where the last one would be a single row, on which
             BatchNorm fails, batches are smaller, see :mod:`al_lightning.data.loaders`.
-        epoch_size: Rows in a training epoch, drawn with replacement; else each labeled row once.
-        steps_per_epoch: The same in batches for each process.
+        epoch_size, steps_per_epoch: Rows in a training epoch, drawn with replacement, or batches of
+            each process; else each labeled row once.
         unlabeled_batch_size: Rows of the pool beside each training batch, without their labels and
             under training transforms; ``eval_collate_fn`` makes their batches. A training batch is
             then a dict of ``"labeled"`` and, while there are such rows, ``"unlabeled"``.
         eval_batch_size: Rows in a batch of validation, test and prediction, if not ``batch_size``.
-        num_workers: Loader processes.
         seed: Draws the initial rows, the held-out rows and the order of training batches.
         label_key: The place of the label in an item, to read and to write it: a position in a tuple
             (default 1; needed when it has more than two parts), a field of a named one, or a key of
             a dict (default ``"label"``).
+        group_key, cost_key: The place of a row's group, such as a patient, and of the cost of its
+            label; as ``label_key``, or a column or an attribute of the data set.
+        num_workers: Loader processes.
         collate_fn: Makes a training batch from a list of items; torch's default when not given.
         eval_collate_fn: The same for validation, test and the pool.
         loader: Any further arguments of a ``DataLoader``, such as ``{"persistent_workers": True}``;
             ``drop_last`` is for training alone. On a GPU ``pin_memory`` is True if not said here.
-        classes: Names of the classes, for people who label; a label is then a position in them, and
-            a label that is a word gets its position, if no ``collate_fn`` is given.
-            ``train_set.classes`` when not given.
+        classes: Names of the classes, else ``train_set.classes``. A label is then a position in
+            them, and a label that is a word gets its position, if no ``collate_fn`` is given.
 
     An item holds a label when there is something under ``label_key``; a data set may also say
     ``holds_labels``. A label that is given by hand goes there: a dict gets the key, a tuple the
@@ -114,6 +115,8 @@ class ActiveDataModule(ServingDataModule):
         num_workers: int = 0,
         seed: int = 42,
         label_key: int | str | None = None,
+        group_key: int | str | None = None,
+        cost_key: int | str | None = None,
         collate_fn: Collate | None = None,
         eval_collate_fn: Collate | None = None,
         loader: Mapping[str, Any] | None = None,
@@ -146,7 +149,7 @@ class ActiveDataModule(ServingDataModule):
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.label_key = label_key
+        self.label_key, self.group_key, self.cost_key = label_key, group_key, cost_key
         self.collate_fn = collate_fn or collate
         self.eval_collate_fn = eval_collate_fn or reading(collate_fn)
         self.loader = dict(loader or {})

@@ -19,6 +19,7 @@ class FrameRows(Dataset[Any]):
         label_key: The column of the label; ``"label"`` when not given.
 
     Attributes:
+        columns: The values of each column, by its name.
         targets: The label of each row; None without such a column.
         classes: The words among the labels, sorted, or the categories of a categorical column;
             None where labels are numbers.
@@ -26,9 +27,9 @@ class FrameRows(Dataset[Any]):
 
     def __init__(self, frame: Any, label_key: int | str | None = None) -> None:
         self._num_rows = len(frame)
-        self._columns = {str(name): frame[name].to_numpy() for name in frame.columns}
+        self.columns = {str(name): frame[name].to_numpy() for name in frame.columns}
         key = str(label_key or "label")
-        told = self._columns.get(key)
+        told = self.columns.get(key)
         self.targets: Sequence[Any] | None = None if told is None else told.tolist()
         self.classes: list[str] | None = None
         if self.targets is not None:
@@ -42,5 +43,5 @@ class FrameRows(Dataset[Any]):
         return self._num_rows
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        values = {name: column[index] for name, column in self._columns.items()}
+        values = {name: column[index] for name, column in self.columns.items()}
         return {n: v.item() if hasattr(v, "item") else v for n, v in values.items()}

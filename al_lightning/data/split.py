@@ -12,6 +12,7 @@ from torch import Tensor
 from al_lightning.data.growth import check_unchanged, further_class, ordered
 from al_lightning.data.labels import Labels
 from al_lightning.data.pool import Pool, as_indices
+from al_lightning.data.row_values import Key, checked_costs, group_numbers, values_under
 from al_lightning.data.sets import DataSets, extras, find_unreadable, names_of
 from al_lightning.distributed import prepare_once_a_node
 from al_lightning.run.growth import num_rows_of
@@ -31,12 +32,15 @@ class SplitDataModule(L.LightningDataModule):
 
     seed: int
     first_indices: list[int]
+    group_key: Key | None
+    cost_key: Key | None
 
     def __init__(self) -> None:
         super().__init__()
         self._row_labels: Labels | None = None
         self._run: Callable[[], Run | None] = lambda: None
         self._known_classes: list[str] | None = None  # of a run, with those that came later
+        self._read_values: tuple[DataSets, dict[str, Any]] | None = None
         self.growth: dict[str, Any] = {}
         """Rows and classes that a run does not know yet, as :meth:`Run.change` takes them."""
 
@@ -83,6 +87,41 @@ class SplitDataModule(L.LightningDataModule):
     def has_test(self) -> bool:
         """True when there are rows to test on."""
         return self.sets.test is not None
+
+    @property
+    def groups_N(self) -> Tensor:
+        """The group of each row as a whole number (N,); ValueError where ``group_key`` names none.
+
+        Rows with equal values are of one group; one with None or NaN is a group of its own.
+        """
+        if self.group_key is None:
+            raise ValueError(
+                "max_per_group needs to know the group of each row; name it in the data module "
+                'with group_key=, such as group_key="patient"'
+            )
+        groups: Tensor = self._once("group_key", self.group_key, group_numbers)
+        return groups
+
+    @property
+    def costs(self) -> list[float] | None:
+        """The cost of a label of each row, by ``cost_key``; None without one.
+
+        Raises:
+            ValueError: for a cost below zero, or one that is no finite number.
+        """
+        if self.cost_key is None:
+            return None
+        costs: list[float] = self._once("cost_key", self.cost_key, checked_costs)
+        return costs
+
+    def _once(self, name: str, key: Key, read: Callable[[Sequence[Any]], Any]) -> Any:
+        """Return what ``read`` makes of the values under a key, read once for the data sets."""
+        if self._read_values is None or self._read_values[0] is not self.sets:
+            self._read_values = self.sets, {}
+        found = self._read_values[1]
+        if name not in found:
+            found[name] = read(values_under(self.sets.for_people, key, name))
+        return found[name]
 
     def names_of(self, indices: Sequence[int]) -> list[str] | None:
         """Return people's names of rows; None for a data set without ``paths``."""

@@ -23,8 +23,10 @@ def cohens_kappa(first: Sequence[Answer], second: Sequence[Answer]) -> float:
     """
     num = len(first)
     observed = sum(a == b for a, b in zip(first, second, strict=True)) / num
-    answers = [*first, *second]
-    kinds = [a for n, a in enumerate(answers) if a not in answers[:n]]
+    kinds: list[Answer] = []
+    for answer in (*first, *second):
+        if answer not in kinds:  # lists, which cannot be hashed, among them
+            kinds.append(answer)
     expected = sum(list(first).count(a) * list(second).count(a) for a in kinds) / num**2
     return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
 

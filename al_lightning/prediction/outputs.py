@@ -126,6 +126,10 @@ class Outputs:
             return self.mean_mean
         if column == "flips":
             return self._flips()
+        if column == "class":
+            return (
+                None if self.mean_probs is None else self.mean_probs.argmax(-1).to(self.mean_probs)
+            )
         if isinstance(column, str):
             whole: Tensor | None = getattr(self, column)
             return whole

@@ -44,6 +44,7 @@ def read_pool(
     rows: Tensor | None = None,
     labeled_rows: Tensor | None = None,
     max_validation: int | None = None,
+    cycle: int = 1,
     embedding_layer: str | None = None,
     mc_samples: int | None = None,
 ) -> PoolOutputs:
@@ -62,6 +63,7 @@ def read_pool(
             not given.
         labeled_rows: Rows that stand for the labeled ones, ascending; all of them when not given.
         max_validation: Read no more validation rows than this.
+        cycle: The number of the cycle that asks.
         embedding_layer: Name of a layer of ``model`` whose input is the embedding, instead of one
             that ``predict_step`` returns. Of several calls in a batch the first counts.
         mc_samples: Predict with that many networks that the module's dropout draws; see
@@ -76,8 +78,8 @@ def read_pool(
             NaN or infinity (names data-set indices); when there is no such layer, or no dropout.
     """
     wanted = data.pool.askable_indices if rows is None else rows
-    if not strategy.keep:
-        return PoolOutputs(wanted)
+    if not strategy.needs:
+        return PoolOutputs(wanted, cycle=cycle, **of_data(strategy, data, wanted))
     keep_freed_memory()
     layer = embedding_layer
     samples = None if strategy.needs == {"embedding"} else mc_samples
@@ -101,7 +103,8 @@ def read_pool(
         reader = _Reader(keep, strategy.min_samples, view, task, layer, samples)
         return _read(trainer, model, data, reader)
 
-    columns = read(strategy.keep, RowView(data.sets.pool, wanted))
+    of_model = [name for name, column in strategy.keep.items() if column != "group"]
+    columns = read(of_model, RowView(data.sets.pool, wanted))
 
     def add(prefix: str, names: Sequence[str], view: RowView) -> None:
         found = read(names, view)
@@ -109,19 +112,30 @@ def read_pool(
             _check_size(name, found[name], columns[name])
             columns[f"{prefix}_{name}"] = found[name]
 
+    device = trainer.strategy.root_device
+    labeled = data.labeled_indices if labeled_rows is None else labeled_rows
     if strategy.labeled:
-        labeled = data.labeled_indices if labeled_rows is None else labeled_rows
         add("labeled", strategy.labeled, RowView(data.sets.pool, labeled))
+    if strategy.labels and data.num_labeled:
+        use = "this strategy chooses by the labels of labeled rows, which"
+        known = class_numbers(use, data.labels_of(labeled.tolist()))
+        columns |= {"labeled_labels": torch.tensor(known, device=device)}
     held_out = data.validation_rows if strategy.validation else None
     if held_out is not None:
         held_out = RowView(held_out.dataset, held_out.indices[:max_validation])
-        labels = data.labels_in(held_out)
-        if labels is not None:
-            _check_classes(labels)
+        if (labels := data.labels_in(held_out)) is not None:
+            use = "this strategy is calibrated on validation rows, whose labels"
+            labels = class_numbers(use, labels)
             add("validation", strategy.validation, held_out)
-            device = trainer.strategy.root_device
             columns |= {"validation_labels": torch.as_tensor(labels, device=device)}
-    return PoolOutputs(wanted if is_first_rank() else wanted[:0], **columns)
+    mine = wanted if is_first_rank() else wanted[:0]
+    return PoolOutputs(mine, cycle=cycle, **columns, **of_data(strategy, data, mine))
+
+
+def of_data(strategy: Strategy, data: ActiveDataModule, rows: Tensor) -> dict[str, Tensor]:
+    """Return the columns that the data knows without any model."""
+    names = [name for name, column in strategy.keep.items() if column == "group"]
+    return {name: data.groups_N[rows] for name in names}
 
 
 def keep_freed_memory() -> None:
@@ -309,14 +323,16 @@ LACKING = {
 """Outputs that may be missing, with the cure."""
 
 
-def _check_classes(labels: Sequence[Any]) -> None:
-    strange = [label for label in labels if not isinstance(label, int)]
+def class_numbers(use: str, labels: Sequence[Any]) -> list[int]:
+    """Return labels as whole numbers; raise ValueError for others, where ``use`` begins it."""
+    is_whole = (isinstance(one, int | float) and float(one).is_integer() for one in labels)
+    strange = [label for label, known in zip(labels, is_whole, strict=True) if not known]
     if strange:
         raise ValueError(
-            "this strategy is calibrated on validation rows, whose labels must be classes as whole "
-            f"numbers, found {strange[0]!r:.80}; number the classes, or leave out the validation "
-            "rows"
+            f"{use} must be classes as whole numbers, found {strange[0]!r:.80}; "
+            "number the classes, or do without"
         )
+    return [int(label) for label in labels]
 
 
 def _check_size(name: str, part: Tensor, others: Tensor) -> None:

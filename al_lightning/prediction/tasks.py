@@ -305,7 +305,7 @@ def _likeliest(outputs: Outputs) -> Tensor | None:
 
 
 WHOLE, PARTS = (
-    frozenset({"probs", "flips", "distributions"}) | ANY,
+    frozenset({"probs", "flips", "class", "distributions"}) | ANY,
     frozenset({"distributions"}) | ANY,
 )
 
@@ -351,6 +351,7 @@ assert tuple(TASKS) == TASK_NAMES
 
 NEEDED = {
     "probs": "one distribution a row",
+    "class": "one distribution a row",
     "distributions": "distributions over classes",
     "mean": "a predicted mean",
     "variance": "a predicted variance",

@@ -15,6 +15,9 @@ NUM_SHOWN = 5
 """A message names this many of a kind, and counts the others."""
 
 
+NUM_DOUBTS = 500
+"""Labels in doubt that a cycle lists at most."""
+
 NUM_PICTURED = 10
 """Rows of a query that a picture shows, with what is predicted of their pixels."""
 
@@ -73,6 +76,15 @@ class CycleResult:
     """Wall time of ``fit``, ``test``, ``predict`` and ``query``."""
     query: Query | None = None
     """The query at its end; None in the last cycle."""
+    cost: float | None = None
+    """The cost of all labels so far, by the data's ``cost_key``; None without one."""
+    labeling_hours: float = 0.0
+    """Hours that people have spent on the labeling page so far, all people together."""
+    num_skipped: int = 0
+    """Rows that people have skipped or marked invalid so far."""
+    doubts: list[list[float]] | None = None
+    """Labels in doubt: data-set index, probability of the label, likeliest class, the least likely
+    first; None where they were not looked for."""
 
 
 class Results(list[CycleResult]):
@@ -126,6 +138,7 @@ def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
     found = {r["event"]: r for r in records if r.get("cycle") == cycle}
     nothing: Record = {"num_labeled": 0, "metrics": {}, "seconds": {}}
     fit, test, asked = (found.get(event) for event in ("fit", "test", "query"))
+    spent = (fit or nothing).get("spent", {})  # which came later, as doubts did
     steps = [step or nothing for step in (fit, test, asked)]
     query = None
     if asked is not None:
@@ -137,7 +150,16 @@ def result_of(records: Sequence[Record], cycle: int) -> CycleResult:
         metrics={**steps[0]["metrics"], **steps[1]["metrics"]},
         seconds={name: value for step in steps for name, value in step["seconds"].items()},
         query=query,
+        cost=spent.get("cost"),
+        labeling_hours=spent.get("labeling_seconds", 0) / 3600,
+        num_skipped=spent.get("num_skipped", 0),
+        doubts=(test or nothing).get("doubts"),
     )
+
+
+def labeling_seconds(answers: Iterable[Record]) -> float:
+    """Return how long people took for these answers, as far as the page measured it."""
+    return sum(record.get("seconds") or 0.0 for record in answers)
 
 
 def packed_map(map_hw: Any) -> str:

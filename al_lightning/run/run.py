@@ -93,12 +93,20 @@ class Run:
                 "the labels of this run came from a function, which is not kept; give it again, "
                 'oracle=..., or "files" or "dataset"'
             )
+        rules = options.get("stop_when")
+        if FUNCTION in (rules if isinstance(rules, list) else [rules]):
+            raise ValueError(
+                "a function ends this run, which is not kept; give all rules again, stop_when=..., "
+                "or None for no rule"
+            )
         return options
 
     @property
     def holding(self) -> dict[str, Any]:
         """The options that hold by now: those of the beginning, and what has changed since."""
-        options = dict(self.start["config"]["active"])
+        later = Settings.names("later")  # of which earlier versions wrote fewer
+        options = {name: Settings.__dataclass_fields__[name].default for name in later}
+        options |= self.start["config"]["active"]
         for record in self.journal.of(SETTINGS):
             options |= record["changes"]
         return options
@@ -167,9 +175,15 @@ class Run:
         cycle: int = last["cycle"] + (last["event"] == "labels")
         return cycle
 
-    def end(self, cycle: int, reason: str) -> None:
-        """Write that no cycle follows, and let others have the folder."""
-        self.journal.append("end", cycle=cycle, reason=reason)
+    def end(self, cycle: int, reason: str, why: str = "") -> None:
+        """Write that no cycle follows, and let others have the folder.
+
+        Args:
+            cycle: The last one.
+            reason: The name of the rule that ends the run.
+            why: A sentence about it.
+        """
+        self.journal.append("end", cycle=cycle, reason=reason, why=why)
         self.release()
 
     # ---- the folder ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Every strategy by its name, and how one is found.
 
 The keyword-only parameters of a selector or function are the arguments that a configuration may
-set.
+set. Those that are made of others join the table in :mod:`al_lightning.strategies.compositions`.
 """
 
 import inspect
@@ -21,6 +21,7 @@ from al_lightning.acquisition import (
     cluster_margin,
     consensus_kl,
     core_set,
+    direct,
     drop_query,
     entropy,
     epig,
@@ -74,6 +75,13 @@ def _bait(
         labeled_embeddings=pool.labeled_embeddings if len(pool.labeled_probs) else None,
         regularization=regularization,
     )
+
+
+def _direct(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
+    if "labeled_labels" not in pool.columns:
+        return direct(pool.probs, num)
+    labels = pool.labeled_labels
+    return direct(pool.probs, num, labeled_probs=pool.labeled_probs, labels=labels)
 
 
 def _drop_query(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
@@ -140,6 +148,7 @@ STRATEGIES: dict[str, Strategy | Select] = {
         _uncertainty_herding, GRADIENTS, labeled=("embeddings",), validation=("probs",)
     ),
     "bait": Strategy(_bait, GRADIENTS, labeled=("probs", "embeddings")),
+    "direct": Strategy(_direct, SAMPLES, labeled=("probs",), labels=True),
     "drop_query": Strategy(
         _drop_query, {"flips": "flips", "embeddings": "embedding"}, min_samples=2
     ),
@@ -190,10 +199,12 @@ def find_strategy(
         strategy = Strategy(strategy)
     if not arguments:
         return strategy
-    taken = arguments_of(strategy.select)
+    taken = arguments_of(strategy)
     if unknown := sorted(set(arguments) - set(taken)):
         takes = f"takes {taken}" if taken else "takes no arguments"
         raise ValueError(f"strategy {name or strategy_name(strategy)!r} {takes}, got {unknown}")
+    if strategy.make is not None:
+        return strategy.make(**arguments)
     return replace(strategy, select=partial(strategy.select, **arguments))
 
 
@@ -209,7 +220,15 @@ def strategy_name(strategy: str | Strategy | Select) -> str:
     return name_of(strategy.select if isinstance(strategy, Strategy) else strategy)
 
 
-def arguments_of(select: Select) -> list[str]:
-    """Return the names of the keyword-only parameters, which are the strategy's own."""
-    parameters = inspect.signature(select).parameters.values()
+def arguments_of(strategy: Strategy | Select) -> list[str]:
+    """Return the names of the arguments that a configuration may set.
+
+    They are those of the function that makes the strategy, or else the keyword-only parameters of
+    ``select``.
+    """
+    if isinstance(strategy, Strategy):
+        if strategy.make is not None:
+            return sorted(inspect.signature(strategy.make).parameters)
+        strategy = strategy.select
+    parameters = inspect.signature(strategy).parameters.values()
     return sorted(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

@@ -24,8 +24,9 @@ from al_lightning.prediction.read_pool import read_pool
 from al_lightning.prediction.tasks import find_task
 from al_lightning.run.folder import WEIGHTS
 from al_lightning.run.journal import Record
-from al_lightning.run.records import NUM_PICTURED, packed_map
+from al_lightning.run.records import NUM_PICTURED, labeling_seconds, packed_map
 from al_lightning.run.run import Run
+from al_lightning.run.stop_rules import StopRules
 from al_lightning.run.weights import load_state
 from al_lightning.seeds import generator, seeded_step
 from al_lightning.settings import Settings
@@ -41,6 +42,7 @@ from al_lightning.training.checkpoints import (
     save_weights,
 )
 from al_lightning.training.loggers import UserLoggers
+from al_lightning.training.looks import Looks
 from al_lightning.training.start import Completing, ModelSource, Start, Weights
 from al_lightning.training.trainers import (
     TrainerFactory,
@@ -97,6 +99,8 @@ class Cycles:
         assert settings.seed is not None
         self.seed = settings.seed
         self.task = find_task(settings.task, strategy)
+        self.rules = StopRules(settings)
+        self.looks = Looks(data, self.task, settings, self.rules.reads)
         self.start = Start(model, self.seed, settings.task)
         self.loggers = UserLoggers()
         self._bar = NotebookBar() if in_notebook() else None
@@ -113,8 +117,11 @@ class Cycles:
         The weights from which cold starts begin are taken now, since Lightning has made all layers.
         """
         is_new = not run.journal.records
-        trial = Trial(self.start, self.data, self.trainer, self.strategy, self.task, self.settings)
-        if self.strategy.keep and not run.finished:
+        self.rules.check_rows(len(self.data.pool.labeled_N) - len(self.data.pool.held_out))
+        self._spent(run)  # costs are checked when they are read
+        tried = [one for one in (*self.strategy.parts, *self.looks.strategies) if one.keep]
+        trial = Trial(self.start, self.data, self.trainer, tried, self.task, self.settings)
+        if tried and not run.finished:
             trial.ask_once(run)
         elif is_new and self.start.is_late:
             trial.make_layers(run)
@@ -147,18 +154,24 @@ class Cycles:
             return run.journal.append(event, cycle=cycle, **whole.strategy.broadcast(fields))
 
         step = sum(record.get("steps", 0) for record in run.journal.of("fit"))
-        fit = find("fit", cycle) or keep("fit", self.fit(parts, cycle, history, step))
+        if find("fit", cycle) is None:
+            spent = self._spent(run)
+            keep("fit", {**self.fit(parts, cycle, history, step), "spent": spent})
         for part in parts:
             without_tuners(part.trainer)
             if part.folder is not None:
                 forget_preemption(part.folder)
         step = sum(record.get("steps", 0) for record in run.journal.of("fit"))
-        test = find("test", cycle) or keep("test", self.test(parts, whole, cycle, step))
-        reason = self._why_end(cycle, {**fit["metrics"], **test["metrics"]})
-        if reason is None:
+        if find("test", cycle) is None:
+            tested = self.test(parts, whole, cycle, step)
+            looked = self.looks.at(whole, self.model, run, cycle)
+            metrics = {**tested["metrics"], **looked.pop("metrics", {})}
+            keep("test", {**tested, **looked, "metrics": metrics})
+        end = self._why_end(run, cycle)
+        if end is None:
             keep("query", self.query(whole, cycle))
         else:
-            run.end(cycle, reason)
+            run.end(cycle, *end)
 
     def _places(self, folder: Path | None) -> list[tuple[L.LightningModule, Path | None]]:
         """Return each network that is trained, with the folder of its weights."""
@@ -179,17 +192,33 @@ class Cycles:
         nothing: Record = {"scores": None, "predicted": None, "seconds": {}}
         return {"indices": rows, "names": self.data.names_of(rows), **nothing}
 
-    def _why_end(self, cycle: int, metrics: Mapping[str, float]) -> str | None:
-        if self.settings.is_target_reached(metrics):
-            if cycle == 1 and len(self.settings.target or ()) == 2:
+    def _why_end(self, run: Run, cycle: int) -> tuple[str, str] | None:
+        """Return the reason why no cycle follows, and a sentence about it; None to go on."""
+        results = [one for one in run.results if 0 < one.cycle < cycle]
+        results.append(run.result(cycle))
+        end = from_first_rank(lambda: self.rules.reason(results))
+        if end is not None:
+            if end[0] == "target" and cycle == 1 and len(self.settings.target or ()) == 2:
                 rank_zero_warn(
                     f"the first fit has reached the target {self.settings.target}; if smaller is "
                     'better, add "min" to it and resume the run'
                 )
-            return "target"
+            return end
         if cycle >= self.settings.num_cycles:
-            return "num_cycles"
-        return "pool is empty" if self.data.pool.num_askable == 0 else None
+            return "num_cycles", f"num_cycles is {self.settings.num_cycles}"
+        return ("pool is empty", "") if self.data.pool.num_askable == 0 else None
+
+    def _spent(self, run: Run) -> Record:
+        """Return what the labels have cost so far."""
+        pool, costs = self.data.pool, self.data.costs
+        unread = run.start["split"]["invalid"] if run.journal.records else []
+        marked = pool.skipped | pool.invalid.difference(unread)
+        rows = [*self.data.labeled_indices.tolist(), *marked]
+        return {
+            "cost": None if costs is None else sum(costs[row] for row in rows),
+            "num_skipped": len(marked),
+            "labeling_seconds": labeling_seconds(run.journal.of("answers")),
+        }
 
     # ---- fit -------------------------------------------------------------------------------------
 
@@ -312,14 +341,17 @@ class Cycles:
     def query(self, trainer: L.Trainer, cycle: int) -> Record:
         """Predict the pool, or its candidates, on all ranks, and choose on the first."""
         begin = time.perf_counter()
+        strategy = self.strategy.at(self.data.num_labeled)
+        num = self.rules.at_most(self.settings.size_of_query(cycle), self.data.num_labeled)
         with seeded_step(trainer, self.seed, "predict", cycle):
             pool = read_pool(
                 trainer,
                 self.model,
                 self.data,
-                self.strategy,
+                strategy,
                 self.task,
                 rows=self._candidates(cycle),
+                cycle=cycle,
                 embedding_layer=self.settings.embedding_layer,
                 mc_samples=self.settings.mc_samples,
             )
@@ -328,7 +360,7 @@ class Cycles:
         def choose() -> Record:
             draw = generator(self.seed, "select", cycle)
             with choosing_bar(trainer):
-                positions = self.strategy.choose(pool, self.settings.acquisition_size, draw)
+                positions = strategy.choose(pool, num, draw)
             indices = pool.indices[positions.cpu()].tolist()
             columns = {
                 name: pool.columns[name][positions].tolist() if name in pool.columns else None

@@ -51,7 +51,12 @@ FREE = {
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "active": {"task": Settings.task, "ckpt_path": Settings.ckpt_path},
+    "active": {
+        "task": Settings.task,
+        "ckpt_path": Settings.ckpt_path,
+        "acquisition_growth": Settings.acquisition_growth,
+        "labels_in_doubt": Settings.labels_in_doubt,
+    },
     "data": {"name": "MNIST", "steps_per_epoch": None, "unlabeled_batch_size": None},
     "model": {"unlabeled": "fixmatch", "threshold": 0.95},
 }

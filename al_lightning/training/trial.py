@@ -1,8 +1,9 @@
 """The trial before training: what would fail after an hour fails in the first minute."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -37,7 +38,7 @@ class Trial:
         start: The module; its layers are there afterwards.
         data: Serves the rows.
         trainer: Makes a Trainer.
-        strategy: Chooses.
+        strategies: Those that choose in turn, and what else is read of the model.
         task: Reads the module's predictions.
         settings: What the run is asked to do, with a seed.
     """
@@ -47,14 +48,14 @@ class Trial:
         start: Start,
         data: ActiveDataModule,
         trainer: TrainerFactory,
-        strategy: Strategy,
+        strategies: Sequence[Strategy],
         task: Task,
         settings: Settings,
     ) -> None:
         self.start = start
         self.data = data
         self.trainer = trainer
-        self.strategy = strategy
+        self.strategies = strategies
         self.task = task
         self.settings = settings
 
@@ -69,36 +70,37 @@ class Trial:
         labeled = self.data.labeled_indices[:few]
         if not len(rows):
             rows = labeled
-        looked = self._looked(labeled.tolist())
+        look = self._looked(labeled.tolist())
         trainer = self._trainer(run.folder)
-        with seeded_step(trainer, self.settings.seed, "try"), looked as look:
-            pool = read_pool(
-                trainer,
-                self.start.model,
-                self.data,
-                self.strategy,
-                replace(self.task, look=look),
-                rows=rows,
-                labeled_rows=labeled if len(labeled) else rows,
-                max_validation=few,
-                embedding_layer=self.settings.embedding_layer,
-                mc_samples=self.settings.mc_samples,
-            )
-            num = min(2, self.settings.acquisition_size)
-            draw = generator(self.settings.seed, "try")
-            from_first_rank(lambda: self.strategy.choose(pool, num, draw))
+        for strategy in self.strategies:
+            with seeded_step(trainer, self.settings.seed, "try"), look() as first:
+                pool = read_pool(
+                    trainer,
+                    self.start.model,
+                    self.data,
+                    strategy,
+                    replace(self.task, look=first),
+                    rows=rows,
+                    labeled_rows=labeled if len(labeled) else rows,
+                    max_validation=few,
+                    embedding_layer=self.settings.embedding_layer,
+                    mc_samples=self.settings.mc_samples,
+                )
+                num = min(2, self.settings.size_of_query(1))
+                draw = generator(self.settings.seed, "try")
+                from_first_rank(partial(strategy.choose, pool, num, draw))
         if trainer.state.fn is None and self.start.is_late:  # the columns needed no network
             self.make_layers(run)
 
-    def _looked(self, rows: Sequence[int]) -> FirstLook:
-        """Return what looks at the first batch; raise ValueError when labels are of another task.
+    def _looked(self, rows: Sequence[int]) -> Callable[[], FirstLook]:
+        """Return a function that looks at a batch; raise ValueError for labels of another task.
 
         Args:
             rows: The labeled rows whose labels are looked at.
         """
         added = self.data.classes if self.data.has_further_class else None
-        if self.strategy.needs <= ANY:
-            return FirstLook(None, added)
+        if all(strategy.needs <= ANY for strategy in self.strategies):
+            return partial(FirstLook, None, added)
         form = LabelForm(self.settings.task, self.data.classes)
         found = self.data.row_labels.found(rows)
         for row, label in found.items():
@@ -112,7 +114,7 @@ class Trial:
                 )
         arrays = [label for label in found.values() if not isinstance(label, str | dict)]
         shapes = {tuple(np.shape(label)) for label in arrays}
-        return FirstLook(shapes.pop() if len(shapes) == 1 else None, added)
+        return partial(FirstLook, shapes.pop() if len(shapes) == 1 else None, added)
 
     def make_layers(self, run: Run) -> None:
         """Let Lightning call the hooks that make layers, on no batch."""

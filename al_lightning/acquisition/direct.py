@@ -1,0 +1,121 @@
+"""Rows at the border of each class, small classes first: for classes that are rare.
+
+Shape suffixes: N candidates, M labeled rows, K posterior samples, C classes.
+"""
+
+import torch
+from torch import Tensor
+
+from al_lightning.acquisition.checks import checked_num
+from al_lightning.acquisition.scores import mean_probs
+from al_lightning.acquisition.top_k import top_k
+
+
+def direct(
+    probs: Tensor, num: int, *, labeled_probs: Tensor | None = None, labels: Tensor | None = None
+) -> Tensor:
+    """Choose the rows nearest to the border of each class, as many of each class.
+
+    Of class k, a row has the margin ``p_k - max_(j != k) p_j``. The border is the margin that
+    separates the labeled rows of class k best from the others. Half of the rows that lie there are
+    of the class, so a rare class gains rows fast. Of a class without a labeled row the rows with
+    the largest margins are taken. The classes with the fewest labels choose first and get what is
+    left over.
+
+    Args:
+        probs: (N, C), or (N, K, C), which is averaged over K.
+        num: Number of rows to take; all when it is above N.
+        labeled_probs: The same of the M labeled rows. Without them each border is at margin 0,
+            where the model's own is.
+        labels: (M,) their classes, whole numbers.
+
+    Returns:
+        positions (min(num, N),), int64; the classes take turns, so any first part is balanced too.
+
+    Raises:
+        ValueError: for ``num`` < 1, no rows, rows that are no distributions, or labels that are no
+            classes or of another number.
+
+    References:
+        DIRECT, Nuggehalli et al. 2023, arXiv:2312.09196, section 4, which follows GALAXY, Zhang et
+        al. 2022, arXiv:2202.01402. Theirs narrows each border down by labels inside a batch; here a
+        batch is chosen whole.
+
+    >>> probs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    >>> direct(probs, 1, labeled_probs=probs[[0, 2]], labels=torch.tensor([0, 1]))
+    tensor([1])
+    """
+    margins_NC = class_margins(probs)
+    num = checked_num(num, len(margins_NC))
+    borders_C = margins_NC.new_zeros(margins_NC.shape[1])
+    counts_C = torch.zeros_like(borders_C)
+    if labeled_probs is not None and labels is not None:
+        borders_C, counts_C = _borders(class_margins(labeled_probs), labels, margins_NC.shape[1])
+    order = counts_C.argsort(stable=True).tolist()  # fewest labels first
+    C = len(order)
+    taken_N = torch.zeros(len(margins_NC), dtype=torch.bool, device=margins_NC.device)
+    chosen: list[list[int]] = []
+    for turn, k in enumerate(order):
+        quota = num // C + (turn < num % C)
+        if not quota:
+            break
+        border = borders_C[k]
+        keys_N = margins_NC[:, k]
+        if border.isfinite():
+            keys_N = -(keys_N - border).abs()
+        elif border < 0:
+            keys_N = -keys_N
+        positions = top_k(keys_N.masked_fill(taken_N, -4), quota)  # keys are in [-2, 1]
+        taken_N[positions] = True
+        chosen.append(positions.tolist())
+    in_turn = [one[n] for n in range(len(chosen[0])) for one in chosen if n < len(one)]
+    return torch.tensor(in_turn, device=margins_NC.device)
+
+
+def class_margins(probs: Tensor) -> Tensor:
+    """Return (N, C): how far the probability of each class is above the largest of the others."""
+    probs_NC = mean_probs(probs)
+    (first_N, second_N), place_N = probs_NC.topk(2).values.T, probs_NC.argmax(-1)
+    others_NC = first_N[:, None].expand_as(probs_NC).clone()
+    others_NC.scatter_(1, place_N[:, None], second_N[:, None])
+    margins_NC: Tensor = probs_NC - others_NC
+    return margins_NC
+
+
+def _borders(margins_MC: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Return the border of each class, infinite on a side where nothing is, and its labels."""
+    if margins_MC.shape[1] != num_classes or labels.shape != margins_MC.shape[:1]:
+        raise ValueError(
+            f"labeled_probs must be (M, {num_classes}) and labels (M,), got "
+            f"{tuple(margins_MC.shape)} and {tuple(labels.shape)}"
+        )
+    is_class = not labels.is_floating_point() and ((labels >= 0) & (labels < num_classes)).all()
+    if len(labels) and not is_class:
+        raise ValueError(
+            f"labels must be whole numbers from 0 to {num_classes - 1}, got {labels.dtype} from "
+            f"{labels.min().item()} to {labels.max().item()}"
+        )
+    labels = labels.to(margins_MC.device, torch.int64)
+    counts_C = torch.bincount(labels, minlength=num_classes)
+    borders = [border_of(margins_MC[:, k], labels == k) for k in range(num_classes)]
+    return margins_MC.new_tensor(borders), counts_C.to(margins_MC)
+
+
+def border_of(margins_M: Tensor, is_in_M: Tensor) -> float:
+    """Return the threshold at which ``margins_M >= threshold`` tells best who is in the class.
+
+    It is the middle between two neighbours; of equally good ones the highest. Infinite when the
+    best is to let none in, or all.
+
+    >>> border_of(torch.tensor([0.5, -0.5, -0.25]), torch.tensor([True, False, False]))
+    0.125
+    """
+    margins_M, order = margins_M.sort(descending=True, stable=True)
+    signs_M = torch.where(is_in_M[order], 1, -1)
+    gains = torch.cat([signs_M.new_zeros(1), signs_M.cumsum(0)])  # of letting the first n in
+    is_between = torch.ones_like(gains, dtype=torch.bool)
+    is_between[1:-1] = margins_M[:-1] > margins_M[1:]  # equal rows cannot be told apart
+    best = int(gains.masked_fill(~is_between, -len(gains)).argmax())
+    if best in (0, len(margins_M)):
+        return float("inf") if best == 0 else float("-inf")
+    return ((margins_M[best - 1] + margins_M[best]) / 2).item()
