@@ -4,9 +4,9 @@ blends    2,000 of 20,000 pictures are means of two digits, labeled at random. `
           margin .8)`` should ask for fewer of them than ``margin`` and be no worse on clean digits.
 rare      A class is 1 % of 18,000 pictures. ``direct`` should find 20 of it with a third of
           random's labels and beat ``margin`` in balanced accuracy.
-stop      ``stop_when=["stable"]`` should end a run within 20 % of the labels with which its accuracy
-          is within .002 of the best. The rule is asked of the results of a long run: it is a
-          function of them.
+stop      ``stop_when=["stable"]`` should end a run within 20 % of the labels with which its
+          accuracy is within .002 of the best. The rule is asked of the results of a long run: it
+          is a function of them.
 doubts    5 % of 2,000 labels are wrong. At least half of them should be among the first tenth of
           the labels in doubt.
 

@@ -14,13 +14,14 @@ from al_lightning.acquisition.top_k import top_k
 def direct(
     probs: Tensor, num: int, *, labeled_probs: Tensor | None = None, labels: Tensor | None = None
 ) -> Tensor:
-    """Choose the rows nearest to the border of each class, as many of each class.
+    """Choose the rows nearest to the border of each class, more of a class with few labels.
 
     Of class k, a row has the margin ``p_k - max_(j != k) p_j``. The border is the margin that
     separates the labeled rows of class k best from the others. Half of the rows that lie there are
     of the class, so a rare class gains rows fast. Of a class without a labeled row the rows with
-    the largest margins are taken. The classes with the fewest labels choose first and get what is
-    left over.
+    the largest margins are taken. Half of the batch goes to the classes with the fewest labels,
+    until they would have as many as the others; the other half to all classes alike. The smallest
+    class chooses first.
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over K.
@@ -30,7 +31,7 @@ def direct(
         labels: (M,) their classes, whole numbers.
 
     Returns:
-        positions (min(num, N),), int64; the classes take turns, so any first part is balanced too.
+        positions (min(num, N),), int64; the classes take turns, the smallest first.
 
     Raises:
         ValueError: for ``num`` < 1, no rows, rows that are no distributions, or labels that are no
@@ -52,13 +53,12 @@ def direct(
     if labeled_probs is not None and labels is not None:
         borders_C, counts_C = _borders(class_margins(labeled_probs), labels, margins_NC.shape[1])
     order = counts_C.argsort(stable=True).tolist()  # fewest labels first
-    C = len(order)
+    quotas = quotas_of([int(counts_C[k]) for k in order], num)
     taken_N = torch.zeros(len(margins_NC), dtype=torch.bool, device=margins_NC.device)
     chosen: list[list[int]] = []
-    for turn, k in enumerate(order):
-        quota = num // C + (turn < num % C)
+    for k, quota in zip(order, quotas, strict=True):
         if not quota:
-            break
+            continue
         border = borders_C[k]
         keys_N = margins_NC[:, k]
         if border.isfinite():
@@ -68,8 +68,26 @@ def direct(
         positions = top_k(keys_N.masked_fill(taken_N, -4), quota)  # keys are in [-2, 1]
         taken_N[positions] = True
         chosen.append(positions.tolist())
-    in_turn = [one[n] for n in range(len(chosen[0])) for one in chosen if n < len(one)]
+    in_turn = [one[n] for n in range(max(quotas)) for one in chosen if n < len(one)]
     return torch.tensor(in_turn, device=margins_NC.device)
+
+
+def quotas_of(counts: list[int], num: int) -> list[int]:
+    """Share ``num`` rows out among classes: a half fills up the smallest, the rest is even.
+
+    Args:
+        counts: Labels of each class, ascending.
+        num: Number of rows.
+
+    >>> quotas_of([2, 20, 20], 30)
+    [20, 5, 5]
+    """
+    filled = list(counts)
+    for _ in range(num - num // 2):  # water in vessels of one shape
+        filled[filled.index(min(filled))] += 1
+    each, left = divmod(num // 2, len(counts))
+    levels = zip(filled, counts, strict=True)
+    return [full - count + each + (turn < left) for turn, (full, count) in enumerate(levels)]
 
 
 def class_margins(probs: Tensor) -> Tensor:

@@ -45,6 +45,22 @@ def rows_before(records: Sequence[Record]) -> RowsBefore:
     return RowsBefore(labeled, outside)
 
 
+def doubted(records: Sequence[Record], doubts: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Return the labels in doubt that nobody has looked at since they got their labels.
+
+    Args:
+        records: Of the run.
+        doubts: As :class:`~al_lightning.run.records.CycleResult` holds them.
+    """
+    settled = {
+        index
+        for record in records
+        if record["event"] == "labels"
+        for index in (*(row for row, _ in record["corrected"]), *record["invalid"])
+    }
+    return [doubt for doubt in doubts if doubt[0] not in settled]
+
+
 class OpenQuery:
     """Holds the query at the end of a journal, and its answers.
 

@@ -4,6 +4,7 @@ import shlex
 
 from al_lightning.label.agreement import agreements
 from al_lightning.monitor.exchange import TO_LABEL
+from al_lightning.monitor.forecasts import MORE, curve_of, forecast_of, in_words, next_outlook
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import answers_of
 from al_lightning.run.folder import query_folder, shown
@@ -11,16 +12,22 @@ from al_lightning.run.records import CycleResult, Query
 
 
 class Console(Monitor):
-    """Prints cycle, labels, train loss, test accuracy and seconds."""
+    """Prints a line a cycle: labels, train loss, test accuracy, seconds, later a forecast."""
 
     def on_start(self, loop: Loop) -> None:
         if loop.run_dir is not None:
             print(f"run folder {shown(loop.run_dir)}", flush=True)
-        for result in loop.results:
-            self.on_cycle(loop, result)
+        *earlier, last = loop.results or [None]
+        for result in earlier:
+            print(cycle_line(result, loop.settings.num_cycles), flush=True)
+        if last is not None:
+            self.on_cycle(loop, last)
 
     def on_cycle(self, loop: Loop, result: CycleResult) -> None:
-        print(cycle_line(result, loop.settings.num_cycles), flush=True)
+        line, outlook = cycle_line(result, loop.settings.num_cycles), next_outlook(loop.results)
+        if outlook is not None:
+            line += f" | at {outlook.num_labeled:,} labels expect {in_words(outlook)}"
+        print(line, flush=True)
 
     def on_wait(self, loop: Loop, query: Query) -> None:
         waiting = answers_of(loop, query.cycle)
@@ -45,6 +52,15 @@ class Console(Monitor):
             )
 
     def on_end(self, loop: Loop) -> None:
+        end = loop.records[-1]
+        why = end.get("why") or end["reason"]  # which earlier versions did not write
+        print(f"the run is over: {end['reason']}{f', {why}' * (why != end['reason'])}")
+        curve = curve_of(loop.results)
+        if curve is not None:
+            ahead, last = forecast_of(curve), curve.num_labeled[-1]
+            sizes = [more for more in MORE if more <= loop.data.num_unlabeled]
+            told = [f"{more:,} more labels {in_words(ahead.at(last + more))}" for more in sizes]
+            print(f"to expect: {'; '.join(told)}" if told else "", end="\n" if told else "")
         if loop.run_dir is not None:
             print(f"curves: tensorboard --logdir {loop.run_dir}", flush=True)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from al_lightning.data.items import inputs_of
 from al_lightning.data.sets import read_or_none
 from al_lightning.monitor.drawing import as_shown, drawn
+from al_lightning.monitor.forecasts import next_outlook
 from al_lightning.monitor.kept import Kept, checksum_of, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import form_of, known_labels
@@ -63,20 +64,27 @@ class Pictures(Monitor):
 
 def origin_of_progress(loop: Loop, results: Sequence[CycleResult]) -> str:
     """Return a checksum of all that the panels are made of."""
-    shown = [(r.cycle, r.num_labeled, sorted(r.metrics.items())) for r in results]
+    shown = [(r.cycle, r.num_labeled, sorted(r.metrics.items()), r.cost) for r in results]
     return checksum_of(loop, shown)
 
 
 def progress_figure(results: Sequence[CycleResult]) -> Figure:
-    """Draw test accuracy, train loss and labeled-set size side by side, against the cycle."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    """Draw test accuracy, train loss and labeled-set size side by side, against the cycle.
+
+    From the third cycle on the accuracy to expect of the next one is there too, with its 80 %
+    interval. Where labels have a cost, a fourth panel shows accuracy against it.
+    """
+    costs = [result.cost for result in results]
+    num_panels = 3 + (None not in costs and bool(costs))
+    figure = Figure(figsize=(4 * num_panels, 3.6), layout="constrained")
     cycles = [result.cycle for result in results]
     panels: list[tuple[str, Sequence[float], str]] = [
         ("test accuracy", [result.metrics.get("test_acc", np.nan) for result in results], "C0"),
         ("train loss", [result.metrics.get("train_loss", np.nan) for result in results], "C1"),
         ("labeled rows", [result.num_labeled for result in results], "C2"),
     ]
-    for axes, (title, values, color) in zip(figure.subplots(1, 3), panels, strict=True):
+    grid = list(figure.subplots(1, num_panels))
+    for axes, (title, values, color) in zip(grid, panels, strict=False):
         axes.plot(cycles, values, marker="o", color=color)
         axes.set(title=title, xlabel="cycle", xticks=cycles)
         axes.grid(alpha=0.3)
@@ -85,6 +93,20 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
             last = f"{values[-1]:.4f}" if title != "labeled rows" else f"{values[-1]:,}"
             above: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "right"}
             axes.annotate(last, (cycles[-1], values[-1]), **above)
+    outlook = next_outlook(results)
+    if outlook is not None:
+        x, reach = (
+            cycles[-1] + 1,
+            [[outlook.accuracy - outlook.low], [outlook.high - outlook.accuracy]],
+        )
+        grid[0].errorbar(
+            [x], [outlook.accuracy], reach, color="C0", alpha=0.5, capsize=4, marker="o"
+        )
+        grid[0].plot([cycles[-1], x], [panels[0][1][-1], outlook.accuracy], "C0:", alpha=0.5)
+    if num_panels > 3:
+        grid[3].plot(np.array(costs), panels[0][1], marker="o", color="C3")
+        grid[3].set(title="test accuracy by cost", xlabel="cost of the labels")
+        grid[3].grid(alpha=0.3)
     return figure
 
 

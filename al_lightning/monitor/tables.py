@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from al_lightning.label.answers import doubted
 from al_lightning.label.fold import RowAnswers, fold
 from al_lightning.monitor.kept import Kept, checksum_of, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
@@ -16,6 +17,9 @@ from al_lightning.run.records import CycleResult, plain
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
 SECONDS = ["fit", "test", "predict", "query"]
+SPENT = ["cost", "labeling_hours", "num_skipped"]
+"""What the labels took, so far as anything is known of it."""
+DOUBTS = ["index", "path", "label", "probability", "predicted"]
 LABELS = ["index", "path", "label", "labelers", "cycle", "how", "at"]
 
 
@@ -58,6 +62,8 @@ class Tables(Monitor):
 
     def _write_run(self, loop: Loop, results: Sequence[CycleResult]) -> None:
         write_table(loop.run_dir / "metrics.csv", *metrics_table(results))
+        if any(result.doubts is not None for result in results):
+            write_table(loop.run_dir / "labels_in_doubt.csv", DOUBTS, doubt_rows(loop, results))
         if any(record["event"] == "answers" for record in loop.records):
             write_table(loop.run_dir / "labels.csv", LABELS, label_rows(loop))
 
@@ -65,7 +71,9 @@ class Tables(Monitor):
 def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[Any]]]:
     """Return header and rows; a metric that a cycle lacks is an empty cell."""
     others = sorted({name for result in results for name in result.metrics} - set(METRICS))
-    header = ["cycle", "num_labeled", *METRICS, *(f"{name}_seconds" for name in SECONDS), *others]
+    spent = [name for name in SPENT if any(getattr(result, name) for result in results)]
+    header = ["cycle", "num_labeled", *METRICS, *(f"{name}_seconds" for name in SECONDS)]
+    header += [*others, *spent]
     rows = [
         [
             result.cycle,
@@ -73,6 +81,7 @@ def metrics_table(results: Sequence[CycleResult]) -> tuple[list[str], list[list[
             *(result.metrics.get(name, "") for name in METRICS),
             *(f"{result.seconds[name]:.4f}" if name in result.seconds else "" for name in SECONDS),
             *(result.metrics.get(name, "") for name in others),
+            *(getattr(result, name) for name in spent),
         ]
         for result in results
     ]
@@ -142,6 +151,22 @@ def label_rows(loop: Loop) -> list[list[Any]]:
     return [
         [index, name, label, *found[index]]
         for index, name, label in zip(rows, names, labels, strict=True)
+    ]
+
+
+def doubt_rows(loop: Loop, results: Sequence[CycleResult]) -> list[list[Any]]:
+    """Return the labels in doubt of the last cycle, without those that people have looked at since.
+
+    The least likely comes first. A label that was corrected, or kept as it is, is out of doubt.
+    """
+    doubts = doubted(loop.records, [one.doubts for one in results if one.doubts is not None][-1])
+    rows = [int(row) for row, *_ in doubts]
+    names = loop.data.names_of(rows) or [""] * len(rows)
+    form = form_of(loop)
+    labels = known_labels(loop, rows)
+    return [
+        [row, name, label, f"{probability:.4g}", form.told(int(predicted))]
+        for (row, probability, predicted), name, label in zip(doubts, names, labels, strict=True)
     ]
 
 

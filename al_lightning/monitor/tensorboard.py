@@ -6,6 +6,7 @@ from typing import Any
 
 from al_lightning.monitor.drawing import drawn, drawn_before
 from al_lightning.monitor.event_file import EventFile
+from al_lightning.monitor.forecasts import next_outlook, next_size
 from al_lightning.monitor.kept import Notes, origin_of
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.pictures import (
@@ -20,6 +21,8 @@ from al_lightning.run.records import CycleResult
 SUFFIX = ".active"
 """Ends the names of our files, so that others in the folder are left alone."""
 QUERIES, PROGRESS = "active/queries", "active/progress"
+FORECAST = ("active/forecast", "active/forecast_low", "active/forecast_high")
+"""Test accuracy to expect, at the number of labels where it is expected."""
 
 
 class TensorBoard(Monitor):
@@ -54,8 +57,14 @@ class TensorBoard(Monitor):
             self.on_end(loop)
 
     def on_cycle(self, loop: Loop, result: CycleResult) -> None:
-        for name, value in result.metrics.items():
-            self._add(f"active/{name}", result.num_labeled, repr(value), simple_value=value)
+        for tag, step, value in scalars_of(result):
+            self._add(tag, step, repr(value), simple_value=value)
+        results = [one for one in loop.results if one.cycle <= result.cycle]
+        size = next_size(results)
+        if size is not None and self._lacks(FORECAST[-1], size, ""):
+            outlook = next_outlook(results)
+            for tag, value in zip(FORECAST, outlook[1:], strict=True) if outlook else ():
+                self._add(tag, size, "", simple_value=value)
 
     def on_labels(self, loop: Loop, result: CycleResult) -> None:
         origin = origin_of(loop, result, NUM_IMAGES)
@@ -78,16 +87,13 @@ class TensorBoard(Monitor):
         assert self._notes is not None
         files = list(loop.run_dir.glob(f"events.out.tfevents.*{SUFFIX}"))
         first, *lines = self._notes.lines or [[""]]
-        expected = {
-            (f"active/{name}", result.num_labeled, repr(value))
-            for result in results
-            for name, value in result.metrics.items()
-        }
-        steps = {result.num_labeled for result in results}
+        expected = {(tag, step, repr(v)) for one in results for tag, step, v in scalars_of(one)}
+        steps = {step for one in results for _, step, _ in scalars_of(one)}
         written = {(tag, step, origin) for tag, step, origin, *_ in lines}
-        others = {one for one in written - expected if one[0] not in (QUERIES, PROGRESS)}
+        free = (QUERIES, PROGRESS, *FORECAST)
+        others = {one for one in written - expected if one[0] not in free}
         is_ours = first == [loop.records[0]["run"]] and not others
-        is_ours = is_ours and {step for _, step, _ in written} <= steps
+        is_ours = is_ours and {step for tag, step, _ in written if tag not in FORECAST} <= steps
         if len(files) != 1 or not lines or not is_ours or lines[-1][4] != files[0].name:
             return None
         size = lines[-1][3]
@@ -111,3 +117,12 @@ class TensorBoard(Monitor):
             width, height = struct.unpack(">II", png[16:24])  # of a PNG's first chunk
             image = {"height": height, "width": width, "colorspace": 4, "encoded_image_string": png}
             self._add(tag, step, origin, image=image)
+
+
+def scalars_of(result: CycleResult) -> list[tuple[str, int, float]]:
+    """Return tag, step and value of each number of a cycle: by labels, and by their cost."""
+    scalars = [(f"active/{n}", result.num_labeled, value) for n, value in result.metrics.items()]
+    if result.cost is not None:
+        by_cost = round(result.cost)
+        scalars += [(f"by_cost/{n}", by_cost, value) for n, value in result.metrics.items()]
+    return scalars
