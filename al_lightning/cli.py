@@ -129,6 +129,10 @@ class ActiveCLI(LightningCLI):
             "'auto', begin it if there is none.",
         )
         parser.link_arguments("active.seed", "seed_everything")
+        self.link_data_seed(parser)
+
+    def link_data_seed(self, parser: LightningArgumentParser) -> None:
+        """Let ``--active.seed`` draw the split too."""
         if self.subclass_mode_data:
             parser.link_arguments("active.seed", "data.init_args.seed")
         elif "seed" in inspect.signature(self.datamodule_factory).parameters or is_project(

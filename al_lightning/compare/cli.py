@@ -21,6 +21,7 @@ from al_lightning.compare.recipe import (
     check_one_process,
     check_oracle_answers,
 )
+from al_lightning.compare.replayed import FLAG, Source, SplitAsBefore, source_in
 from al_lightning.compare.runs import Run
 from al_lightning.compare.study import Executor, Options, RunsFailedError, carry_out
 from al_lightning.loop import ActiveLearningLoop
@@ -28,7 +29,7 @@ from al_lightning.statistics import mean_interval
 from al_lightning.stopping import stopping
 from al_lightning.training.provenance import Provenance
 
-COMPARED = ("strategies", "seeds", *(option.name for option in fields(Options)))
+COMPARED = ("strategies", "seeds", "queries_from", *(option.name for option in fields(Options)))
 """Keys that are a comparison's own."""
 
 
@@ -76,6 +77,7 @@ class CompareCLI(ActiveCLI):
     """
 
     comparison: Comparison
+    _source: Source | None
     run_class: type[ActiveCLI] = ActiveCLI
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -94,6 +96,12 @@ class CompareCLI(ActiveCLI):
         add("--interval", type=parsed, default=None, help="20,250: labels over which AUBC is taken")
         add("--thresholds", type=parsed, default=[], help="0.9,0.95: for labels to that accuracy")
         add("--executor", type=Executor, default="processes")
+        add(
+            "--queries_from",
+            type=str | None,
+            default=None,
+            help="folder of a run whose queries are asked again, as the strategy 'replay'",
+        )
         add("--jobs", type=int | None, default=None, help="processes at a time")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -106,7 +114,17 @@ class CompareCLI(ActiveCLI):
                     f"{key} is not for a comparison: --strategies, --seeds and --out say it, and "
                     "all runs must be of the same sizes"
                 )
-        super().parse_arguments(parser, args)
+        try:
+            self._source = source_in(given if isinstance(given, list) else [])
+        except (ValueError, OSError) as error:
+            self._exit(error)
+        if self._source is None:
+            super().parse_arguments(parser, args)
+            return
+        with warnings.catch_warnings():
+            # These arguments are the command line itself, with the sizes of the other run.
+            warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
+            super().parse_arguments(parser, [*given, *self._source.flags])
 
     def work(self) -> None:
         """Carry out the comparison and print its outcome."""
@@ -123,6 +141,13 @@ class CompareCLI(ActiveCLI):
         settings = {key: v for key, v in self._settings().items() if key not in COMPARED}
         self._check_run_class()
         own = as_arguments(config["strategies"])
+        if (source := self._source) is not None:
+            own["replay"] = source.arguments
+            source.check_data(self.datamodule, self.trainer)
+            in_data = settings["data"].get("init_args", settings["data"])
+            in_data["seed"] = source.data_seed
+        elif config["queries_from"] is not None:
+            raise ValueError("queries_from must be a flag, --queries_from RUN_DIR, not a YAML key")
         for name in ("target", "stop_when"):
             if settings["active"][name] is not None:
                 raise ValueError(
@@ -147,7 +172,8 @@ class CompareCLI(ActiveCLI):
 
     def _recipe(self, settings: dict[str, Any], own: dict[str, dict[str, Any]]) -> Recipe:
         classes = self._model_class, self._datamodule_class
-        one_run = CommandLineRun(self.run_class, *classes, settings, own)
+        run_class = self.run_class if self._source is None else SplitAsBefore
+        one_run = CommandLineRun(run_class, *classes, settings, own)
         active = {n: v for n, v in self.config_init["active"].items() if n not in OURS}
 
         def trials(seed: int) -> Iterator[ActiveLearningLoop]:
@@ -172,6 +198,11 @@ class CompareCLI(ActiveCLI):
     def _check_run_class(self) -> None:
         """Raise TypeError when runs would lack arguments or links that this program adds."""
         added = type(self).add_arguments_to_parser is not CompareCLI.add_arguments_to_parser
+        if self._source is not None and self.run_class is not ActiveCLI:
+            raise TypeError(
+                f"{FLAG} makes runs by {SplitAsBefore.__name__}, which knows nothing of "
+                f"{self.run_class.__name__}; compare with replay(run_dir) in Python"
+            )
         if added and self.run_class is ActiveCLI:
             raise TypeError(
                 f"{type(self).__name__} adds arguments or links of its own, which its runs would "

@@ -12,7 +12,7 @@ from al_lightning.label.fold import Answer, Fold, RowAnswers, to_plain
 from al_lightning.run.growth import classes_of, num_rows_of
 from al_lightning.run.journal import Journal, Record
 from al_lightning.run.label_form import LabelForm
-from al_lightning.run.records import INVALID, SKIP, Mark
+from al_lightning.run.records import INVALID, NUM_DOUBTS_ON_PAGE, SKIP, Mark
 
 
 def now() -> str:
@@ -120,6 +120,13 @@ class OpenQuery:
         return self._answers
 
     @property
+    def doubts(self) -> dict[int, Sequence[float]]:
+        """Return the labels in doubt that nobody has looked at yet, by data-set index."""
+        found = (self.journal.find("test", self.cycle) or {}).get("doubts") or []
+        left = doubted(self.journal.records, found)[:NUM_DOUBTS_ON_PAGE]
+        return {int(doubt[0]): doubt for doubt in left if doubt[0] not in self.rows}
+
+    @property
     def rows(self) -> dict[int, RowAnswers]:
         """Return the answers by data-set index, including those to rows that were not asked."""
         return self.answers.rows
@@ -139,6 +146,7 @@ class OpenQuery:
         settles: bool = False,
         accept_unasked: bool = False,
         source: str | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Record answers: all of them or, on an error, none.
 
@@ -152,6 +160,7 @@ class OpenQuery:
             settles: These answers hold against all others.
             accept_unasked: Accept answers to rows of the pool that were not asked.
             source: Name of the file that holds the answers.
+            seconds: The time that they took, where it is known.
 
         Raises:
             ValueError: for a row that was not asked, or a label that is no class.
@@ -167,6 +176,7 @@ class OpenQuery:
             how=how,
             settles=settles,
             source=source,
+            seconds=seconds,
         )
 
     def undo(self, *, by: str | None = None, how: str) -> list[int]:

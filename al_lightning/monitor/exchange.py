@@ -17,7 +17,7 @@ from al_lightning.monitor.pictures import as_image
 from al_lightning.monitor.tables import form_of
 from al_lightning.run.folder import query_folder, write_whole
 from al_lightning.run.journal import Journal
-from al_lightning.run.records import Query
+from al_lightning.run.records import NUM_DOUBTS_ON_PAGE, Query
 
 TO_LABEL = "to_label.csv"
 LONGEST_SIDE = 1024
@@ -38,13 +38,15 @@ class Exchange(Monitor):
         folder = query_folder(loop.run_dir, query.cycle)
         if (folder / TO_LABEL).exists():
             return
-        found = {index: picture_of(loop, index) for index in query.indices}
+        doubts = [int(row) for row, *_ in loop.results[-1].doubts or []][:NUM_DOUBTS_ON_PAGE]
+        found = {index: picture_of(loop, index) for index in (*query.indices, *doubts)}
         pictures = {index: picture for index, picture in found.items() if picture is not None}
         for index, picture in pictures.items():
             suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"
             write_whole(folder / "images" / f"{index}{suffix}", picture)
         rows = label_rows(loop, query)
         asked = query_rows(OpenQuery(Journal.in_memory(list(loop.records))))
+        pictures = {index: pictures[index] for index in query.indices if index in pictures}
         if len(pictures) == len(rows):
             strategy = loop.records[0]["config"]["active"]["strategy"]
             write_tasks(folder, rows, pictures, asked, strategy)

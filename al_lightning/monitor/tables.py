@@ -166,7 +166,7 @@ def doubt_rows(loop: Loop, results: Sequence[CycleResult]) -> list[list[Any]]:
     labels = known_labels(loop, rows)
     return [
         [row, name, label, f"{probability:.4g}", form.told(int(predicted))]
-        for (row, probability, predicted), name, label in zip(doubts, names, labels, strict=True)
+        for (row, probability, predicted, _), name, label in zip(doubts, names, labels, strict=True)
     ]
 
 

@@ -18,6 +18,9 @@ NUM_SHOWN = 5
 NUM_DOUBTS = 500
 """Labels in doubt that a cycle lists at most."""
 
+NUM_DOUBTS_ON_PAGE = 50
+"""Of these the labeling page shows so many."""
+
 NUM_PICTURED = 10
 """Rows of a query that a picture shows, with what is predicted of their pixels."""
 
@@ -83,8 +86,8 @@ class CycleResult:
     num_skipped: int = 0
     """Rows that people have skipped or marked invalid so far."""
     doubts: list[list[float]] | None = None
-    """Labels in doubt: data-set index, probability of the label, likeliest class, the least likely
-    first; None where they were not looked for."""
+    """Labels in doubt: data-set index, probability of the label, likeliest class and label, the
+    least likely first; None where they were not looked for."""
 
 
 class Results(list[CycleResult]):

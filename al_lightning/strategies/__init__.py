@@ -4,6 +4,7 @@ from al_lightning.strategies.compose import by_score, diverse, power, softmax, s
 from al_lightning.strategies.compositions import mix, per_class, schedule
 from al_lightning.strategies.limits import limited, strategy_of
 from al_lightning.strategies.registry import STRATEGIES, find_strategy, strategy_name
+from al_lightning.strategies.replay import replay
 from al_lightning.strategies.strategy import Column, PoolOutputs, Select, Strategy, needs_of
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "needs_of",
     "per_class",
     "power",
+    "replay",
     "schedule",
     "softmax",
     "softrank",

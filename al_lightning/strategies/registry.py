@@ -5,7 +5,7 @@ set. Those that are made of others join the table in :mod:`al_lightning.strategi
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -156,6 +156,9 @@ STRATEGIES: dict[str, Strategy | Select] = {
 }
 """Name to strategy. Add your own: ``STRATEGIES["mine"] = select``."""
 
+ON_REQUEST: dict[str, Callable[..., Strategy]] = {}
+"""Name to the function that makes a strategy which is nothing without its arguments."""
+
 
 def find_strategy(
     strategy: str | Strategy | Select, arguments: Mapping[str, Any] | None = None
@@ -179,6 +182,8 @@ def find_strategy(
             raise ValueError(
                 f"a strategy must have a name, got {strategy!r}; name one of {sorted(STRATEGIES)}"
             )
+        if strategy in ON_REQUEST and arguments:
+            return _made(strategy, ON_REQUEST[strategy], arguments)
         if strategy not in STRATEGIES:
             if "(" in strategy:
                 raise ValueError(
@@ -199,13 +204,21 @@ def find_strategy(
         strategy = Strategy(strategy)
     if not arguments:
         return strategy
-    taken = arguments_of(strategy)
-    if unknown := sorted(set(arguments) - set(taken)):
-        takes = f"takes {taken}" if taken else "takes no arguments"
-        raise ValueError(f"strategy {name or strategy_name(strategy)!r} {takes}, got {unknown}")
+    _check_taken(name or strategy_name(strategy), arguments_of(strategy), arguments)
     if strategy.make is not None:
         return strategy.make(**arguments)
     return replace(strategy, select=partial(strategy.select, **arguments))
+
+
+def _made(name: str, make: Callable[..., Strategy], arguments: Mapping[str, Any]) -> Strategy:
+    _check_taken(name, sorted(inspect.signature(make).parameters), arguments)
+    return make(**arguments)
+
+
+def _check_taken(name: str, taken: list[str], arguments: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(arguments) - set(taken)):
+        takes = f"takes {taken}" if taken else "takes no arguments"
+        raise ValueError(f"strategy {name!r} {takes}, got {unknown}")
 
 
 def strategy_name(strategy: str | Strategy | Select) -> str:

@@ -105,7 +105,7 @@ class Looks:
     def _doubts(
         self, trainer: L.Trainer, model: L.LightningModule, cycle: int
     ) -> list[list[float]]:
-        """Return index, probability of the label and predicted class, most in doubt first.
+        """Return index, probability of the label, predicted class, label; most in doubt first.
 
         Northcutt et al. 2021, arXiv:1911.00068, section 3: the self-confidence of a label. The
         model was trained on these labels, so the probabilities are too high; their order counts.
@@ -140,16 +140,17 @@ class Looks:
 def least_likely(
     rows: Sequence[int], probs_MC: Tensor, labels_M: Tensor, num: int = NUM_DOUBTS
 ) -> list[list[float]]:
-    """Return the rows whose labels are least likely: index, probability, likeliest class.
+    """Return the rows whose labels are least likely: index, probability, likeliest class, label.
 
-    >>> probs = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    >>> least_likely([5, 7], probs, torch.tensor([0, 0]), 1)[0][::2]
-    [7, 1]
+    >>> probs = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+    >>> least_likely([5, 7], probs, torch.tensor([0, 0]), 1)
+    [[7, 0.5, 0, 0]]
     """
     given_M = probs_MC.gather(1, labels_M[:, None])[:, 0]
     order = given_M.argsort(stable=True)[:num].tolist()
     likeliest = probs_MC.argmax(1).tolist()
-    return [[rows[n], given_M[n].item(), likeliest[n]] for n in order]
+    labels = labels_M.tolist()
+    return [[rows[n], given_M[n].item(), likeliest[n], labels[n]] for n in order]
 
 
 def packed(values: np.ndarray) -> str:

@@ -1,7 +1,8 @@
 """The query behind the page: it gives each person the next row, and keeps their answers."""
 
 import shlex
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from al_lightning.label.fold import Answer, RowAnswers, in_words
 from al_lightning.run.folder import query_folder
 
 HOW = "page"
+PAUSE = 600.0
+"""Seconds; who takes longer for a row has gone away, and so many count."""
 
 
 class Desk:
@@ -38,9 +41,10 @@ class Desk:
         self.query = query
         self.run_dir = run_dir
         self.position = {index: n for n, index in enumerate(query.indices)}
-        self.pictures = {f"{index}": index for index in query.indices}
+        self.pictures = {f"{index}": index for index in (*query.indices, *query.doubts)}
         self.closed: str | None = None
         self._before: dict[str, int] = {}  # the row that each person with a name sees now
+        self._since: dict[str, tuple[int, float]] = {}  # the row that each person sees, since when
 
     @property
     def about(self) -> dict[str, Any]:
@@ -68,7 +72,8 @@ class Desk:
 
         Args:
             by: The person's name; ``""`` for a person without one.
-            second: Put rows that only others answered between the two.
+            second: Put rows that only others answered between the two, and labeled rows whose
+                labels are in doubt at the end.
             show: Put this row first.
         """
         rows = self.query.rows
@@ -79,19 +84,28 @@ class Desk:
         # Two people at work share the rows: a row that another person sees now comes last.
         taken = {index for name, index in self._before.items() if name != by}
         unanswered.sort(key=lambda index: index in taken)
-        coming = [*unanswered, *(others if second else []), *differing]
+        in_doubt = self.query.doubts
+        coming = [
+            *unanswered,
+            *(others if second else ()),
+            *differing,
+            *(in_doubt if second else ()),
+        ]
         if show is not None:
             coming = [show, *(index for index in coming if index != show)]
         if by and coming:
             self._before[by] = coming[0]
         else:
             self._before.pop(by, None)
+        if coming and self._since.get(by, (None,))[0] != coming[0]:
+            self._since[by] = coming[0], time.monotonic()
         return {
             "row": self._described(coming[0], rows) if coming else None,
             "next_picture": self._picture(coming[1]) if len(coming) > 1 else None,
             "num_open": len(self.query.open_indices),
             "num_differing": len(differing),
             "num_second": len(others),
+            "num_doubts": len(in_doubt),
             "num_yours": sum(by in row.by_labeler for row in rows.values()),
         }
 
@@ -104,9 +118,12 @@ class Desk:
         """
         # Files may answer rows that were not asked, and people may differ on those rows too.
         unasked = index not in self.position
-        if unasked and index not in self.query.rows:
+        if unasked and index not in self.query.rows and index not in self.query.doubts:
             raise ValueError(f"row {index} is not of this query; reload the page to see what is")
-        self.query.answer({index: answer}, by=by, how=HOW, settles=settles, accept_unasked=unasked)
+        shown, since = self._since.get(by, (None, 0.0))
+        seconds = min(PAUSE, time.monotonic() - since) if shown == index else None
+        how: dict[str, Any] = {"by": by, "how": HOW, "settles": settles}
+        self.query.answer({index: answer}, **how, accept_unasked=unasked, seconds=seconds)
 
     def undo(self, by: str) -> int:
         """Undo the person's last answer.
@@ -170,6 +187,9 @@ class Desk:
         form = self.query.form
         columns = ("predicted", "scores", "names")
         predicted, score, name = (self._of_query(column, position) for column in columns)
+        doubt = self.query.doubts.get(index)
+        if doubt is not None:
+            predicted = int(doubt[2])
         return {
             "index": index,
             "number": None if position is None else position + 1,
@@ -183,14 +203,19 @@ class Desk:
                 {"by": name or "somebody without a name", "answer": in_words(answer, form)}
                 for name, answer in (row.by_labeler.items() if row and row.in_conflict else ())
             ],
+            **({} if doubt is None else self._doubted(doubt)),
         }
+
+    def _doubted(self, doubt: Sequence[float]) -> dict[str, str]:
+        _, probability, _, label = doubt
+        return {"doubt": self.query.form.in_words(int(label)), "likely": f"{probability:.2g}"}
 
     def _of_query(self, column: str, position: int | None) -> Any:
         values = self.query.record.get(column)
         return None if values is None or position is None else values[position]
 
     def _picture(self, index: int) -> str | None:
-        shown = index in self.position and self.picture_file(index) is not None
+        shown = f"{index}" in self.pictures and self.picture_file(index) is not None
         return f"/images/{index}" if shown else None
 
 

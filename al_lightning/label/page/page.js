@@ -11,7 +11,7 @@ const pictures = new Map(); // by address: the one on the screen and the next
 
 let about; // of the query: what stays
 let state; // what the server said last
-let second = false; // whether rows come that only others answered
+let second = false; // whether rows come that only others answered, and labels in doubt
 let confirming = false;
 let busy = false; // an answer is on its way; the next one would be for a row not yet seen
 let latest = 0; // number of the last request: a slower reply to an earlier one is old news
@@ -134,7 +134,7 @@ const shortTitle = (row) => (row.number ? `row ${row.number}` : `the row with in
 function title(row) {
   const place = row.number
     ? `Row ${row.number} of ${about.num_rows}`
-    : "A row that was not asked for";
+    : row.doubt === undefined ? "A row that was not asked for" : "A label in doubt";
   return `${place}: ${row.name ?? `index ${row.index}`}`;
 }
 
@@ -170,6 +170,10 @@ function showRow(row) {
   element("row-title").textContent = title(row);
   element("guess").replaceChildren(...guesses(row).map(span));
   element("second-hint").hidden = !row.second;
+  element("doubt-hint").hidden = row.doubt === undefined;
+  element("doubt-hint").textContent =
+    `The label is ${row.doubt}, which the model gives a chance of ${row.likely}. ` +
+    "Choose the same class to keep it, or another one.";
   element("differing").hidden = row.said.length === 0;
   element("said").replaceChildren(...row.said.map(({ by, answer }) => item(`${by}: ${answer}`)));
   if (about.task === "multilabel")
@@ -213,8 +217,11 @@ function load(address) {
 }
 
 function showDone() {
-  element("second").hidden = state.num_second === 0;
-  element("second").textContent = `Second opinion on ${rows(state.num_second)}`;
+  const { num_second, num_doubts } = state;
+  const opinion = num_second ? `Second opinion on ${rows(num_second)}` : "";
+  const doubt = num_doubts === 1 ? "1 label in doubt" : num_doubts ? `${num_doubts} labels in doubt` : "";
+  element("second").textContent = [opinion, doubt].filter(Boolean).join(", ");
+  element("second").hidden = num_second + num_doubts === 0;
 }
 
 function showConfirm() {
