@@ -50,8 +50,8 @@ class Again:
         if gone:
             raise ValueError(
                 "the rows of a query that is asked again must be in the pool, found "
-                f"{listed([f'row {row}' for row in gone])} labeled, held out or no candidates; begin with the "
-                "rows that the other run began with"
+                f"{listed([f'row {row}' for row in gone])} labeled, held out or no "
+                "candidates; begin with the rows that the other run began with"
             )
         return torch.tensor([place[row] for row in self.rows[:num]], dtype=torch.int64)
 
