@@ -90,8 +90,8 @@ def schedule(stages: Mapping[Any, Part] = FEW_THEN_MANY) -> Strategy:
     pairs = [
         (inner, part.at(inner))
         for (start, part), end in zip(parts.items(), ends, strict=True)
-        for inner in [start, *_starts(part)]
-        if inner == start or (inner > start and (end is None or inner < end))
+        for inner in [start, *(one for one in _starts(part) if one > start)]
+        if end is None or inner < end
     ]
     return replace(
         pairs[0][1], stages=tuple(pairs), make=schedule, name=f"schedule({', '.join(told)})"
