@@ -9,7 +9,15 @@ CLASSES = ("cat", "dog", "elk")
 
 
 def write_run(
-    run_dir, *, num_rows=5, classes=CLASSES, cycle=1, names=None, pictures=True, task=None
+    run_dir,
+    *,
+    num_rows=5,
+    classes=CLASSES,
+    cycle=1,
+    names=None,
+    pictures=True,
+    task=None,
+    doubts=(),
 ):
     """Asks for rows 10, 11, ...; row 0 is labeled, 1 invalid, unless it is cycle 0."""
     run_dir.mkdir(parents=True)
@@ -34,7 +42,7 @@ def write_run(
     )
     if cycle:
         journal.append("fit", cycle=1)
-        journal.append("test", cycle=1)
+        journal.append("test", cycle=1, doubts=list(doubts))
     journal.append(
         "query",
         cycle=cycle,
@@ -45,7 +53,7 @@ def write_run(
     )
     images = run_dir / "queries" / f"cycle_{cycle}" / "images"
     images.mkdir(parents=True)
-    for index in indices if pictures else ():
+    for index in [*indices, *(row for row, *_ in doubts)] if pictures else ():
         pixels = np.add.outer(np.arange(28), np.arange(28)) * index % 256
         Image.fromarray(pixels.astype(np.uint8)).save(images / f"{index}.png")
     return run_dir

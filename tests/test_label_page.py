@@ -294,6 +294,19 @@ def test_two_people_differ_and_settle(tmp_path, serve, browse):
     assert (labels["indices"], labels["labels"], labels["by"]) == ([10, 11], [2, 0], "bob")
 
 
+def test_labels_in_doubt_are_looked_at_behind_the_query(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run", num_rows=1, doubts=[[0, 0.03, 2, 1]])
+    page = browse(serve(run_dir))
+    shows(page, "Row 1 of 1: index 10", "0 of 1 row answered, 0 by you")
+    page.keyboard.press("1")
+    page.get_by_role("button", name="1 label in doubt").click()
+    page.get_by_role("heading", name="A label in doubt").wait_for()
+    assert "The label is dog, which the model gives a chance of 0.03." in page.inner_text("main")
+    page.keyboard.press("2")  # it is a dog
+    page.get_by_role("heading", name="Every row has an answer").wait_for()
+    assert answers(run_dir) == [(10, {"label": 0}, None), (0, {"label": 1}, None)]
+
+
 def test_finish_early_asks_first(tmp_path, serve, browse):
     run_dir = write_run(tmp_path / "run", num_rows=3)
     address = serve(run_dir)

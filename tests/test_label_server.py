@@ -17,7 +17,7 @@ from al_lightning.label.answers import OpenQuery
 from al_lightning.label.page.desk import Desk
 from al_lightning.label.page.server import MAX_BODY, make_app
 from al_lightning.run.journal import Journal, read_records
-from al_lightning.run.records import SKIP
+from al_lightning.run.records import SKIP, labeling_seconds
 
 TOKEN = "the-token"
 HERE = "http://127.0.0.1:8765"
@@ -551,3 +551,58 @@ def test_the_summary_needs_no_lock_and_counts_by_cycle_and_person(tmp_path, caps
     assert lines[4][-1] == "1.00"
     assert bytes_of(run_dir) == before
     assert not (run_dir / "run.lock").exists()
+
+
+# ---- labels in doubt, and seconds ----------------------------------------------------------------
+
+
+def test_labels_in_doubt_come_last_and_are_kept_or_corrected(tmp_path):
+    run_dir = write_run(tmp_path / "run", num_rows=1, doubts=[[0, 0.03, 2, 1]])
+    page = Page(run_dir).enter()
+    assert page.state()["num_doubts"] == 1
+    assert page.answer(10, 0).json()["row"] is None
+    row = page.state(second="true")["row"]
+    assert (row["index"], row["doubt"], row["likely"]) == (0, "dog", "0.03")
+    assert (row["guess"], row["picture"]) == ("elk", "/images/0")
+    assert page.client.get("/images/0").status_code == 200
+    state = page.answer(0, 2, second=True).json()
+    assert (state["row"], state["num_doubts"]) == (None, 0)
+    assert page.finish(0).status_code == 200
+    closing = Journal(run_dir / "journal.jsonl").last
+    assert closing["corrected"] == [[0, 2]]
+
+
+def test_a_label_in_doubt_cannot_be_skipped(tmp_path):
+    page = Page(write_run(tmp_path / "run", doubts=[[0, 0.03, 2, 1]])).enter()
+    response = page.answer(0, "skip")
+    assert (response.status_code, "cannot be skipped" in response.text) == (409, True)
+    assert page.answer(5, 1).status_code == 409  # labeled or not, nobody asked for it
+
+
+def test_the_seconds_of_each_person_are_kept(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("al_lightning.label.page.desk.time.monotonic", lambda: clock[0])
+    run_dir = write_run(tmp_path / "run")
+    page = Page(run_dir).enter()
+
+    def answered(by, seconds):
+        row = page.state(by)["row"]["index"]
+        clock[0] += seconds
+        page.answer(row, 1, by)
+
+    answered("ann", 3.5)
+    page.state("bob")
+    answered("ann", 2.0)
+    answered("bob", 10_000)  # went away
+    page.answer(10, 2, "bob")  # a row that he does not see
+    records = Journal(run_dir / "journal.jsonl").of("answers")
+    assert [(r["by"], r["seconds"]) for r in records] == [
+        ("ann", 3.5),
+        ("ann", 2.0),
+        ("bob", 600.0),
+        ("bob", None),
+    ]
+    assert labeling_seconds(records) == 605.5
+    lines = summary(read_records(run_dir / "journal.jsonl"))
+    assert "ann took 5.5 s for 2 answers, 2.8 s each" in lines
+    assert "bob took 600.0 s for 1 answer, 600.0 s each" in lines

@@ -9,7 +9,7 @@ import shlex
 import socket
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,19 @@ def summary(records: Sequence[Record]) -> list[str]:
         f"{a.kappa:.2f}"
         for a in agreements(records)
     ]
-    return [*map(_line, table), *agreed]
+    return [*map(_line, table), *agreed, *_times(records)]
+
+
+def _times(records: Sequence[Record]) -> Iterator[str]:
+    """Yield how long each person took on the page, as far as it was measured."""
+    measured: dict[str, list[float]] = {}
+    for record in records:
+        if record["event"] == "answers" and record.get("seconds") is not None:
+            measured.setdefault(record["by"] or "(no name)", []).append(record["seconds"])
+    for name, seconds in measured.items():
+        num, total = len(seconds), sum(seconds)
+        answers = "1 answer" if num == 1 else f"{num} answers"
+        yield f"{name} took {total:.1f} s for {answers}, {total / num:.1f} s each"
 
 
 def _counts(records: Sequence[Record], query: Record) -> Counter[str]:
