@@ -55,6 +55,13 @@ VARIANTS = {
         "--active.strategy=margin",
     ],
     "a partial state, two optimizers": [*LAST_CHECKPOINT, "--stranger=adapter"],
+    "a schedule, a rule that ends it": [
+        "--active.strategy=schedule",
+        '--active.strategy_args={"stages": {"0": "random", "42": {"strategy": "mix"}}}',
+        '--active.stop_when=["stable", {"max_labels": 60}]',
+        "--active.num_cycles=9",
+        "--active.labels_in_doubt=true",
+    ],
 }
 STRIDE = 12
 """All variants but the plain one die in every twelfth write, and once more on their way back."""

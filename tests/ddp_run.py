@@ -114,6 +114,7 @@ def main(out: Path, devices: int, num_nodes: int = 1) -> None:
     state["means"] = loop.model.norm.running_mean.tolist()
     state["answered"] = answered_by_the_first(trainer, rank_zero_only.rank)
     state["refused"] = refused_by_the_first(trainer, rank_zero_only.rank)
+    state["steered"] = steered(trainer)
     state["best of a project"] = best_of_a_project(trainer, out / "project")
     state["labels of its own"] = labels_of_its_own(trainer, rank_zero_only.rank)
     state["query of its own"] = query_of_its_own(trainer, rank_zero_only.rank)
@@ -161,6 +162,29 @@ def best_of_a_project(trainer, out: Path) -> list:
     results = loop.run()
     state = {name: value.tolist() for name, value in loop.model.state_dict().items()}
     return [[r.metrics, r.query and r.query.indices] for r in results] + [state]
+
+
+def steered(trainer) -> list:
+    """What a run with stages, limits, a stop set and doubts asks, and why it ends."""
+    data = points_data(101, group_key="patient", cost_key="price")
+    data.sets.pool.patient = [row // 3 for row in range(101)]
+    data.sets.pool.price = [row % 5 for row in range(101)]
+    loop = ActiveLearningLoop(
+        Plain(),
+        data,
+        trainer=trainer,
+        strategy="schedule",
+        strategy_args={"stages": {0: "random", 25: {"strategy": "direct"}}},
+        max_per_group=1,
+        acquisition_size=8,
+        num_cycles=5,
+        stop_when=[{"stable": {"threshold": 1.0}}, {"low_uncertainty": 1e-9}, {"max_labels": 40}],
+        labels_in_doubt=True,
+        monitors=[],
+    )
+    results = loop.run()
+    found = [[r.metrics, r.query and r.query.indices, r.cost, r.doubts] for r in results]
+    return [*found, loop.records[-1]["reason"]]
 
 
 def answered_by_the_first(trainer, rank: int) -> list:

@@ -43,6 +43,7 @@ def check_ranks(out, alone, num_ranks):
         "means",
         "answered",
         "best of a project",
+        "steered",
     }  # on batches of twice the size, or thrice
     for name in alone.keys() - of_training - {"labels of its own", "unlabeled"}:
         assert ranks[0][name] == alone[name], name  # the first rank alone gathers the pool
@@ -55,6 +56,9 @@ def check_ranks(out, alone, num_ranks):
             assert rank[name] == ranks[0][name], name
         assert [metrics["val_acc"] for metrics, _ in rank["best of a project"][:2]] == [0, 0]
         assert "got 3 answers for 4 rows" in rank["refused"]
+        *cycles, reason = rank["steered"]
+        assert (reason, len(cycles), len(cycles[-1][3])) == ("max_labels", 4, 40)
+        assert {"stop_kappa", "stop_uncertainty"} <= cycles[-1][0].keys()
         assert "must have the same split, ranks [1" in rank["labels of its own"]
         assert rank["query of its own"] == [0, 1, 2, 3]
     assert len(ranks[0]["labeled"]) == 20 + 2 * 15

@@ -11,6 +11,7 @@ from toys import QUIET, Plain, points
 
 import al_lightning
 from al_lightning import STRATEGIES
+from al_lightning.run.stop_rules import RULES
 from al_lightning.strategies import find_strategy
 from al_lightning.strategies.registry import arguments_of
 
@@ -84,6 +85,20 @@ def test_what_the_readme_names_exists():
         assert (ROOT / path).exists(), path
     for name in set(re.findall(r"from al_lightning import (.*)", README)):
         assert set(name.split(", ")) <= set(al_lightning.__all__)
+
+
+def test_the_forecast_of_the_page_about_steering_runs():
+    page = (ROOT / "docs" / "steering.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict = {}
+    for block in blocks:
+        if "import" in block or "def " in block:
+            exec(compile(block.split("loop =")[0], "steering.md", "exec"), names)
+    assert 0.98 < names["ahead"].at(3000).accuracy < 1
+    assert names["ahead"].labels_to(0.99).num_labeled > 2000
+    assert not names["flat"]([])
+    for name in re.findall(r"^\| `(\w+)`", page, flags=re.MULTILINE):
+        assert name in RULES
 
 
 def test_the_page_of_strategies_names_each_with_its_arguments():

@@ -133,7 +133,15 @@ def summary(records: Sequence[Record]) -> list[str]:
         f"{a.kappa:.2f}"
         for a in agreements(records)
     ]
-    return [*map(_line, table), *agreed, *_times(records)]
+    end = records[-1]
+    over = end["event"] == "end"
+    why = f", {end['why']}" if over and end.get("why") else ""
+    return [
+        *map(_line, table),
+        *agreed,
+        *_times(records),
+        *([f"the run is over: {end['reason']}{why}"] if over else []),
+    ]
 
 
 def _times(records: Sequence[Record]) -> Iterator[str]:
