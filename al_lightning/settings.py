@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
@@ -15,6 +16,9 @@ TaskName = Literal["multiclass", "binary", "multilabel", "dense", "regression"]
 TASK_NAMES: tuple[str, ...] = get_args(TaskName)
 
 Target = tuple[str, float] | tuple[str, float, Literal["min", "max"]]
+
+MAX_GROWTH = 40.0
+"""Logarithm of the largest factor of growth; no pool has as many rows."""
 
 FREE = {"free": True}
 LATER = {"later": True}
@@ -148,9 +152,10 @@ class Settings:
                 f"give either a list of sizes or acquisition_growth, got {sizes} and "
                 f"{self.acquisition_growth}"
             )
-        if self.candidate_size is not None and self.candidate_size < self.size_of_query(1):
+        largest = max(sizes) if isinstance(sizes, list) else self.size_of_query(self.num_cycles - 1)
+        if self.candidate_size is not None and self.candidate_size < largest:
             raise ValueError(
-                f"candidate_size must be at least acquisition_size={sizes}, got "
+                f"candidate_size must be at least acquisition_size={largest}, got "
                 f"{self.candidate_size}"
             )
 
@@ -163,7 +168,10 @@ class Settings:
         sizes = self.acquisition_size
         if isinstance(sizes, list):
             return sizes[min(cycle, len(sizes)) - 1]
-        return round(sizes * self.acquisition_growth ** (cycle - 1))
+        most = (
+            MAX_GROWTH / math.log(self.acquisition_growth) if self.acquisition_growth > 1 else cycle
+        )
+        return round(sizes * self.acquisition_growth ** min(max(cycle, 1) - 1, most))
 
     def _check_kept(self) -> None:
         try:

@@ -310,6 +310,7 @@ def test_the_size_of_a_query_may_change_with_the_cycle():
     assert sizes == [5, 10, 10]
     grown = loop_of(acquisition_size=8, acquisition_growth=1.5, num_cycles=4).run()
     assert [len(rows) for rows in asked(grown)[:3]] == [8, 12, 18]
+    assert Settings(acquisition_growth=9.0).size_of_query(10**6) > 10**15  # and no overflow
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,11 @@ def test_the_size_of_a_query_may_change_with_the_cycle():
         ({"acquisition_growth": 0.5}, "acquisition_growth must be at least 1, got 0.5"),
         ({"acquisition_growth": math.nan}, "acquisition_growth must be at least 1, got nan"),
         ({"acquisition_size": [5], "acquisition_growth": 2.0}, "either a list of sizes or"),
-        ({"acquisition_size": [50, 5], "candidate_size": 20}, "candidate_size must be at least"),
+        ({"acquisition_size": [5, 50], "candidate_size": 20}, "must be at least .*=50, got 20"),
+        (
+            {"acquisition_size": 10, "acquisition_growth": 2.0, "candidate_size": 50},
+            "must be at least acquisition_size=80, got 50",
+        ),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(given, message):

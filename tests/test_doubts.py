@@ -95,6 +95,12 @@ def test_samples_and_half_the_tasks():
     with pytest.raises(ValueError, match="labels_in_doubt needs one class a row.*'regression'"):
         loop_of(labels_in_doubt=True, task="regression", strategy="random")
     assert loop_of(num_cycles=1).run()[0].doubts is None
+    words = points_data(collate_fn=torch.utils.data.default_collate)
+    words.row_labels.given[int(words.labeled_indices[0])] = "left"
+    with pytest.raises(
+        ValueError, match="labels_in_doubt needs labels that must be classes as who"
+    ):
+        loop_of(data=words, labels_in_doubt=True).prepare()
 
 
 # ---- costs ---------------------------------------------------------------------------------------

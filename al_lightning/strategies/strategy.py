@@ -69,17 +69,18 @@ class PoolOutputs:
         """Return some of the rows, as they are for who chooses after others have.
 
         Args:
-            positions: The rows, int64.
+            positions: The rows, int64, ascending.
             taken: Positions of rows that are chosen already: they count as labeled, except where
                 labels are a column too, since theirs are not known.
         """
         beside = {f"{prefix}{name}" for prefix in BESIDE[1:] for name in self.columns} | {*LABELS}
+        is_whole = len(positions) == len(self)  # then nothing is copied
         columns = {
-            name: column if name in beside else column[positions.to(column.device)]
+            name: column if is_whole or name in beside else column[positions.to(column.device)]
             for name, column in self.columns.items()
         }
         for name in self.columns if LABELS[0] not in columns else ():
-            if (labeled := f"labeled_{name}") in columns:
+            if (labeled := f"labeled_{name}") in columns and len(taken):
                 chosen = self.columns[name][taken.to(self.columns[name].device)]
                 columns[labeled] = torch.cat([columns[labeled], chosen])
         return PoolOutputs(self.indices[positions.cpu()], cycle=self.cycle, **columns)

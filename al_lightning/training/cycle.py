@@ -24,7 +24,7 @@ from al_lightning.prediction.read_pool import read_pool
 from al_lightning.prediction.tasks import find_task
 from al_lightning.run.folder import WEIGHTS
 from al_lightning.run.journal import Record
-from al_lightning.run.records import NUM_PICTURED, labeling_seconds, packed_map
+from al_lightning.run.records import NUM_PICTURED, packed_map
 from al_lightning.run.run import Run
 from al_lightning.run.stop_rules import StopRules
 from al_lightning.run.weights import load_state
@@ -43,6 +43,7 @@ from al_lightning.training.checkpoints import (
 )
 from al_lightning.training.loggers import UserLoggers
 from al_lightning.training.looks import Looks
+from al_lightning.training.spent import spent_on_labels
 from al_lightning.training.start import Completing, ModelSource, Start, Weights
 from al_lightning.training.trainers import (
     TrainerFactory,
@@ -118,7 +119,8 @@ class Cycles:
         """
         is_new = not run.journal.records
         self.rules.check_rows(len(self.data.pool.labeled_N) - len(self.data.pool.held_out))
-        self._spent(run)  # costs are checked when they are read
+        spent_on_labels(self.data, run)  # costs are checked when they are read
+        self.looks.check_labels()
         tried = [one for one in (*self.strategy.parts, *self.looks.strategies) if one.keep]
         trial = Trial(self.start, self.data, self.trainer, tried, self.task, self.settings)
         if tried and not run.finished:
@@ -155,7 +157,7 @@ class Cycles:
 
         step = sum(record.get("steps", 0) for record in run.journal.of("fit"))
         if find("fit", cycle) is None:
-            spent = self._spent(run)
+            spent = spent_on_labels(self.data, run)
             keep("fit", {**self.fit(parts, cycle, history, step), "spent": spent})
         for part in parts:
             without_tuners(part.trainer)
@@ -207,18 +209,6 @@ class Cycles:
         if cycle >= self.settings.num_cycles:
             return "num_cycles", f"num_cycles is {self.settings.num_cycles}"
         return ("pool is empty", "") if self.data.pool.num_askable == 0 else None
-
-    def _spent(self, run: Run) -> Record:
-        """Return what the labels have cost so far."""
-        pool, costs = self.data.pool, self.data.costs
-        unread = run.start["split"]["invalid"] if run.journal.records else []
-        marked = pool.skipped | pool.invalid.difference(unread)
-        rows = [*self.data.labeled_indices.tolist(), *marked]
-        return {
-            "cost": None if costs is None else sum(costs[row] for row in rows),
-            "num_skipped": len(marked),
-            "labeling_seconds": labeling_seconds(run.journal.of("answers")),
-        }
 
     # ---- fit -------------------------------------------------------------------------------------
 

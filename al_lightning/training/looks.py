@@ -30,6 +30,8 @@ from al_lightning.strategies import PoolOutputs, Strategy
 
 NUM_STOP_SET = 2000
 """Rows of the stop set, as in Bloodgood and Vijay-Shanker 2009."""
+NUM_CHECKED = 16
+"""Labels that are looked at before the first fit."""
 
 
 def _first(pool: PoolOutputs, num: int, generator: Generator) -> Tensor:
@@ -60,6 +62,11 @@ class Looks:
     def strategies(self) -> list[Strategy]:
         """The strategies by which it reads, for a trial before the first fit."""
         return [STOP_SET] * bool(self.reads) + [DOUBTS] * self.settings.labels_in_doubt
+
+    def check_labels(self) -> None:
+        """Raise ValueError when labels are wanted in doubt and are no classes."""
+        if self.settings.labels_in_doubt:
+            self._classes_of(self.data.labeled_indices[:NUM_CHECKED])
 
     def at(self, trainer: L.Trainer, model: L.LightningModule, run: Run, cycle: int) -> Record:
         """Return what is found in a cycle, as fields of a record; all ranks must call it."""
@@ -114,11 +121,14 @@ class Looks:
         pool = self._read(trainer, model, DOUBTS, rows, "doubts", cycle)
         if not is_first_rank():
             return []
-        labels = class_numbers(
-            "labels_in_doubt needs labels that", self.data.labels_of(rows.tolist())
-        )
+        labels = self._classes_of(rows)
         probs_MC = mean_probs(pool.probs).double().cpu()
         return least_likely(rows.tolist(), probs_MC, torch.tensor(labels))
+
+    def _classes_of(self, rows: Tensor) -> list[int]:
+        return class_numbers(
+            "labels_in_doubt needs labels that", self.data.labels_of(rows.tolist())
+        )
 
     def _read(
         self,
