@@ -1,4 +1,4 @@
-"""What the labels of a run have cost so far."""
+"""The cost of a run's labels so far, in money, rows and time."""
 
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.run.journal import Record
