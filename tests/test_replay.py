@@ -80,7 +80,8 @@ def compare(tmp_path, source, *flags, data=Points):
 @pytest.mark.filterwarnings("ignore:the runs of all seeds began with the same labels")
 def test_the_command_line_compares_the_queries_with_others(tmp_path, source):
     """Each run begins with the source's labels and asks for as many rows; weights differ."""
-    cli = compare(tmp_path, source, "--model.lr=0.05")
+    flags = ["--model.lr=0.05", "--active.candidate_size=30"]  # which are for the others
+    cli = compare(tmp_path, source, *flags)
     assert set(cli.comparison.curves) == {"random", "replay"}
     assert cli.comparison.num_labeled == (20, 35, 55)
     starts, queries = {}, {}
@@ -91,7 +92,7 @@ def test_the_command_line_compares_the_queries_with_others(tmp_path, source):
     assert queries[1] == queries[2] == source[1][:2]
     assert starts[1]["split"] == starts[2]["split"]
     assert starts[1]["weights"] != starts[2]["weights"]
-    again = compare(tmp_path, source, "--model.lr=0.05")  # all runs are there
+    again = compare(tmp_path, source, *flags)  # all runs are there
     assert again.comparison.curves == cli.comparison.curves
 
 

@@ -5,12 +5,15 @@ import math
 import pytest
 from toys import TRAINER, Plain, Predicting, loop_of, points_data
 
-from al_lightning import ActiveLearningLoop
+from al_lightning import INVALID, ActiveLearningLoop
 from al_lightning.label.agreement import cohens_kappa
 from al_lightning.run.journal import read_records
 from al_lightning.run.records import CycleResult
 from al_lightning.run.stop_rules import KAPPA, RULES, UNCERTAINTY, StopRules, rule_of
 from al_lightning.settings import Settings
+
+NEVER = {"stable": {"threshold": 1.0, "window": 3}}
+"""Reads the stop set, and holds for models that never differ alone."""
 
 
 def results(metric="val_acc", values=(), **more):
@@ -42,9 +45,10 @@ def ends_at(rule, metric, values):
             4,
         ),
         ({"no_gain": {"metric": "l", "mode": "min", "patience": 1}}, "l", [3.0, 2.0, 2.5], 3),
-        ("stable", KAPPA, [0.95, 0.99, 0.99, 0.99], 4),
+        ("stable", KAPPA, [0.95, 0.99, 0.99, 0.99, 0.99], 5),
+        ({"stable": {"threshold": 0.4, "window": 2}}, KAPPA, [0.9, 0.9], 2),
         ({"stable": {"threshold": 0.9, "window": 2}}, KAPPA, [0.85, 0.94, 0.86], 2 + 1),
-        ("stable", KAPPA, [0.99, math.nan, 1.0, 1.0], None),
+        ("stable", KAPPA, [0.99, math.nan, 1.0, 1.0, 1.0], None),
         ("low_uncertainty", UNCERTAINTY, [0.5, 0.02, 0.01], 3),
         ({"low_uncertainty": 0.1}, UNCERTAINTY, [0.5, 0.02], 2),
         ({"max_labels": 250}, "any", [0, 0, 0], 3),
@@ -79,7 +83,7 @@ def test_the_reason_is_in_the_journal_and_on_the_console(tmp_path, capsys):
         trainer=TRAINER,
         run_dir=tmp_path,
         acquisition_size=15,
-        stop_when=["stable", {"max_labels": 42}],
+        stop_when=[{"stable": {"window": 3}}, {"max_labels": 42}],
     )
     results = loop.run()
     assert [one.num_labeled for one in results] == [20, 35, 42]  # no more than are allowed
@@ -108,6 +112,18 @@ def test_a_run_that_stopped_goes_on_under_other_rules(tmp_path):
     assert [r["indices"] for r in journal if r["event"] == "query"] == queries[0]
 
 
+def test_a_rule_sees_each_cycle_once_after_an_end(tmp_path):
+    loop_of(run_dir=tmp_path, num_cycles=2).run()
+    seen = []
+
+    def look(results):
+        seen.append([one.cycle for one in results])
+
+    given = {"trainer": TRAINER, "monitors": [], "num_cycles": 3, "stop_when": look}
+    ActiveLearningLoop.resume(tmp_path, Plain(), points_data(), **given).run()
+    assert seen == [[1, 2], [1, 2, 3]]
+
+
 def few_labels(results):
     return results[-1].num_labeled > 30 and "enough of it"
 
@@ -121,7 +137,7 @@ def test_a_function_of_the_results_ends_a_run(tmp_path):
     with pytest.raises(ValueError, match="a function ends this run, which is not kept"):
         ActiveLearningLoop.resume(tmp_path, Plain(), points_data(), **given)
     resumed = ActiveLearningLoop.resume(
-        tmp_path, Plain(), points_data(), **given, stop_when=["stable", few_labels], num_cycles=4
+        tmp_path, Plain(), points_data(), **given, stop_when=["stable", few_labels], num_cycles=5
     )
     assert end_of(resumed) == ("few_labels", 2)
 
@@ -136,7 +152,7 @@ def test_an_error_in_a_users_rule_keeps_its_traceback():
 
 def test_kappa_is_that_of_the_predictions_of_successive_models():
     """By hand: predict the rows that the run did not begin with, after each fit."""
-    loop = loop_of(num_cycles=4, warm_start=True, stop_when=[{"stable": {"threshold": 1.0}}])
+    loop = loop_of(num_cycles=4, warm_start=True, stop_when=[NEVER])
     data, by_hand, found, entropies = loop.data, [], [], []
     first = set(data.labeled_indices.tolist())
     rows = [row for row in range(120) if row not in first]
@@ -153,7 +169,7 @@ def test_kappa_is_that_of_the_predictions_of_successive_models():
 
 
 def test_the_stop_set_stays_the_same_over_a_resume(tmp_path):
-    rule = {"stop_when": [{"stable": {"threshold": 1.0}}], "num_cycles": 4}
+    rule = {"stop_when": [NEVER], "num_cycles": 4}
     whole = loop_of(**rule)
     whole.run()
     loop = loop_of(run_dir=tmp_path, **rule)
@@ -162,6 +178,22 @@ def test_the_stop_set_stays_the_same_over_a_resume(tmp_path):
         tmp_path, Plain(), points_data(), trainer=TRAINER, monitors=[]
     )
     assert [one.metrics for one in resumed.run()] == [one.metrics for one in whole.results]
+
+
+def test_a_row_that_left_the_data_is_left_out_of_both_predictions():
+    loop = loop_of(num_cycles=4, warm_start=True, stop_when=[NEVER])
+    data, by_hand = loop.data, []
+    first = set(data.labeled_indices.tolist())
+    for _ in range(2):
+        query = loop.ask()
+        rows = [row for row in range(120) if row not in first | data.pool.invalid]
+        classes = loop.model.eval()(data.sets.pool.tensors[0][rows]).argmax(-1).tolist()
+        by_hand.append(dict(zip(rows, classes)))
+        loop.tell(query.indices, [INVALID] * 5 + data.labels_of(query.indices[5:]))
+    both = by_hand[1].keys()
+    assert len(both) == 95
+    before, now = ([one[row] for row in both] for one in by_hand)
+    assert loop.results[1].metrics[KAPPA] == pytest.approx(cohens_kappa(before, now), abs=1e-12)
 
 
 def test_what_no_rule_reads_is_not_predicted():
@@ -183,7 +215,7 @@ def test_what_no_rule_reads_is_not_predicted():
         ({"stop_when": "no_gain"}, r"no_gain takes \(metric"),
         ({"stop_when": {"no_gain": ["val_acc", 0]}}, "no_gain: patience must be a whole number"),
         ({"stop_when": {"target": ["a", 1, "up"]}}, 'mode must be "max" or "min", got \'up\''),
-        ({"stop_when": "stable", "num_cycles": 3}, "can never hold: it needs 4 cycles, and num_cy"),
+        ({"stop_when": "stable", "num_cycles": 4}, "can never hold: it needs 5 cycles, and num_cy"),
         ({"stop_when": {"no_gain": "val_acc"}}, "can never hold: it needs 4 cycles"),
         (
             {"stop_when": "stable", "task": "regression", "strategy": "random", "num_cycles": 9},

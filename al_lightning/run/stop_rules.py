@@ -83,13 +83,14 @@ def no_gain(metric: str, patience: int = 3, min_gain: float = 0.0, mode: str = "
     return Rule("no_gain", holds, min_cycles=patience + 1)
 
 
-def stable(threshold: float = 0.99, window: int = 3) -> Rule:
+def stable(threshold: float = 0.99, window: int = 4) -> Rule:
     """Stop once successive models predict the same classes of a stop set.
 
     The stop set is 2,000 rows that the run did not begin with, labeled later or not. Cohen's kappa
     of the classes predicted in successive cycles, its mean over ``window`` cycles, must reach
     ``threshold``. Bloodgood and Vijay-Shanker 2009, "A method for stopping active learning based on
-    stabilizing predictions", arXiv:1409.5165, section 3.
+    stabilizing predictions", arXiv:1409.5165, section 3, with a window of 3; on validation rows of
+    MNIST 4 ended nearer to the best.
     """
     _check_number("stable", threshold, least=0, most=1)
     _check_whole("stable: window", window)
@@ -245,7 +246,7 @@ def rule_of(given: Any) -> Rule:
         TypeError: for anything else.
 
     >>> rule_of({"max_labels": 3000}).name, rule_of("stable").min_cycles
-    ('max_labels', 4)
+    ('max_labels', 5)
     """
     if callable(given):
         return Rule(_name_of(given), given)
