@@ -11,8 +11,11 @@ from toys import TRAINER, Plain, loop_of, points, points_data
 
 from al_lightning import SKIP, ActiveDataModule, ActiveLearningLoop
 from al_lightning.data.row_values import group_numbers, values_under
+from al_lightning.label.answers import OpenQuery
+from al_lightning.label.page.desk import Desk
 from al_lightning.monitor import Tables
 from al_lightning.monitor.pictures import progress_figure
+from al_lightning.run.journal import Journal
 
 
 def table(path):
@@ -101,6 +104,39 @@ def test_samples_and_half_the_tasks():
         ValueError, match="labels_in_doubt needs labels that must be classes as who"
     ):
         loop_of(data=words, labels_in_doubt=True).prepare()
+
+
+class OfImages(Plain):
+    """Sees four pixels as four numbers."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(1))
+
+
+def test_the_page_finds_the_pictures_of_labels_in_doubt(tmp_path):
+    x, y = points(60).tensors
+    data = ActiveDataModule(
+        TensorDataset(x.view(-1, 1, 2, 2), y),
+        initial_labeled_size=20,
+        batch_size=16,
+        classes=["a", "b", "c"],
+    )
+    run = {"trainer": TRAINER, "run_dir": tmp_path, "oracle": "files", "acquisition_size": 3}
+    loop = ActiveLearningLoop(OfImages(), data, **run, labels_in_doubt=True)
+    (result,) = loop.run()
+    desk = Desk(OpenQuery(Journal(tmp_path / "journal.jsonl")), tmp_path)
+    for index in result.query.indices:
+        desk.answer(index, 0, "", settles=False)
+    row = desk.state("", second=True)["row"]
+    assert row["index"] == result.doubts[0][0]
+    assert row["doubt"] == "abc"[data.labels_of([row["index"]])[0]]
+    assert desk.picture_file(row["index"]).is_file()
+    desk.answer(row["index"], 1, "", settles=False)
+    assert desk.state("", second=True)["row"]["index"] == result.doubts[1][0]
+    desk.finish("", num_open=0)
+    resumed = ActiveLearningLoop.resume(tmp_path, OfImages(), data, trainer=TRAINER)
+    resumed.ask()
+    assert data.labels_of([row["index"]]) == [1]
 
 
 # ---- costs ---------------------------------------------------------------------------------------
