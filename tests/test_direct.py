@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from al_lightning.acquisition import direct, stratified
-from al_lightning.acquisition.direct import border_of, class_margins, quotas_of
+from al_lightning.acquisition.direct import border_of, class_margins, filled_up
 
 
 def some_probs(N, C, seed=0, sharpness=2.0):
@@ -31,12 +31,11 @@ def border_by_definition(margins, is_in):
 
 
 def water(counts, num):
-    """Fill the lowest by one row at a time with a half; share the other half evenly."""
+    """Fill the lowest, one row at a time."""
     levels = list(counts)
-    for _ in range(num - num // 2):
+    for _ in range(num):
         levels[levels.index(min(levels))] += 1
-    even = [num // 2 // len(counts) + (k < num // 2 % len(counts)) for k in range(len(counts))]
-    return [level - count + share for level, count, share in zip(levels, counts, even)]
+    return [level - count for level, count in zip(levels, counts)]
 
 
 def direct_by_definition(probs, num, labeled_probs, labels):
@@ -45,7 +44,7 @@ def direct_by_definition(probs, num, labeled_probs, labels):
     of_labeled = margins_by_definition(labeled_probs) if len(labels) else []
     counts = [labels.count(k) for k in range(C)]
     order = sorted(range(C), key=lambda k: counts[k])
-    quotas = water([counts[k] for k in order], num)
+    quotas = water([counts[k] for k in order], num // 2)
     taken, lists = set(), []
     for k, quota in zip(order, quotas):
         border = border_by_definition([m[k] for m in of_labeled], [y == k for y in labels])
@@ -58,7 +57,11 @@ def direct_by_definition(probs, num, labeled_probs, labels):
         free = sorted((row for row in range(len(margins)) if row not in taken), key=distance)
         lists.append(free[:quota])
         taken.update(free[:quota])
-    return [one[n] for n in range(max(quotas)) for one in lists if n < len(one)]
+    rest = sorted(
+        (row for row in range(len(margins)) if row not in taken), key=lambda r: max(margins[r])
+    )
+    lists.append(rest[: num - len(taken)])
+    return [one[n] for n in range(num) for one in lists if n < len(one)]
 
 
 @settings(deadline=None, max_examples=40)
@@ -83,10 +86,8 @@ def test_a_border_separates_best(rows):
 
 
 def test_a_rare_class_is_asked_for_before_others():
-    """Two of 22 labels are of it: half of the batch fills it up, and all share the rest."""
-    assert quotas_of([2, 10, 10], 20) == [8 + 1 + 4, 1 + 3, 3]
-    assert quotas_of([0, 0], 3) == [1 + 1, 1]
-    assert sum(quotas_of([5, 7, 9], 1)) == 1
+    """Two of 22 labels are of it: half of the batch fills it up."""
+    assert filled_up([2, 10, 10], 10) == [9, 1, 0]
 
 
 def test_without_labels_each_border_is_the_models_own():
@@ -97,7 +98,8 @@ def test_without_labels_each_border_is_the_models_own():
 def test_a_class_without_labels_gets_its_likeliest_rows():
     probs = torch.tensor([[0.6, 0.3, 0.1], [0.3, 0.3, 0.4], [0.1, 0.1, 0.8]])
     labeled = torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])
-    assert direct(probs, 1, labeled_probs=labeled, labels=torch.tensor([0, 1])).tolist() == [2]
+    found = direct(probs, 2, labeled_probs=labeled, labels=torch.tensor([0, 1]))
+    assert found.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ from al_lightning.acquisition.top_k import top_k
 def direct(
     probs: Tensor, num: int, *, labeled_probs: Tensor | None = None, labels: Tensor | None = None
 ) -> Tensor:
-    """Choose the rows nearest to the border of each class, more of a class with few labels.
+    """Choose the rows nearest to the borders of classes, above all of those with few labels.
 
     Of class k, a row has the margin ``p_k - max_(j != k) p_j``. The border is the margin that
     separates the labeled rows of class k best from the others. Half of the rows that lie there are
     of the class, so a rare class gains rows fast. Of a class without a labeled row the rows with
     the largest margins are taken. Half of the batch goes to the classes with the fewest labels,
-    until they would have as many as the others; the other half to all classes alike. The smallest
-    class chooses first.
+    until they would have as many as the others; the smallest chooses first. The other half is
+    nearest to any border of the model, which is where it has two classes alike.
 
     Args:
         probs: (N, C), or (N, K, C), which is averaged over K.
@@ -39,8 +39,9 @@ def direct(
 
     References:
         DIRECT, Nuggehalli et al. 2023, arXiv:2312.09196, section 4, which follows GALAXY, Zhang et
-        al. 2022, arXiv:2202.01402. Theirs narrows each border down by labels inside a batch; here a
-        batch is chosen whole.
+        al. 2022, arXiv:2202.01402. Theirs narrows each border down by labels inside a batch and
+        gives each class as many; here a batch is chosen whole, by shares that were tuned on
+        validation rows.
 
     >>> probs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     >>> direct(probs, 1, labeled_probs=probs[[0, 2]], labels=torch.tensor([0, 1]))
@@ -53,41 +54,48 @@ def direct(
     if labeled_probs is not None and labels is not None:
         borders_C, counts_C = _borders(class_margins(labeled_probs), labels, margins_NC.shape[1])
     order = counts_C.argsort(stable=True).tolist()  # fewest labels first
-    quotas = quotas_of([int(counts_C[k]) for k in order], num)
-    taken_N = torch.zeros(len(margins_NC), dtype=torch.bool, device=margins_NC.device)
+    quotas = filled_up([int(counts_C[k]) for k in order], num // 2)
+    # Half of the batch is nearest to any border of the model, whatever the classes.
+    keys_N = -margins_NC.amax(1)
     chosen: list[list[int]] = []
+    is_taken_N = torch.zeros(len(margins_NC), dtype=torch.bool, device=margins_NC.device)
     for k, quota in zip(order, quotas, strict=True):
-        if not quota:
-            continue
-        border = borders_C[k]
-        keys_N = margins_NC[:, k]
-        if border.isfinite():
-            keys_N = -(keys_N - border).abs()
-        elif border < 0:
-            keys_N = -keys_N
-        positions = top_k(keys_N.masked_fill(taken_N, -4), quota)  # keys are in [-2, 1]
-        taken_N[positions] = True
-        chosen.append(positions.tolist())
-    in_turn = [one[n] for n in range(max(quotas)) for one in chosen if n < len(one)]
+        if quota:
+            keys_of_class_N = _nearness(margins_NC[:, k], borders_C[k])
+            chosen.append(_best(keys_of_class_N, is_taken_N, quota))
+    chosen.append(_best(keys_N, is_taken_N, num - sum(quotas)))
+    in_turn = [one[n] for n in range(num) for one in chosen if n < len(one)]
     return torch.tensor(in_turn, device=margins_NC.device)
 
 
-def quotas_of(counts: list[int], num: int) -> list[int]:
-    """Share ``num`` rows out among classes: a half fills up the smallest, the rest is even.
+def _nearness(margins_N: Tensor, border: Tensor) -> Tensor:
+    """Return keys in [-2, 1]: the nearer to the border the higher."""
+    if border.isfinite():
+        return -(margins_N - border).abs()
+    return margins_N if border > 0 else -margins_N
+
+
+def _best(keys_N: Tensor, is_taken_N: Tensor, num: int) -> list[int]:
+    """Take the free rows with the highest keys."""
+    positions = top_k(keys_N.masked_fill(is_taken_N, -4), num)
+    is_taken_N[positions] = True
+    return positions.tolist()  # type: ignore[no-any-return]
+
+
+def filled_up(counts: list[int], num: int) -> list[int]:
+    """Share ``num`` rows out so that the classes with the fewest labels catch up with the others.
 
     Args:
-        counts: Labels of each class, ascending.
+        counts: Labels of each class.
         num: Number of rows.
 
-    >>> quotas_of([2, 20, 20], 30)
-    [20, 5, 5]
+    >>> filled_up([2, 20, 20], 15), filled_up([0, 1], 3)
+    ([15, 0, 0], [2, 1])
     """
     filled = list(counts)
-    for _ in range(num - num // 2):  # water in vessels of one shape
+    for _ in range(num):  # water in vessels of one shape
         filled[filled.index(min(filled))] += 1
-    each, left = divmod(num // 2, len(counts))
-    levels = zip(filled, counts, strict=True)
-    return [full - count + each + (turn < left) for turn, (full, count) in enumerate(levels)]
+    return [full - count for full, count in zip(filled, counts, strict=True)]
 
 
 def class_margins(probs: Tensor) -> Tensor:
