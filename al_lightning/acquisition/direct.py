@@ -79,7 +79,7 @@ def _best(keys_N: Tensor, is_taken_N: Tensor, num: int) -> list[int]:
     """Take the free rows with the highest keys."""
     positions = top_k(keys_N.masked_fill(is_taken_N, -4), num)
     is_taken_N[positions] = True
-    return positions.tolist()  # type: ignore[no-any-return]
+    return positions.tolist()
 
 
 def filled_up(counts: list[int], num: int) -> list[int]:
