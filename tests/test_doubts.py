@@ -213,6 +213,9 @@ def test_values_are_found_wherever_a_data_set_has_them():
     told.patient = expected
     assert values_under(told, "patient", "group_key") == expected
     assert values_under(Subset(told, [5, 0]), "patient", "group_key") == ["p2", "p0"]
+    told.name = "sixsix"  # text is no list of values
+    with pytest.raises(ValueError, match="group_key must name something"):
+        values_under(told, "name", "group_key")
     both = ConcatDataset([told, Subset(told, [2])])
     assert values_under(both, "patient", "group_key") == [*expected, "p1"]
     assert values_under(points(3), 1, "group_key") == points(3).tensors[1].tolist()

@@ -94,5 +94,8 @@ def _told(dataset: Any, name: str) -> Sequence[Any] | None:
     if name in (getattr(dataset, "column_names", None) or ()):  # of Hugging Face
         return cast(Sequence[Any], dataset[name])
     values = getattr(dataset, name, None)
-    is_one_a_row = hasattr(values, "__len__") and hasattr(values, "__getitem__")
-    return values if is_one_a_row and len(cast(Any, values)) == len(dataset) else None
+    is_list = hasattr(values, "__len__") and hasattr(values, "__getitem__")
+    is_one_a_row = (
+        is_list and not isinstance(values, str) and len(cast(Any, values)) == len(dataset)
+    )
+    return values if is_one_a_row else None

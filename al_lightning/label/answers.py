@@ -98,6 +98,8 @@ class OpenQuery:
         self._asked = set(self.indices)
         self._before = rows_before(journal.records)
         self._answers, self._num_read = Fold(), journal.records.index(asked)
+        listed = (journal.find("test", self.cycle) or {}).get("doubts") or []
+        self._doubts = doubted(journal.records, listed)[:NUM_DOUBTS_ON_PAGE]
 
     @classmethod
     def of(cls, journal: Journal, known: "OpenQuery | None" = None) -> "OpenQuery":
@@ -122,9 +124,8 @@ class OpenQuery:
     @property
     def doubts(self) -> dict[int, Sequence[float]]:
         """Return the labels in doubt that nobody has looked at yet, by data-set index."""
-        found = (self.journal.find("test", self.cycle) or {}).get("doubts") or []
-        left = doubted(self.journal.records, found)[:NUM_DOUBTS_ON_PAGE]
-        return {int(doubt[0]): doubt for doubt in left if doubt[0] not in self.rows}
+        rows = self.rows
+        return {int(doubt[0]): doubt for doubt in self._doubts if doubt[0] not in rows}
 
     @property
     def rows(self) -> dict[int, RowAnswers]:

@@ -74,8 +74,8 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
     From the third cycle on the accuracy to expect of the next one is there too, with its 80 %
     interval. Where labels have a cost, a fourth panel shows accuracy against it.
     """
-    costs = [result.cost for result in results]
-    num_panels = 3 + (None not in costs and bool(costs))
+    by_cost = [(r.cost, r.metrics.get("test_acc", np.nan)) for r in results if r.cost is not None]
+    num_panels = 3 + bool(by_cost)
     figure = Figure(figsize=(4 * num_panels, 3.6), layout="constrained")
     cycles = [result.cycle for result in results]
     panels: list[tuple[str, Sequence[float], str]] = [
@@ -104,7 +104,7 @@ def progress_figure(results: Sequence[CycleResult]) -> Figure:
         )
         grid[0].plot([cycles[-1], x], [panels[0][1][-1], outlook.accuracy], "C0:", alpha=0.5)
     if num_panels > 3:
-        grid[3].plot(np.array(costs), panels[0][1], marker="o", color="C3")
+        grid[3].plot(*np.array(by_cost).T, marker="o", color="C3")
         grid[3].set(title="test accuracy by cost", xlabel="cost of the labels")
         grid[3].grid(alpha=0.3)
     return figure
