@@ -1103,6 +1103,7 @@ def test_print_config_can_be_given_back(tmp_path, monkeypatch, capsys, inline):
 # ---- Ray -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_curves(tmp_path, ran, monkeypatch):
     monkeypatch.setenv("RAY_worker_niceness", "0")  # or its workers wait for all others
     monkeypatch.setattr(ray, "init", partial(ray.init, num_cpus=2, include_dashboard=False))

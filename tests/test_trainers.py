@@ -214,7 +214,7 @@ def test_users_callbacks_see_the_real_steps_alone(tmp_path):
     assert seen == ["fit", "test", "predict", *["batch"] * 7, "fit", "test"]
 
 
-@pytest.mark.parametrize("strategy", ["margin", "random"])
+@pytest.mark.parametrize("strategy", ["margin", pytest.param("random", marks=pytest.mark.slow)])
 def test_tuners_act_in_each_fit(tmp_path, strategy):
     class Rated(Plain):
         def __init__(self):
