@@ -207,7 +207,7 @@ class Cycles:
                 )
             return end
         if cycle >= self.settings.num_cycles:
-            return "num_cycles", f"num_cycles is {self.settings.num_cycles}"
+            return "num_cycles", f"{cycle} cycles are done"
         return ("pool is empty", "") if self.data.pool.num_askable == 0 else None
 
     # ---- fit -------------------------------------------------------------------------------------
