@@ -81,12 +81,12 @@ def read_pool(
     if not strategy.needs:
         return PoolOutputs(wanted, cycle=cycle, **of_data(strategy, data, wanted))
     keep_freed_memory()
-    layer = embedding_layer
+    device = trainer.strategy.root_device
     samples = None if strategy.needs == {"embedding"} else mc_samples
 
     def read(names: Iterable[str], view: RowView) -> dict[str, Tensor]:
         keep = {name: strategy.keep[name] for name in names}
-        if isinstance(view.dataset, FeatureRows) and layer is None:
+        if isinstance(view.dataset, FeatureRows) and embedding_layer is None:
             return with_features(keep, view)
         return predicted(keep, view)
 
@@ -95,12 +95,11 @@ def read_pool(
         columns = predicted(others, view) if others else {}
         if is_first_rank():
             features_ND = cast(FeatureRows, view.dataset).views(view.indices)
-            device = trainer.strategy.root_device
             columns |= {name: features_ND.to(device) for name in keep.keys() - others.keys()}
         return columns
 
     def predicted(keep: Mapping[str, Column], view: RowView) -> dict[str, Tensor]:
-        reader = _Reader(keep, strategy.min_samples, view, task, layer, samples)
+        reader = _Reader(keep, strategy.min_samples, view, task, embedding_layer, samples)
         return _read(trainer, model, data, reader)
 
     of_model = [name for name, column in strategy.keep.items() if column != "group"]
@@ -112,24 +111,36 @@ def read_pool(
             _check_size(name, found[name], columns[name])
             columns[f"{prefix}_{name}"] = found[name]
 
-    device = trainer.strategy.root_device
     labeled = data.labeled_indices if labeled_rows is None else labeled_rows
     if strategy.labeled:
         add("labeled", strategy.labeled, RowView(data.sets.pool, labeled))
-    if strategy.labels and data.num_labeled:
-        use = "this strategy chooses by the labels of labeled rows, which"
-        known = class_numbers(use, data.labels_of(labeled.tolist()))
-        columns |= {"labeled_labels": torch.tensor(known, device=device)}
+    columns |= _labels_of(strategy, data, labeled, device)
     held_out = data.validation_rows if strategy.validation else None
     if held_out is not None:
         held_out = RowView(held_out.dataset, held_out.indices[:max_validation])
-        if (labels := data.labels_in(held_out)) is not None:
-            use = "this strategy is calibrated on validation rows, whose labels"
-            labels = class_numbers(use, labels)
+        if (labels := _classes_in(data, held_out)) is not None:
             add("validation", strategy.validation, held_out)
             columns |= {"validation_labels": torch.as_tensor(labels, device=device)}
     mine = wanted if is_first_rank() else wanted[:0]
     return PoolOutputs(mine, cycle=cycle, **columns, **of_data(strategy, data, mine))
+
+
+def _labels_of(
+    strategy: Strategy, data: ActiveDataModule, rows: Tensor, device: torch.device
+) -> dict[str, Tensor]:
+    """Return the classes of labeled rows as a column, where the strategy asks for them."""
+    if not (strategy.labels and data.num_labeled):
+        return {}
+    use = "this strategy chooses by the labels of labeled rows, which"
+    known = class_numbers(use, data.labels_of(rows.tolist()))
+    return {"labeled_labels": torch.tensor(known, device=device)}
+
+
+def _classes_in(data: ActiveDataModule, view: RowView) -> list[int] | None:
+    """Return the classes of validation rows; None where they have no labels."""
+    labels = data.labels_in(view)
+    use = "this strategy is calibrated on validation rows, whose labels"
+    return None if labels is None else class_numbers(use, labels)
 
 
 def of_data(strategy: Strategy, data: ActiveDataModule, rows: Tensor) -> dict[str, Tensor]:
