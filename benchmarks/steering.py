@@ -224,26 +224,30 @@ def metrics(results: list[CycleResult]) -> list[dict[str, float]]:
 
 def report_stop(runs: dict[str, list[Record]]) -> None:
     """Where the rule stops, and where accuracy is within .002 of the best."""
-    rule = rule_of("stable")
+    for window in (3, 4, 5):  # chosen on the validation rows
+        rule = {"stable": {"window": window}}
+        off = [abs(ended(one, rule, "val_acc")[2]) for one in runs["margin"]]
+        print(f"window {window}, validation rows: off by {sum(off) / len(off):.3f} on average")
     off = []
     for one in runs["margin"]:
-        results = [
-            CycleResult(n + 1, size, found)
-            for n, (size, found) in enumerate(zip(one["num_labeled"], one["metrics"], strict=True))
-        ]
-        ends = [n for n in range(len(results)) if rule.holds(results[: n + 1])]
-        accuracy = [found["test_acc"] for found in one["metrics"]]
-        enough = next(n for n, a in enumerate(accuracy) if a >= max(accuracy) - 0.002)
-        stop = ends[0] if ends else len(results) - 1
-        sizes = one["num_labeled"]
-        off.append(sizes[stop] / sizes[enough] - 1)
-        print(
-            f"enough at {sizes[enough]:,} ({accuracy[enough]:.4f}), stops at {sizes[stop]:,} "
-            f"({accuracy[stop]:.4f}){'' if ends else ', never'}: {off[-1]:+.0%}"
-        )
+        enough, stop, share = ended(one, "stable", "test_acc")
+        off.append(share)
+        print(f"enough at {enough:,}, stops at {stop:,}: {share:+.0%}")
     mean, worst = mean_interval(off), max(map(abs, off))
     print(f"labels too many, mean {told(mean, '.2f')}  {verdict(abs(mean.mean), at_most=0.2)}")
     print(f"the farthest seed {worst:.2f}  {verdict(worst, at_most=0.2)}")
+
+
+def ended(run: Record, rule: Any, metric: str) -> tuple[int, int, float]:
+    """Return the labels that are enough, those at which a rule stops, and the share too many."""
+    holds = rule_of(rule).holds
+    sizes, found = run["num_labeled"], run["metrics"]
+    results = [CycleResult(n + 1, s, m) for n, (s, m) in enumerate(zip(sizes, found, strict=True))]
+    ends = [sizes[n] for n in range(len(sizes)) if holds(results[: n + 1])]
+    best = max(one[metric] for one in found)
+    enough = next(s for s, m in zip(sizes, found, strict=True) if m[metric] >= best - 0.002)
+    stop = ends[0] if ends else sizes[-1]
+    return enough, stop, stop / enough - 1
 
 
 # ---- labels in doubt -----------------------------------------------------------------------------
