@@ -33,6 +33,11 @@ def check_at_least(least: int, **values: int | None) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def hint(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return a question that names the known name nearest to ``name``; empty when none is near.
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from al_lightning.run.records import CycleResult
-from al_lightning.settings import Settings, hint
+from al_lightning.settings import Settings, hint, is_number
 
 KAPPA, UNCERTAINTY = "stop_kappa", "stop_uncertainty"
 """Metrics of the stop set: agreement with the predictions of the cycle before, and the mean entropy
@@ -321,9 +321,8 @@ def _check_number(
     most: float | None = None,
     above: float | None = None,
 ) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (
-        is_number
+        is_number(value)
         and float("-inf") < value < float("inf")
         and (least is None or value >= least)
         and (most is None or value <= most)

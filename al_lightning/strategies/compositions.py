@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from al_lightning.acquisition import entropy, stratified
+from al_lightning.settings import is_number
 from al_lightning.strategies.compose import by_score, name_of
 from al_lightning.strategies.joined import Joined
 from al_lightning.strategies.registry import STRATEGIES, find_strategy, strategy_name
@@ -151,11 +152,6 @@ def part_of(given: Any) -> Strategy:
             "{'beta': 4}}"
         )
     return find_strategy(given["strategy"], given.get("strategy_args"))
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
