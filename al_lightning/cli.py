@@ -21,6 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from al_lightning.data.datamodule import SPLIT, ActiveDataModule, ProjectDataModule
 from al_lightning.distributed import is_first_rank
+from al_lightning.label.page.trainer import note_program
 from al_lightning.loop import ActiveLearningLoop
 from al_lightning.run.folder import (
     CONFIG,
@@ -105,7 +106,7 @@ class ActiveCLI(LightningCLI):
         absolute = folder.absolute()  # also after a chdir
         os.environ[RUN_DIR] = str(absolute)
         try:
-            with stopping(lambda: _how_to_go_on(folder, absolute)):
+            with stopping(lambda: _how_to_go_on(folder, absolute), tells=is_first_rank):
                 loop = self._make_loop(folder)
                 self.results = self._run(loop)
         finally:
@@ -250,6 +251,7 @@ class ActiveCLI(LightningCLI):
                 loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
             loop.prepare(settings)
         if is_first_rank():
+            note_program(folder)
             write_whole(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
         return loop
 

@@ -4,8 +4,7 @@ One cycle is three ordinary Trainer calls and a choice::
 
     fit on the labeled rows -> test -> predict the pool -> select -> (labels come) -> next cycle
 
-The journal is the state: a step that it holds is not done again, whether in this process or in one
-that resumed after a crash. While labels are awaited others may write to it, such as a page.
+The journal is the state: a step that it holds is not done again, also not after a crash.
 """
 
 import copy
@@ -23,7 +22,7 @@ from al_lightning.data.pool import as_indices
 from al_lightning.label import intake
 from al_lightning.label.answers import OpenQuery
 from al_lightning.label.fold import Answer
-from al_lightning.label.oracle import check_oracle, check_reveals, collected
+from al_lightning.label.oracle import attended, check_oracle, check_reveals, collected
 from al_lightning.monitor import Monitor
 from al_lightning.monitor.defaults import watching
 from al_lightning.run.growth import last_fit
@@ -31,7 +30,7 @@ from al_lightning.run.journal import Record
 from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import CycleResult, Query
 from al_lightning.run.run import Run
-from al_lightning.settings import Settings, WithOptions
+from al_lightning.settings import PEOPLE, Settings, WithOptions
 from al_lightning.strategies import Strategy, strategy_name, strategy_of
 from al_lightning.training.cycle import Cycles
 from al_lightning.training.provenance import Provenance
@@ -127,8 +126,8 @@ class ActiveLearningLoop(WithOptions):
     def run(self) -> list[CycleResult]:
         """Ask and label until the run is over, or labels are to come; return one record a cycle.
 
-        In the second case the query waits in the run folder. People answer on a page or in files.
-        The folder is free for others until you call this again, here or after :meth:`resume`.
+        In the second case the query waits in the run folder, which is free for others until you
+        call this again, here or after :meth:`resume`. With a page it waits for people itself.
 
         Raises:
             ValueError: when the oracle is the data set, which holds no labels.
@@ -137,20 +136,22 @@ class ActiveLearningLoop(WithOptions):
         self.data.ensure_read(self._example)
         if self.oracle == "dataset":
             check_reveals(self.data.holds_labels)
-        while (query := self.ask()) is not None:
-            closing = self._answers_to(query)
-            if closing is None:
+        self.prepare()
+        with attended(self.oracle, self.run_dir, self._example.world_size) as labels_came:
+            while (query := self.ask()) is not None:
+                if (closing := self._answers_to(query)) is not None:
+                    self._close(closing)
+                    continue
                 self._notify("on_wait", query)
                 self._run.release()
-                break
-            self._close(closing)
+                if not labels_came():
+                    break
         return self.results
 
     def ask(self) -> Query | None:
         """Fit, test, predict and select; return the query to label.
 
-        Until labels come it returns the same query; with nothing labeled yet, that is cycle 0. It
-        returns None when the run is over: ``num_cycles``, ``target``, nothing to ask.
+        Until labels come it is the same; with nothing labeled yet, cycle 0's. None: it is over.
         """
         self.prepare()
         self._catch_up()
@@ -288,7 +289,7 @@ class ActiveLearningLoop(WithOptions):
         is_new = not self._run.journal.records
         if is_new:
             self.data.leave_out_unreadable()
-            if self.oracle == "files":  # an answer must find its place in an item
+            if self.oracle in PEOPLE:  # an answer must find its place in an item
                 self.data.row_labels.check_values([form.example])
         config = self.config  # reads and checks rows, before the module is tried on them
         with quiet():
@@ -328,11 +329,10 @@ class ActiveLearningLoop(WithOptions):
         """Take the run folder back, with what others have answered or trained meanwhile."""
         new = self._run.catch_up()
         self._replay(new)
+        told = {"labels": "on_labels", "query": "on_cycle", "end": "on_cycle"}
         for record in new:
-            if record["event"] == "labels":
-                self._notify("on_labels", self._run.result(record["cycle"]))
-            if record["event"] in ("query", "end"):
-                self._notify("on_cycle", self._run.result(record["cycle"]))
+            if record["event"] in told:
+                self._notify(told[record["event"]], self._run.result(record["cycle"]))
         if new and self.finished:
             self._notify("on_end")
 

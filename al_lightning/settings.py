@@ -10,7 +10,10 @@ from typing import Any, Literal, get_args
 FUNCTION = "a function"
 """The word in a journal for an oracle that is a function."""
 
-Labeler = Literal["dataset", "files"] | Callable[..., Any]
+PEOPLE = ("files", "page")
+"""Oracles that are people: in files, or on a page that the program itself serves."""
+
+Labeler = Literal["dataset", "files", "page"] | Callable[..., Any]
 
 TaskName = Literal["multiclass", "binary", "multilabel", "dense", "regression"]
 TASK_NAMES: tuple[str, ...] = get_args(TaskName)
@@ -91,8 +94,10 @@ class Settings:
         labels_in_doubt: After each fit, list the labels that the model finds least likely in
             ``labels_in_doubt.csv``; the labeling page shows them behind the query.
         oracle: The source of labels. ``"dataset"`` reveals the data set's own labels. With
-            ``"files"`` people fill in files of the run folder or label on a page, and the run stops
-            until they have. Or a function, see :data:`~al_lightning.label.oracle.Oracle`.
+            ``"page"`` the program serves a page on which people label, and trains between their
+            queries. With ``"files"`` people fill in files of the run folder or label on a page that
+            another program serves, and the run stops until they have. Or a function, see
+            :data:`~al_lightning.label.oracle.Oracle`.
         add_class: When a run is resumed, the name of a further class, which comes last. Rows may
             then get it as a label. The module that is given must predict one class more; each fit
             begins with its weights from then on.

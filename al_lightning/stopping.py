@@ -10,15 +10,15 @@ from dis import opmap
 from types import FrameType
 from typing import NoReturn
 
-from al_lightning.distributed import is_first_rank
-
 
 class Terminated(SystemExit):
     """Ends the program because SIGTERM arrived."""
 
 
 @contextmanager
-def stopping(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+def stopping(
+    how_to_go_on: Callable[[], str], *, tells: Callable[[], bool] = lambda: True
+) -> Iterator[None]:
     """Exit with 128 + the signal's number when a signal stops the block; with 1 on a full disk.
 
     Lightning calls the handler that it finds after its own. So SIGTERM ends a fit, a test or a
@@ -26,7 +26,8 @@ def stopping(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     files are either complete or absent.
 
     Args:
-        how_to_go_on: Returns a sentence for the user; the first rank prints it.
+        how_to_go_on: Returns a sentence for the user, which is printed.
+        tells: Returns False in a process that prints nothing, as ranks other than the first.
     """
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
@@ -35,14 +36,14 @@ def stopping(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns a KeyboardInterrupt into exit status 1.
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-            _leave(128 + signal.SIGINT, f"stopped by SIGINT; {how_to_go_on()}", error)
+            _leave(128 + signal.SIGINT, f"stopped by SIGINT; {how_to_go_on()}", error, tells())
         if isinstance(error, Terminated):
-            _leave(128 + signal.SIGTERM, f"stopped by SIGTERM; {how_to_go_on()}", error)
+            _leave(128 + signal.SIGTERM, f"stopped by SIGTERM; {how_to_go_on()}", error, tells())
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _leave(1, f"{error}; make room; {how_to_go_on()}", error)
+        _leave(1, f"{error}; make room; {how_to_go_on()}", error, tells())
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
@@ -73,7 +74,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated(128 + number)
 
 
-def _leave(status: int, why: str, error: BaseException) -> NoReturn:
-    if is_first_rank():
+def _leave(status: int, why: str, error: BaseException, tells: bool) -> NoReturn:
+    if tells:
         print(why, file=sys.stderr, flush=True)
     raise SystemExit(status) from error

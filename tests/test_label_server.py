@@ -93,9 +93,37 @@ def test_the_token_opens_the_root_alone_and_leaves_the_address(tmp_path):
     response = client.get(f"/?token={TOKEN}", follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (303, "/")
     cookie = response.headers["set-cookie"]
-    assert re.fullmatch(rf"label_\w{{8}}={TOKEN}; HttpOnly; Path=/; SameSite=strict", cookie), (
-        cookie
-    )
+    assert re.fullmatch(r"label_\w{8}=[\w-]{43}; HttpOnly; Path=/; SameSite=strict", cookie)
+    assert TOKEN not in cookie  # servers on other ports get the cookie
+    client.cookies.clear()
+    again = client.get(f"/?token={TOKEN}", follow_redirects=False)
+    assert again.headers["set-cookie"] != cookie
+
+
+def test_the_token_is_no_cookie(tmp_path):
+    client = Page(write_run(tmp_path / "run")).enter().client
+    (name,) = client.cookies
+    client.cookies.set(name, TOKEN)
+    client.cookies.clear()
+    assert client.get("/state", headers={"cookie": f"{name}={TOKEN}"}).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:9000", "http://example.org", "null", ""])
+def test_a_page_of_another_port_has_no_say(page, origin):
+    body = {"index": 10, "answer": 0, "by": "", "settles": False, "second": False}
+    for headers in ({"origin": origin}, {"origin": origin, "sec-fetch-site": "same-site"}):
+        response = page.client.post("/answer", json=body, headers=headers)
+        assert (response.status_code, "another origin" in response.text) == (403, True)
+    assert answers(page.run_dir) == []
+    assert page.client.post("/answer", json=body, headers={"origin": HERE}).status_code == 200
+
+
+def test_a_page_of_another_version_is_told_to_reload(page):
+    response = page.client.get("/state", headers={"x-page": "00000000"})
+    assert response.status_code == 409
+    assert response.text == "this page is of another version than the server; reload it"
+    version = re.search(r'name="version" content="(\w{8})"', page.client.get("/").text)[1]
+    assert page.client.get("/state", headers={"x-page": version}).status_code == 200
 
 
 def test_the_token_is_in_no_page(page):
@@ -114,7 +142,7 @@ def test_a_name_that_was_made_to_lead_here_is_refused(page, host):
 
 def test_localhost_is_this_machine_too(page):
     (name,) = page.client.cookies
-    headers = {"host": "localhost:9000", "cookie": f"{name}={TOKEN}"}
+    headers = {"host": "localhost:9000", "cookie": f"{name}={page.client.cookies[name]}"}
     assert page.client.get("/about", headers=headers).status_code == 200
 
 
@@ -122,8 +150,9 @@ def test_localhost_is_this_machine_too(page):
 def test_every_reply_forbids_what_the_page_does_not_need(page, address):
     headers = page.client.get(address).headers
     assert headers["content-security-policy"] == (
-        "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; img-src 'self'; media-src 'self'; script-src 'self'; "
+        "style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     )
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
@@ -178,6 +207,10 @@ def test_a_row_with_what_the_model_makes_of_it(tmp_path):
         "task": "multiclass",
         "strategy": "least_confidence",
         "folder": str(tmp_path / "run"),
+        "run": "abc",
+        "people": [],
+        "used": [0, 0, 0],
+        "name": None,
     }
     state = page.state()
     assert state["row"] == {
@@ -185,7 +218,10 @@ def test_a_row_with_what_the_model_makes_of_it(tmp_path):
         "number": 1,
         "name": "sea/a.png",
         "picture": "/images/10",
+        "original": None,
+        "parts": [],
         "guess": "cat",
+        "likely_answer": 0,
         "score": "0.5",
         "second": False,
         "said": [],

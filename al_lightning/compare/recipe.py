@@ -11,7 +11,7 @@ from al_lightning.compare.worker import OneRun
 from al_lightning.data.datamodule import ActiveDataModule
 from al_lightning.loop import ActiveLearningLoop
 from al_lightning.seeds import seeded
-from al_lightning.settings import Settings
+from al_lightning.settings import PEOPLE, Settings
 from al_lightning.training.provenance import Provenance
 from al_lightning.training.trainers import TrainerFactory, check_factory, quiet
 
@@ -155,10 +155,10 @@ def _check_makes(what: str, given: Any, kind: type) -> None:
 
 def check_oracle_answers(oracle: Any) -> None:
     """Raise ValueError when people label, because no run would end by itself."""
-    if oracle == "files":
+    if oracle in PEOPLE:
         raise ValueError(
-            'the runs of a comparison must get their labels by themselves, found oracle="files"; '
-            'give "dataset", or a function'
+            "the runs of a comparison must get their labels by themselves, found "
+            f'oracle="{oracle}"; give "dataset", or a function'
         )
 
 

@@ -4,114 +4,65 @@ The help and the summary import neither torch nor Lightning, so they appear at o
 """
 
 import argparse
-import secrets
 import shlex
-import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from al_lightning.label.agreement import agreements
 from al_lightning.label.answers import OpenQuery
 from al_lightning.label.fold import fold
-from al_lightning.run.folder import JOURNAL, records_of
+from al_lightning.label.page import serving
+from al_lightning.label.page.trainer import Program, program_of
+from al_lightning.run.folder import records_of
 from al_lightning.run.journal import Journal, Record
-from al_lightning.run.lock import lock
 
-HOST = "127.0.0.1"
 COUNTS = ("labeled", "skipped", "invalid", "corrected", "open")
-SETTINGS: dict[str, Any] = {
-    "log_level": "warning",  # or it would print addresses, and one of them holds the token
-    "access_log": False,
-    "lifespan": "off",
-    "ws": "none",
-    "proxy_headers": False,
-    "server_header": False,
-    "timeout_graceful_shutdown": 3,
-}
-"""Of uvicorn."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Carry out the command; exit with status 2 and one sentence when there is nothing to label."""
+    given, command = _split_at_dashes(sys.argv[1:] if arguments is None else [*arguments])
     parser = argparse.ArgumentParser(
         prog="python -m al_lightning.label",
-        description="Serves a page to label a run's waiting query, on this machine alone.",
+        description="Serves a page to label a run's queries, on this machine alone, and trains "
+        "between them.",
+        epilog="Behind -- the program that trains may be named, such as: -- python train.py. "
+        "Without it the program is taken that began the run on this machine.",
     )
     parser.add_argument("run_dir", type=Path, help="folder of the run")
     parser.add_argument("--port", type=int, default=8765, help="0 takes any free one")
     parser.add_argument(
+        "--once", action="store_true", help="end when the query is closed; train nothing"
+    )
+    parser.add_argument(
         "--summary", action="store_true", help="print what was answered and by whom, and end"
     )
-    given = parser.parse_args(arguments)
+    asked = parser.parse_args(given)
     try:
-        if given.summary:
-            print("\n".join(summary(records_of(given.run_dir))))
+        if asked.summary:
+            print("\n".join(summary(records_of(asked.run_dir))))
         else:
-            serve(given.run_dir, given.port)
+            _serve(asked.run_dir, asked.port, command, once=asked.once)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
-# ---- the page ------------------------------------------------------------------------------------
+def _split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments before ``--`` and those behind it."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
 
 
-def serve(run_dir: Path, port: int) -> None:
-    """Serve the page until the query is closed or a signal arrives.
-
-    Raises:
-        ValueError: when there is no run, no query waits, its classes are not known, another
-            process has the run, the port is taken, or the server's packages are missing.
-    """
-    try:
-        import uvicorn
-
-        from al_lightning.label.page.desk import Desk
-        from al_lightning.label.page.server import make_app
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the page needs starlette and uvicorn, and {error.name} is missing; install them with "
-            "pip install 'al_lightning[label]'"
-        ) from error
-    from al_lightning.stopping import stopping  # imports Lightning
-
-    records_of(run_dir)
-    lock(run_dir)
-    desk = Desk(OpenQuery(Journal(run_dir / JOURNAL)), run_dir)
-    token = secrets.token_urlsafe()
-    listening = _listen(port)
-
-    def finished() -> None:
-        print(f"{desk.closed}", flush=True)
-        server.should_exit = True
-
-    class Server(uvicorn.Server):
-        """Prints the address once a signal would end it cleanly, and not before."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            address = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
-            print(f"label at {address} (answers go to {run_dir / JOURNAL})", flush=True)
-
-    app = make_app(desk, token=token, on_finish=finished)
-    server = Server(uvicorn.Config(app, **SETTINGS))
-    again = shlex.join(["python", "-m", "al_lightning.label", str(run_dir)])
-    with stopping(lambda: f"{desk.progress}; go on with: {again}"):
-        server.run(sockets=[listening])
-
-
-def _listen(port: int) -> socket.socket:
-    if not 0 <= port < 2**16:
-        raise ValueError(f"a port must be 0 to 65535, got {port}")
-    try:
-        return socket.create_server((HOST, port))
-    except OSError as error:
-        raise ValueError(
-            f"port {port} must be free, found: {error}; choose another with --port, or 0 for any"
-        ) from error
+def _serve(run_dir: Path, port: int, command: Sequence[str], *, once: bool) -> None:
+    """Serve the page; see :func:`~al_lightning.label.page.serving.serve`."""
+    serve = serving().serve
+    program = Program(run_dir, command) if command else program_of(run_dir)
+    if program is not None and not once:
+        print(f"trains with: {shlex.join(program.command)}", flush=True)
+    serve(run_dir, port, None if once else program)
 
 
 # ---- the summary ---------------------------------------------------------------------------------

@@ -133,10 +133,15 @@ class OpenQuery:
         return self.answers.rows
 
     @property
+    def differing(self) -> dict[int, RowAnswers]:
+        """Return those of :attr:`rows` on which people differ."""
+        return self.answers.differing
+
+    @property
     def open_indices(self) -> list[int]:
         """Return asked rows without an answer that holds: nobody answered, or people differ."""
-        rows = self.rows
-        return [i for i in self.indices if i not in rows or rows[i].answer is None]
+        rows, differing = self.rows, self.differing
+        return [i for i in self.indices if i not in rows or i in differing]
 
     def answer(
         self,
@@ -151,8 +156,8 @@ class OpenQuery:
     ) -> None:
         """Record answers: all of them or, on an error, none.
 
-        A later answer of the same person to the same row replaces the earlier one. A label for a
-        row that has a label already corrects it.
+        A later answer of the same person to the same row replaces the earlier one, and None takes
+        it back. A label for a row that has a label already corrects it.
 
         Args:
             answers: By data-set index.
@@ -203,8 +208,8 @@ class OpenQuery:
 
     def last_of(self, by: str | None) -> Record | None:
         """Return the last answer of a person, or with None of anybody, that still stands."""
-        theirs = (r for r in reversed(self.answers.standing) if by is None or (r["by"] or "") == by)
-        return next(theirs, None)
+        standing = reversed(self.answers.standing.values())
+        return next((r for r in standing if by is None or (r["by"] or "") == by), None)
 
     def outcome(self, last: Mapping[int, Answer] = {}) -> Record:
         """Return what :meth:`finish` would record now, without the rows on which people differ.
@@ -213,7 +218,8 @@ class OpenQuery:
             last: Answers that come with the closing; they hold against all others.
         """
         labeled = self._before.labeled
-        agreed = {i: row.answer for i, row in self.rows.items() if not row.in_conflict}
+        differing = self.differing
+        agreed = {i: row.answer for i, row in self.rows.items() if i not in differing}
         held = {**{i: answer for i, answer in agreed.items() if i not in last}, **last}
         labels = {i: answer for i, answer in held.items() if not isinstance(answer, Mark)}
         new = [index for index in labels if index not in labeled]
@@ -243,7 +249,7 @@ class OpenQuery:
                 without labels got none.
         """
         self.check(last)
-        differing = [i for i, row in self.rows.items() if row.in_conflict and i not in last]
+        differing = [i for i in self.differing if i not in last]
         if differing:
             raise ValueError(
                 f"answers must agree before the query is closed, found {len(differing)} rows on "
@@ -279,7 +285,7 @@ class OpenQuery:
                 f"answers must be to rows that were asked, found {len(strangers)} that were not: "
                 f"{strangers[:5]}; accept them with accept_unasked"
             )
-        num_rows = num_rows_of(self.journal.records)
+        num_rows = num_rows_of(self.journal.records) if strangers else 0
         gone = [i for i in strangers if not 0 <= i < num_rows or i in outside]
         if gone:
             raise ValueError(
@@ -293,7 +299,8 @@ class OpenQuery:
                 "label, or mark it invalid"
             )
         for index, answer in answers.items():
-            if not (isinstance(answer, Mark) or self.form.accepts(answer)):
+            is_no_label = answer is None or isinstance(answer, Mark)
+            if not (is_no_label or self.form.accepts(answer)):
                 raise ValueError(
                     f"a label must be {self.form.rule}, got {answer!r} for row {index}"
                 )

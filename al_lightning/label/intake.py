@@ -93,4 +93,5 @@ def take_in(
 
 
 def _check_values(source: LabelSource, answers: Mapping[int, Answer]) -> None:
-    source.check_values([a for a in answers.values() if not isinstance(a, Mark)])
+    labels = [a for a in answers.values() if a is not None and not isinstance(a, Mark)]
+    source.check_values(labels)

@@ -4,7 +4,8 @@ An oracle may leave rows open. Then the run stops, and asks for them again when 
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from al_lightning.distributed import from_first_rank, processes_have_met
 from al_lightning.label.answers import AnswersError, OpenQuery
 from al_lightning.label.fold import Answer, from_plain
 from al_lightning.label.label_studio import read_export
-from al_lightning.label.query_file import GivenAnswer, QueryRows, read_answers
+from al_lightning.label.page import serving
+from al_lightning.label.query_file import GivenAnswer, QueryRows, read_lines
 from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import Query, listed, plain
 from al_lightning.run.tables import check_classes
+from al_lightning.settings import PEOPLE
 
 Oracle = Callable[[Query], Mapping[int, Answer] | Sequence[Answer] | None]
 """``oracle(query) -> answers``: one for each of ``query.indices`` in their order, or a dict by
@@ -41,20 +44,22 @@ def check_oracle(oracle: str | Oracle, run_dir: Path | None, form: LabelForm) ->
     Raises:
         ValueError: when it is no oracle, or people lack the classes or a folder for their files.
     """
-    if not (callable(oracle) or oracle in ("dataset", "files")):
-        raise ValueError(f'oracle must be "dataset", "files" or a function, got {oracle!r}')
-    if oracle == "files" and run_dir is None:
-        raise ValueError('oracle="files" needs a run_dir, where the files are; name one')
-    if oracle == "files" and form.task == "dense":
+    if not (callable(oracle) or oracle in ("dataset", *PEOPLE)):
         raise ValueError(
-            'oracle="files" has no place for a label of many parts, found task="dense"; let the '
-            "data set read finished masks and tell() their rows, or give a function that returns "
-            "their paths"
+            f'oracle must be "dataset", "files" or a function, or "page", got {oracle!r}'
         )
-    if oracle == "files" and form.needs_classes and form.classes is None:
+    if oracle in PEOPLE and run_dir is None:
+        raise ValueError(f'oracle="{oracle}" needs a run_dir, where the files are; name one')
+    if oracle in PEOPLE and form.task == "dense":
         raise ValueError(
-            'oracle="files" needs the names of the classes, and the data module has none; give it '
-            'classes=["cat", "dog"]'
+            f'oracle="{oracle}" has no place for a label of many parts, found task="dense"; let '
+            "the data set read finished masks and tell() their rows, or give a function that "
+            "returns their paths"
+        )
+    if oracle in PEOPLE and form.needs_classes and form.classes is None:
+        raise ValueError(
+            f'oracle="{oracle}" needs the names of the classes, and the data module has none; give '
+            'it classes=["cat", "dog"]'
         )
     if oracle != "dataset" and form.needs_classes and form.classes is not None:
         check_classes(form.classes, several=form.task == "multilabel")
@@ -65,9 +70,35 @@ def check_reveals(are_held: bool) -> None:
     if not are_held:
         raise ValueError(
             "run needs somebody who labels, and this data set's items are inputs alone; give "
-            'oracle="files", or a function, or call ask() and tell() by hand; if they hold labels, '
+            'oracle="page", or a function, or call ask() and tell() by hand; if they hold labels, '
             "say where with label_key="
         )
+
+
+@contextmanager
+def attended(
+    oracle: str | Oracle, run_dir: Path | None, num_processes: int
+) -> Iterator[Callable[[], bool]]:
+    """Yield a function that waits for labels, while the run's folder is free.
+
+    It returns True once labels have come. With any oracle but the page it returns False at once:
+    then the run stops, and somebody resumes it.
+
+    Raises:
+        ValueError: when the page cannot be served.
+    """
+    if oracle != "page":
+        yield lambda: False
+        return
+    if num_processes > 1:
+        raise ValueError(
+            f'oracle="page" needs one process, found {num_processes}, of which the others would '
+            'wait for people; give oracle="files", and let `python -m al_lightning.label RUN_DIR` '
+            "start the program for each cycle"
+        )
+    assert run_dir is not None
+    with serving().page_beside(run_dir) as labels_came:
+        yield labels_came
 
 
 def collected(
@@ -80,7 +111,7 @@ def collected(
     """Return the new answers; the first process asks the oracle and tells the others.
 
     Args:
-        oracle: ``"files"`` or a function.
+        oracle: People or a function.
         query: The query that the oracle must answer.
         waiting: The same query in the journal.
         folder: The query's folder, whose files are read.
@@ -131,6 +162,8 @@ def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
 
     The files are ``to_label*.csv`` and ``export*.json``. A line counts when it is new, or differs
     from the last reading. So an answer that was changed or undone on the page stays as it is there.
+    A label that was taken out of a file takes back what the file answered, unless the person has
+    answered in another way since.
 
     Raises:
         AnswersError: when a file is wrong, or two files give different answers of one person.
@@ -141,11 +174,17 @@ def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
         if not path.is_file():
             continue
         try:
-            read = read_export(path, asked) if is_export(path) else read_answers(path, asked)
+            read = read_export(path, asked) if is_export(path) else read_lines(path, asked)
         except ValueError as error:
             raise AnswersError(str(error)) from error
+        answered = {given.index for given in read if given.answer is not None}
+        emptied = {given.index for given in read} - answered
+        for by, rows in _standing(query, path.name).items():
+            gone = [GivenAnswer(index, None, by, 0) for index in rows if index in emptied]
+            readings.setdefault((path, by), []).extend(gone)
         for given in read:
-            readings.setdefault((path, given.by), []).append(given)
+            if given.answer is not None:
+                readings.setdefault((path, given.by), []).append(given)
     _check_agree(readings)
     batches = []
     for (path, by), read in readings.items():
@@ -160,6 +199,17 @@ def from_files(folder: Path, query: OpenQuery) -> list[AnswersTogether]:
 def is_export(path: Path) -> bool:
     """Tell whether Label Studio wrote the file."""
     return path.suffix == ".json"
+
+
+def _standing(query: OpenQuery, source: str) -> dict[str | None, list[int]]:
+    """Return by person the rows whose last answer of that person came from this file."""
+    found: dict[str | None, list[int]] = {}
+    for index, row in query.rows.items():
+        for by in row.by_labeler:
+            last = query.answers.last(index, by)
+            if last is not None and last["source"] == source:
+                found.setdefault(by or None, []).append(index)
+    return found
 
 
 def _last_reading(query: OpenQuery, source: str, by: str | None) -> dict[int, Answer]:
@@ -177,6 +227,8 @@ def _check_agree(readings: Mapping[tuple[Path, str | None], Sequence[GivenAnswer
     different = []
     for (path, by), read in readings.items():
         for given in read:
+            if given.answer is None:
+                continue
             first_path, first = firsts.setdefault((given.index, by), (path, given))
             if first.answer != given.answer:
                 different.append(

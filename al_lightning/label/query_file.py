@@ -57,7 +57,7 @@ class GivenAnswer:
     index: int
     """Data-set index."""
     answer: Answer
-    """A label, SKIP or INVALID."""
+    """A label, SKIP or INVALID; None for a line without a label."""
     by: str | None
     """The person's name; None when the file does not say it."""
     line: int
@@ -129,11 +129,18 @@ def _writable(name: str) -> str:
 
 
 def read_answers(path: Path, query: QueryRows) -> list[GivenAnswer]:
-    """Return every answer in a CSV file, including answers to rows that were not asked.
+    """Return every answer in a CSV file; see :func:`read_lines`."""
+    return [one for one in read_lines(path, query) if one.answer is not None]
+
+
+def read_lines(path: Path, query: QueryRows) -> list[GivenAnswer]:
+    """Return every line of a CSV file, including answers to rows that were not asked.
+
+    A line without a label is an answer of None: no answer yet, or one that was taken out again.
 
     Args:
         path: Has the columns ``index`` or ``path`` or both, ``label``, and perhaps ``labeler``,
-            separated by commas, semicolons or tabs. A line without a label is no answer yet.
+            separated by commas, semicolons or tabs.
         query: The query that they must fit.
 
     Raises:
@@ -145,15 +152,13 @@ def read_answers(path: Path, query: QueryRows) -> list[GivenAnswer]:
     for number, cells in read_table(path, ("index", "path"), problems):
         index = asked.find(cells, number, problems)
         word = cells["label"]
-        if not word.strip():
-            continue
-        answer = find_answer(word, query.form)
-        if answer is None:
+        answer = find_answer(word, query.form) if word.strip() else None
+        if answer is None and word.strip():
             add_unknown(word, query.form, number, problems)
         elif index is not None:
             by = cells.get("labeler", "").strip() or None
             given.append(GivenAnswer(index, answer, by, number))
-    add_repeats(given, query.form, problems)
+    add_repeats([one for one in given if one.answer is not None], query.form, problems)
     problems.check()
     return given
 

@@ -37,6 +37,8 @@ class Console(Monitor):
         print(f"cycle {query.cycle} waits for labels: {held} of {num} rows are answered")
         if differing:
             print(f"  people differ on {differing} rows: settle them on the page")
+        if loop.settings.oracle == "page":  # which has printed its address
+            return
         folder = None if loop.run_dir is None else query_folder(loop.run_dir, query.cycle)
         if folder is not None and (folder / TO_LABEL).exists():
             page = shlex.join(["python", "-m", "al_lightning.label", shown(loop.run_dir)])

@@ -11,6 +11,8 @@ CONFIG = "config.yaml"
 INITIAL_WEIGHTS = "initial_weights.pt"
 WEIGHTS = "weights.ckpt"
 NAMES = "names.jsonl"
+ROWS = "rows.jsonl"
+"""In the folder of a query: how people see each row, a JSON object a line."""
 
 
 def records_of(run_dir: Path, purpose: str = "") -> list[Record]:

@@ -59,6 +59,7 @@ class Journal:
         self._state: tuple[int, ...] = ()
         self._crc = self._history = 0
         self._num_bytes = 0
+        self._before: Record | None = None
         if path is not None and path.exists():
             is_known = known is not None and known._state == _state(path)
             self._take(known._found if known and known._found and is_known else _read(path))
@@ -83,10 +84,50 @@ class Journal:
         self.records.append(record)
         self._crc = crc
         self._num_bytes += len(line)
+        self._before = _after(self._before, record)
         if event != SETTINGS:
             self.last = record
             self._history = zlib.crc32(_body(line), self._history)
         return record
+
+    @classmethod
+    def watched(cls, path: Path) -> "Journal":
+        """Read a file that another process may be writing; :meth:`follow` reads on."""
+        journal = cls()
+        journal.path = path
+        if path.exists():
+            journal.follow()
+        return journal
+
+    def follow(self, *, as_writer: bool = False) -> list[Record]:
+        """Take in what others have added to the file since; return the new records.
+
+        Args:
+            as_writer: Cut off a torn last line, for which one must be the only writer. Otherwise
+                it is left, because somebody may be writing it right now.
+
+        Raises:
+            ValueError: as :func:`read_records`, also when the file is shorter than before.
+        """
+        assert self.path is not None
+        new = self._read_on(self.path)
+        if as_writer and self.path.stat().st_size > self._num_bytes:
+            os.truncate(self.path, self._num_bytes)
+        return new
+
+    def _read_on(self, path: Path) -> list[Record]:
+        num_bytes = path.stat().st_size
+        if num_bytes == self._num_bytes:
+            return []
+        if num_bytes < self._num_bytes:
+            raise ValueError(
+                f"{path} must only grow, found {num_bytes} bytes where {self._num_bytes} were "
+                "read before; somebody cut the file: start again from what is there"
+            )
+        known = _Found([], self.last, self._before, self._crc, self._history, self._num_bytes)
+        found = _read(path, known, len(self.records))
+        self._take(found._replace(records=[*self.records, *found.records]))
+        return found.records
 
     def find(self, event: str, cycle: int) -> Record | None:
         """Return the record of ``event`` in ``cycle``; None when it has not happened."""
@@ -112,7 +153,7 @@ class Journal:
         return journal
 
     def _take(self, found: "_Found") -> None:
-        self.records, self.last = list(found.records), found.last
+        self.records, self.last, self._before = list(found.records), found.last, found.before
         self._crc, self._history, self._num_bytes = found.crc, found.history, found.num_bytes
 
     @classmethod
@@ -163,6 +204,8 @@ class _Found(NamedTuple):
 
     records: list[Record]
     last: Record | None
+    before: Record | None
+    """The record that says what may follow."""
     crc: int
     """The running checksum after the records."""
     history: int
@@ -176,9 +219,15 @@ def _state(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _read(path: Path) -> _Found:
-    *lines, _torn = path.read_bytes().split(b"\n")
-    crcs = [0]
+NOTHING = _Found([], None, None, 0, 0, 0)
+
+
+def _read(path: Path, known: _Found = NOTHING, num_known: int = 0) -> _Found:
+    """Read the lines that come after what is known; return their records, and the state then."""
+    with open(path, "rb") as file:
+        file.seek(known.num_bytes)
+        *lines, _torn = file.read().split(b"\n")
+    crcs = [known.crc]
     for line in lines:
         body, crc = _checked(line, crcs[-1])
         if body is None:
@@ -187,27 +236,29 @@ def _read(path: Path) -> _Found:
     num_whole = len(crcs) - 1
     # At once, which takes a fifth of the time.
     records: list[Record] = json.loads(b"[%s]" % b",".join(map(_body, lines[:num_whole])))
-    history, has_changed = 0, False
-    last: Record | None = None
-    before: Record | None = None
+    last, before, history = known.last, known.before, known.history
+    has_changed = known.history != known.crc
     for number, record in enumerate(records):
         if not _may_follow(before, record):
-            raise _damage(path, number, len(lines), "its event is out of order")
-        if record["event"] != SETTINGS:
-            before = last = record
-            history = zlib.crc32(_body(lines[number]), history) if has_changed else crcs[number + 1]
+            where = num_known + number
+            raise _damage(path, where, num_known + len(lines), "its event is out of order")
+        before = _after(before, record)
+        if record["event"] == SETTINGS:
+            has_changed = True
             continue
-        has_changed = True
-        if before is not None and before["event"] == "end":
-            before = {**before, "event": "test"}
+        last = record
+        history = zlib.crc32(_body(lines[number]), history) if has_changed else crcs[number + 1]
     if num_whole < len(lines):
-        raise _damage(path, num_whole, len(lines), "its checksum is wrong")
-    if records and records[0].get("format") != FORMAT:
+        where = num_known + num_whole
+        raise _damage(path, where, num_known + len(lines), "its checksum is wrong")
+    first = records[0] if records and not num_known else {"format": FORMAT}
+    if first.get("format") != FORMAT:
         raise ValueError(
-            f"{path} must be of format {FORMAT}, found {records[0].get('format')}: another version "
+            f"{path} must be of format {FORMAT}, found {first.get('format')}: another version "
             "of al_lightning wrote it; go on with that one, or begin anew in another folder"
         )
-    return _Found(records, last, crcs[-1], history, sum(len(line) + 1 for line in lines))
+    num_bytes = known.num_bytes + sum(len(line) + 1 for line in lines)
+    return _Found(records, last, before, crcs[-1], history, num_bytes)
 
 
 def _damage(path: Path, place: int, num_lines: int, wrong: str) -> ValueError:
@@ -215,6 +266,15 @@ def _damage(path: Path, place: int, num_lines: int, wrong: str) -> ValueError:
         f"{path} is damaged at line {place + 1} of {num_lines}: {wrong}; restore the file from a "
         "copy, or cut it before that line and resume from there"
     )
+
+
+def _after(before: Record | None, record: Record) -> Record | None:
+    """Return the record that says what may follow next."""
+    if record["event"] != SETTINGS:
+        return record
+    if before is not None and before["event"] == "end":
+        return {**before, "event": "test"}
+    return before
 
 
 def _may_follow(before: Record | None, record: Record) -> bool:

@@ -14,24 +14,28 @@ _held: dict[tuple[int, Path], int] = {}
 """Open files by process and path; a forked process starts without locks."""
 
 
-def lock(run_dir: Path) -> None:
+def lock(run_dir: Path, name: str = LOCK) -> None:
     """Make this process the writer of ``run_dir`` until it ends or calls :func:`unlock`.
 
     A record lock belongs to one process. Forked loader workers that live longer do not hold it. On
     a network file system all machines know it. The same process may lock again. On Windows nothing
     is locked.
 
+    Args:
+        run_dir: The folder.
+        name: The file in it; the labeling page has one of its own beside the writer's.
+
     Raises:
         ValueError: when another process is the writer; names its host and process id.
         OSError: when the lock file cannot be written.
     """
-    key = os.getpid(), (run_dir / LOCK).resolve()
+    key = os.getpid(), (run_dir / name).resolve()
     if fcntl is None:
         return
     if key in _held:
         if key[1].exists() and os.path.samestat(os.fstat(_held[key]), os.stat(key[1])):
             return
-        unlock(run_dir)  # of a folder that was removed since
+        unlock(run_dir, name)  # of a folder that was removed since
     file = os.open(key[1], os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,8 +50,8 @@ def lock(run_dir: Path) -> None:
     _held[key] = file  # left open: closing any descriptor of the file gives the lock back
 
 
-def unlock(run_dir: Path) -> None:
+def unlock(run_dir: Path, name: str = LOCK) -> None:
     """Let other processes write to ``run_dir``."""
-    file = _held.pop((os.getpid(), (run_dir / LOCK).resolve()), None)
+    file = _held.pop((os.getpid(), (run_dir / name).resolve()), None)
     if file is not None:
         os.close(file)

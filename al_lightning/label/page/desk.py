@@ -1,69 +1,162 @@
-"""The query behind the page: it gives each person the next row, and keeps their answers."""
+"""The desk behind the page: it gives each person the next row, and keeps their answers."""
 
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from al_lightning.label.answers import OpenQuery
-from al_lightning.label.fold import Answer, RowAnswers, in_words
-from al_lightning.run.folder import query_folder
+from al_lightning.label.fold import Answer, RowAnswers
+from al_lightning.label.page.answered import Earlier, answered_page, earlier_rows, used_classes
+from al_lightning.label.page.people import People
+from al_lightning.label.page.progress import progress_of
+from al_lightning.label.page.rows import File, Shown, address, check_form, described, visible
+from al_lightning.label.page.trainer import Elsewhere, Trainer
+from al_lightning.run.folder import JOURNAL
+from al_lightning.run.growth import classes_of
+from al_lightning.run.journal import Journal, Record
+from al_lightning.run.label_form import LabelForm
 
 HOW = "page"
 PAUSE = 600.0
 """Seconds; who takes longer for a row has gone away, and so many count."""
+GRID = 60
+"""Rows that are confirmed together at most."""
+AHEAD = 4
+"""Pictures that the page loads before they are needed."""
 
 
 class Desk:
     """Shows each person the next row, and keeps their answers; knows nothing of HTTP.
 
+    It follows the run's journal. So it opens the next query when the trainer has written it, and
+    takes in what others have answered or closed.
+
     Args:
-        query: The query that waits for answers.
+        query: The query that waits for answers; None to find it in the folder once it is there.
         run_dir: The folder of its run, which holds the pictures.
+        trainer: Goes on with the run once a query is closed; another process when not given.
 
     Raises:
         ValueError: when the classes are not known.
     """
 
-    def __init__(self, query: OpenQuery, run_dir: Path) -> None:
-        form = query.form
-        if form.task == "dense":
-            raise ValueError(
-                "the page has no place for a label of many parts, found task='dense'; let the data "
-                "set read finished masks and tell() their rows"
-            )
-        if form.needs_classes and form.classes is None:
-            raise ValueError(
-                "the page shows a button for each class, and the run does not know its classes; "
-                'begin it with their names in the data module: classes=["cat", "dog"]'
-            )
-        self.query = query
+    def __init__(
+        self, query: OpenQuery | None, run_dir: Path, trainer: Trainer | None = None
+    ) -> None:
         self.run_dir = run_dir
+        self.trainer: Trainer = Elsewhere(run_dir) if trainer is None else trainer
+        self.journal = Journal.watched(run_dir / JOURNAL) if query is None else query.journal
+        self.query: OpenQuery | None = None
+        self.used: Counter[str] = Counter()
+        self.people = People()
+        self._changed = time.monotonic()
+        if query is not None:
+            self._open(query)
+        else:
+            check_form(self.form)
+            self.follow()
+
+    def _open(self, query: OpenQuery) -> None:
+        check_form(query.form)
+        self.query = query
         self.position = {index: n for n, index in enumerate(query.indices)}
-        self.pictures = {f"{index}": index for index in (*query.indices, *query.doubts)}
-        self.closed: str | None = None
-        self._before: dict[str, int] = {}  # the row that each person with a name sees now
-        self._since: dict[str, tuple[int, float]] = {}  # the row that each person sees, since when
+        self.shown = Shown(self.run_dir, query.cycle)
+        self.earlier = earlier_rows(query.journal.records)
+        self._files = {query.cycle: self.shown}
+        self._taken: dict[str, set[int]] = {}  # the rows that each person with a name sees now
+        self._since: dict[str, tuple[frozenset[int], float]] = {}  # the same, since when
+        self.used = used_classes(query.journal.records, query.form)
+
+    # ---- the run ---------------------------------------------------------------------------------
+
+    def follow(self, *, as_writer: bool = False) -> None:
+        """Take in what others have written to the journal.
+
+        Args:
+            as_writer: Mend a torn line too; only for the one who has the run's lock.
+
+        Raises:
+            ValueError: when the journal is damaged.
+        """
+        if self.journal.follow(as_writer=as_writer):
+            self._changed = time.monotonic()
+        last = self._last
+        waits = last["event"] in ("query", "answers", "undo")
+        if not waits:
+            self.query = None
+        elif self.query is None or self.query.cycle != last["cycle"]:
+            # Its pictures are complete once the trainer has left the folder.
+            self.query = None
+            if not self.trainer.is_at_work():
+                self._open(OpenQuery(self.journal))
+
+    @property
+    def form(self) -> LabelForm:
+        """The form of a label."""
+        records = self.journal.records
+        task = records[0]["config"].get("active", {}).get("task", "multiclass")
+        return LabelForm(task, classes_of(records))
 
     @property
     def about(self) -> dict[str, Any]:
         """Return the facts that stay the same while the query waits."""
-        form = self.query.form
+        form, query, records = self.form, self.query, self.journal.records
+        people = {r["by"] for r in records if r["event"] == "answers" and r["by"]}
         return {
-            "cycle": self.query.cycle,
-            "num_rows": len(self.query.indices),
-            "classes": list(form.classes or ()) if form.needs_classes else [],
+            "run": records[0].get("run"),
+            "cycle": None if query is None else query.cycle,
+            "num_rows": 0 if query is None else len(query.indices),
+            "classes": [*map(visible, form.classes or ())] if form.needs_classes else [],
+            "used": [self.used[name] for name in form.classes or ()],
             "task": form.task,
-            "strategy": self.query.journal.records[0]["config"]["active"]["strategy"],
+            "strategy": records[0]["config"]["active"]["strategy"],
             "folder": str(self.run_dir),
+            "people": sorted(map(visible, people)),
         }
 
     @property
     def kinds(self) -> tuple[type, ...]:
         """Return the types of a label on the page."""
         several, number = (list,), (int, float, list)
-        return {"multilabel": several, "regression": number}.get(self.query.form.task, (int,))
+        return {"multilabel": several, "regression": number}.get(self.form.task, (int,))
+
+    @property
+    def closed(self) -> str | None:
+        """Say why there is nothing to label now; None while a query waits."""
+        if self.query is not None:
+            return None
+        last = self._last
+        if last["event"] == "end":
+            why: str = last.get("why") or last["reason"]
+            return f"The run is over: {why}."
+        closed: str = (
+            f"The query of cycle {last['cycle']} is closed. " if last["event"] == "labels" else ""
+        )
+        if isinstance(self.trainer, Elsewhere) and self.trainer.is_at_work():
+            return f"{closed}Another process trains, and its next query will appear here."
+        return closed + self.trainer.told()
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the run has ended."""
+        is_end: bool = self._last["event"] == "end"
+        return is_end
+
+    @property
+    def _last(self) -> Record:
+        return self.journal.last or {"event": "nothing"}
+
+    @property
+    def progress(self) -> str:
+        """Return the progress of the query, in words."""
+        if self.query is None:
+            return self.closed or ""
+        num, num_open = len(self.query.indices), len(self.query.open_indices)
+        return f"{num - num_open} of {_rows(num)} are answered, all kept in {self.journal.path}"
+
+    # ---- what a person sees ----------------------------------------------------------------------
 
     def state(self, by: str, *, second: bool = False, show: int | None = None) -> dict[str, Any]:
         """Return the row that a person should answer next, and the progress of the query.
@@ -75,39 +168,125 @@ class Desk:
             second: Put rows that only others answered between the two, and labeled rows whose
                 labels are in doubt at the end.
             show: Put this row first.
+
+        Raises:
+            ValueError: when the row to show is not of this run's queries.
         """
-        rows = self.query.rows
-        unanswered = [index for index in self.query.indices if index not in rows]
-        in_order = sorted(rows, key=lambda i: self.position.get(i, len(self.position)))
-        others = [index for index in in_order if _wants_second(rows[index], by)]
-        differing = [i for i, row in rows.items() if row.in_conflict]
-        # Two people at work share the rows: a row that another person sees now comes last.
-        taken = {index for name, index in self._before.items() if name != by}
-        unanswered.sort(key=lambda index: index in taken)
-        in_doubt = self.query.doubts
+        query = self.query
+        if query is None:
+            seconds = time.monotonic() - self._changed
+            progress = None if self.is_over else progress_of(self.journal.records, seconds)
+            return {"closed": self.closed, "is_over": self.is_over, "progress": progress}
+        if show is not None and not self._may_be_answered(show):
+            raise ValueError(f"row {show} is not of this query; reload the page to see what is")
+        rows, differing, in_doubt = query.rows, query.differing, query.doubts
+        others = [index for index, row in rows.items() if _wants_second(row, by)]
+        if second:
+            others.sort(key=lambda i: self.position.get(i, len(self.position)))
         coming = [
-            *unanswered,
+            *self._unanswered(by),
             *(others if second else ()),
             *differing,
             *(in_doubt if second else ()),
         ]
         if show is not None:
             coming = [show, *(index for index in coming if index != show)]
-        if by and coming:
-            self._before[by] = coming[0]
-        else:
-            self._before.pop(by, None)
-        if coming and self._since.get(by, (None,))[0] != coming[0]:
-            self._since[by] = coming[0], time.monotonic()
+        self._sees(by, coming[:1])
+        pictures = [address(self._shown(index), index) for index in coming[1 : 1 + AHEAD]]
         return {
-            "row": self._described(coming[0], rows) if coming else None,
-            "next_picture": self._picture(coming[1]) if len(coming) > 1 else None,
-            "num_open": len(self.query.open_indices),
+            "cycle": query.cycle,
+            "row": self._described(coming[0]) if coming else None,
+            "next_picture": pictures[0] if pictures else None,
+            "next_pictures": [picture for picture in pictures if picture],
+            "num_open": len(query.open_indices),
             "num_differing": len(differing),
             "num_second": len(others),
             "num_doubts": len(in_doubt),
             "num_yours": sum(by in row.by_labeler for row in rows.values()),
         }
+
+    def grid(self, by: str) -> dict[str, Any]:
+        """Return rows that nobody answered and that the model believes to be of one class.
+
+        They are of the class with the most such rows.
+
+        Args:
+            by: The person who looks at them.
+
+        Returns:
+            ``guess`` in words, ``answer`` as a label, ``rows``, and the ``num`` of all such rows;
+            nothing but an empty list of rows where the model has said nothing.
+        """
+        query = self._waiting
+        predicted = query.record.get("predicted")
+        groups: dict[str, list[int]] = {}
+        if predicted is not None and query.form.needs_classes:
+            for index in self._unanswered(by):
+                guess = str(query.form.told(predicted[self.position[index]]))
+                groups.setdefault(guess, []).append(index)
+        if not groups:
+            return {"rows": []}
+        guess, members = max(groups.items(), key=lambda pair: len(pair[1]))
+        rows = [self._described(index) for index in members[:GRID]]
+        self._sees(by, members[:GRID])
+        return {
+            "guess": visible(guess),
+            "answer": rows[0]["likely_answer"],
+            "rows": rows,
+            "num": len(members),
+        }
+
+    def answered(self, by: str, *, words: str, only: str, start: int) -> dict[str, Any]:
+        """Return a page of the list of answers; see :func:`answered_page`."""
+        asked: dict[str, Any] = {"by": by, "words": words, "only": only, "start": start}
+        return answered_page(self._waiting, self.earlier, self.run_dir, self.shown, **asked)
+
+    def _unanswered(self, by: str) -> list[int]:
+        rows = self._waiting.rows
+        unanswered = [index for index in self._waiting.indices if index not in rows]
+        # Two people at work share the rows: a row that another person sees now comes last.
+        taken = set().union(*(seen for name, seen in self._taken.items() if name != by))
+        free = [index for index in unanswered if index not in taken]
+        return [*free, *(index for index in unanswered if index in taken)] if taken else free
+
+    def _sees(self, by: str, rows: Sequence[int]) -> None:
+        if by and rows:
+            self._taken[by] = {*rows}
+        else:
+            self._taken.pop(by, None)
+        if rows and self._since.get(by, (None,))[0] != frozenset(rows):
+            self._since[by] = frozenset(rows), time.monotonic()
+
+    def _described(self, index: int) -> dict[str, Any]:
+        query, shown = self._waiting, self._shown(index)
+        found = described(query, index, self.position.get(index), query.rows.get(index), shown)
+        earlier = self.earlier.get(index)
+        if earlier is not None and index not in self.position and earlier.name is not None:
+            found["name"] = visible(earlier.name)
+        return found
+
+    # ---- files -----------------------------------------------------------------------------------
+
+    def picture(self, index: int, original: bool = False) -> File | None:
+        """Return the picture of a row of this query or of an answered one; None without one."""
+        if self.query is None or not self._may_be_answered(index):
+            return None
+        shown = self._shown(index)
+        return shown.original(index) if original else shown.picture(index)
+
+    def media(self, index: int, number: int) -> File | None:
+        """Return the sound or film that is one part of such a row; None without one."""
+        is_known = self.query is not None and self._may_be_answered(index)
+        return self._shown(index).media(index, number) if is_known else None
+
+    def _shown(self, index: int) -> Shown:
+        """Return the files of the query in which a row was asked."""
+        earlier: Earlier | None = self.earlier.get(index)
+        is_ours = index in self.position or index in self._waiting.doubts or earlier is None
+        cycle = self._waiting.cycle if is_ours or earlier is None else earlier.cycle
+        return self._files.setdefault(cycle, Shown(self.run_dir, cycle))
+
+    # ---- what a person does ----------------------------------------------------------------------
 
     def answer(self, index: int, answer: Answer, by: str, *, settles: bool) -> None:
         """Keep an answer.
@@ -116,32 +295,56 @@ class Desk:
             ValueError: for a row that was neither asked nor answered, or a label that is no class.
             OSError, RuntimeError: as :meth:`~al_lightning.run.journal.Journal.append`.
         """
-        # Files may answer rows that were not asked, and people may differ on those rows too.
-        unasked = index not in self.position
-        if unasked and index not in self.query.rows and index not in self.query.doubts:
-            raise ValueError(f"row {index} is not of this query; reload the page to see what is")
-        shown, since = self._since.get(by, (None, 0.0))
-        seconds = min(PAUSE, time.monotonic() - since) if shown == index else None
-        how: dict[str, Any] = {"by": by, "how": HOW, "settles": settles}
-        self.query.answer({index: answer}, **how, accept_unasked=unasked, seconds=seconds)
+        self.answer_all([index], answer, by, settles=settles)
 
-    def undo(self, by: str) -> int:
-        """Undo the person's last answer.
+    def answer_all(
+        self, indices: Sequence[int], answer: Answer, by: str, *, settles: bool = False
+    ) -> None:
+        """Keep one answer for several rows, all or none; see :meth:`answer`."""
+        for index in indices:
+            if not self._may_be_answered(index):
+                raise ValueError(
+                    f"row {index} is not of this query; reload the page to see what is"
+                )
+        shown, since = self._since.get(by, (frozenset(), 0.0))
+        seconds = min(PAUSE, time.monotonic() - since) if shown.issuperset(indices) else None
+        # Files may answer rows that were not asked, and people may differ on those rows too.
+        unasked = not self.position.keys() >= {*indices}
+        how: dict[str, Any] = {"by": by, "how": HOW, "settles": settles, "seconds": seconds}
+        query = self._waiting
+        query.answer(dict.fromkeys(indices, answer), **how, accept_unasked=unasked)
+        if isinstance(answer, int) and query.form.classes:
+            self.used[query.form.classes[answer]] += len(indices)
+
+    def undo(self, by: str, index: int | None = None) -> int:
+        """Undo the person's last answer, or their answer to one row.
 
         Returns:
-            Data-set index of its row.
+            Data-set index of the row; of several that were answered together, the first.
 
         Raises:
-            ValueError: when there is none, or it came from a file with others.
+            ValueError: when there is none, or the last one came from a file with others.
         """
-        last = self.query.last_of(by)
+        query = self._waiting
+        if index is not None:
+            row = query.rows.get(index)
+            if row is None or by not in row.by_labeler:
+                closed = index in self.earlier
+                raise ValueError(
+                    "a label of a query that is closed cannot be taken back, only corrected: open "
+                    "the row and choose another class, or mark it invalid"
+                    if closed
+                    else f"there is no answer of {by or 'yours'} to row {index} to take back"
+                )
+            query.answer({index: None}, by=by, how=HOW, accept_unasked=True)
+            return index
+        last = query.last_of(by)
         if last is not None and last["how"] != HOW:
             raise ValueError(
                 f"the page takes back what was answered on it, and the last answers came by "
                 f"{last['how']}, {_rows(len(last['answers']))} at once"
             )
-        (index,) = self.query.undo(by=by, how=HOW)
-        return index
+        return query.undo(by=by, how=HOW)[0]
 
     def finish(self, by: str, *, num_open: int) -> str:
         """Close the query, and return a sentence that says so.
@@ -153,70 +356,28 @@ class Desk:
         Raises:
             ValueError: when another number would return by now, or the query cannot be closed.
         """
-        found = len(self.query.open_indices)
+        query = self._waiting
+        found = len(query.open_indices)
         if found != num_open:
             raise ValueError(
                 f"the page said that {_rows(num_open)} without an answer would return to the pool, "
                 f"and by now {found} would: somebody else went on; reload the page"
             )
-        self.query.finish(by=by, how=HOW)
-        folder = shlex.quote(str(self.run_dir))
-        self.closed = (
-            f"The query of cycle {self.query.cycle} is closed. Go on with the run: "
-            f"--active.run_dir {folder} --active.resume true, or ActiveLearningLoop.resume."
-        )
-        return self.closed
+        query.finish(by=by, how=HOW)
+        self.query = None
+        self._changed = time.monotonic()
+        return f"The query of cycle {query.cycle} is closed. {self.trainer.told()}"
 
     @property
-    def progress(self) -> str:
-        """Return the progress of the query, in words."""
-        num, num_open = len(self.query.indices), len(self.query.open_indices)
-        path = self.query.journal.path
-        return f"{num - num_open} of {_rows(num)} are answered, all kept in {path}"
+    def _waiting(self) -> OpenQuery:
+        if self.query is None:
+            raise ValueError(self.closed)
+        return self.query
 
-    def picture_file(self, index: int) -> Path | None:
-        """Return the picture of a row that the training process wrote; None when there is none."""
-        folder = query_folder(self.run_dir, self.query.cycle) / "images"
-        files = [folder / f"{index}{suffix}" for suffix in (".png", ".jpg")]
-        return next((file for file in files if file.is_file()), None)
-
-    def _described(self, index: int, rows: Mapping[int, RowAnswers]) -> dict[str, Any]:
-        """Return all that the page shows of a row."""
-        row = rows.get(index)
-        position = self.position.get(index)
-        form = self.query.form
-        columns = ("predicted", "scores", "names")
-        predicted, score, name = (self._of_query(column, position) for column in columns)
-        doubt = self.query.doubts.get(index)
-        if doubt is not None:
-            predicted = int(doubt[2])
-        return {
-            "index": index,
-            "number": None if position is None else position + 1,
-            # A file's name need not be proper text.
-            "name": None if name is None else name.encode(errors="replace").decode(),
-            "picture": self._picture(index),
-            "guess": None if predicted is None else form.told(predicted),
-            "score": None if score is None else f"{score:.3g}",
-            "second": row is not None and not row.in_conflict,
-            "said": [
-                {"by": name or "somebody without a name", "answer": in_words(answer, form)}
-                for name, answer in (row.by_labeler.items() if row and row.in_conflict else ())
-            ],
-            **({} if doubt is None else self._doubted(doubt)),
-        }
-
-    def _doubted(self, doubt: Sequence[float]) -> dict[str, str]:
-        _, probability, _, label = doubt
-        return {"doubt": self.query.form.in_words(int(label)), "likely": f"{probability:.2g}"}
-
-    def _of_query(self, column: str, position: int | None) -> Any:
-        values = self.query.record.get(column)
-        return None if values is None or position is None else values[position]
-
-    def _picture(self, index: int) -> str | None:
-        shown = f"{index}" in self.pictures and self.picture_file(index) is not None
-        return f"/images/{index}" if shown else None
+    def _may_be_answered(self, index: int) -> bool:
+        query = self._waiting
+        known = (self.position, query.rows, query.doubts, self.earlier)
+        return any(index in rows for rows in known)
 
 
 def _wants_second(row: RowAnswers, by: str) -> bool:
