@@ -43,21 +43,7 @@ class Shown:
         self.folder = query_folder(run_dir, cycle)
 
     @cached_property
-    def check_form(form: LabelForm) -> None:
-    """Raise ValueError when the page has no place for such labels."""
-    if form.task == "dense":
-        raise ValueError(
-            "the page has no place for a label of many parts, found task='dense'; let the data "
-            "set read finished masks and tell() their rows"
-        )
-    if form.needs_classes and form.classes is None:
-        raise ValueError(
-            "the page shows a button for each class, and the run does not know its classes; "
-            'begin it with their names in the data module: classes=["cat", "dog"]'
-        )
-
-
-def described(self) -> dict[int, list[dict[str, Any]]]:
+    def described(self) -> dict[int, list[dict[str, Any]]]:
         """The parts of each row that are more than one picture, by data-set index."""
         try:
             lines = (self.folder / ROWS).read_text(encoding="utf-8").splitlines()
@@ -131,6 +117,20 @@ def visible(text: str) -> str:
     """
     proper = text.encode(errors="replace").decode()  # a file's name need not be proper text
     return DIRECTION.sub(lambda found: f"<U+{ord(found[0]):04X}>", proper)
+
+
+def check_form(form: LabelForm) -> None:
+    """Raise ValueError when the page has no place for such labels."""
+    if form.task == "dense":
+        raise ValueError(
+            "the page has no place for a label of many parts, found task='dense'; let the data "
+            "set read finished masks and tell() their rows"
+        )
+    if form.needs_classes and form.classes is None:
+        raise ValueError(
+            "the page shows a button for each class, and the run does not know its classes; "
+            'begin it with their names in the data module: classes=["cat", "dog"]'
+        )
 
 
 def described(
