@@ -91,6 +91,10 @@ class ImagePool(Dataset[Any]):
                 "from there"
             ) from error
 
+    def file(self, index: int) -> Path:
+        """Return the path of an image."""
+        return self.folder / self.paths[index]
+
     def with_transform(self, transform: Transform) -> "ImagePool":
         """Return the same images under another transform; do not search the folder again."""
         other = copy.copy(self)

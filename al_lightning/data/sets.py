@@ -93,6 +93,10 @@ class Extras(Protocol):
     """False when items are inputs alone. Without it we look at the first item."""
     picture: Callable[[int], Any] | None
     """Makes a PIL image of a row, for a person to see."""
+    describe: Callable[[int], Any] | None
+    """Returns what people see of a row, see :mod:`~al_lightning.monitor.describe`."""
+    file: Callable[[int], Any] | None
+    """Returns the path of the file that a row is read from."""
     open_label: Callable[[str], Any] | None
     """Opens a label that was given as the path of a file, such as a mask."""
     unreadable: Callable[[], Mapping[int, str]] | None
@@ -128,6 +132,8 @@ def _told_by(dataset: Any, name: str) -> Any:
         return _of_parts(parts, lambda: list(places), name)
     if isinstance(dataset, DatasetFolder) and name == "paths":
         return [Path(os.path.relpath(path, dataset.root)).as_posix() for path, _ in dataset.samples]
+    if isinstance(dataset, DatasetFolder) and name == "file":
+        return lambda index: dataset.samples[index][0]
     if name == "classes":  # of a ClassLabel in Hugging Face's features
         features = getattr(dataset, "features", None)
         columns = features.values() if isinstance(features, Mapping) else ()
@@ -149,7 +155,7 @@ def _of_parts(parts: Sequence[Any], rows: Callable[[], list[tuple[int, int]]], n
         return None
     if name in ("paths", "targets"):
         return [told[part][row] for part, row in rows()]
-    if name == "picture":
+    if name in ("picture", "describe", "file"):
         places = rows()
         return lambda index: told[places[index][0]](places[index][1])
     if name == "unreadable":

@@ -1,8 +1,7 @@
 """A query as tasks for Label Studio, and the answers in its exports.
 
-The tasks contain the pictures, so no server is needed for them. By default Label Studio accepts
-files of up to 250 MB. The data of each task hold the row's identity. An export returns them, so we
-know which row an answer is for.
+The tasks contain the pictures, so no server is needed for them. The data of each task hold the
+row's identity. An export returns them, so we know which row an answer is for.
 """
 
 import base64
@@ -30,8 +29,11 @@ from al_lightning.run.tables import Problems, check_classes, read_bytes
 TASKS = "label_studio_tasks.json"
 CONFIG = "label_studio_config.xml"
 
-CHOICES, IMAGE = "label", "image"
-"""Names of the two tags in the configuration; answers refer to them."""
+CHOICES, IMAGE, TEXT, TABLE = "label", "image", "text", "table"
+"""Names of the tags in the configuration; answers refer to them."""
+
+MAX_BYTES = 200 * 10**6
+"""Of a file of tasks."""
 
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
@@ -48,45 +50,71 @@ def write_tasks(
 ) -> None:
     """Write the tasks to import and the labeling configuration; each completely or not at all.
 
+    A task holds a row's picture, text and table, as far as all rows have them. Label Studio takes
+    files of up to 250 MB. So tasks that are larger become several files, ``TASKS`` with a number,
+    each of which is imported into the same project.
+
     Args:
-        folder: The folder that gets both files.
-        rows: The rows of the query.
+        folder: The folder that gets the files.
+        rows: The rows of the query, with their text and table.
         pictures: By data-set index, a PNG or JPEG, or the path of one.
         query: The query.
         strategy: The strategy's name, for the version of the model's predictions.
 
     Raises:
         ValueError: for classes that :func:`~al_lightning.run.tables.check_classes` refuses, or a
-            picture that is missing or of another kind.
+            picture that is missing, where rows have nothing else, or is of another kind.
     """
     form = query.form
     if form.needs_classes:
         check_classes(form.classes or (), several=form.task == "multilabel")
     missing = [row.index for row in rows if row.index not in pictures]
-    if missing:
+    has = {IMAGE: not missing, TEXT: all(r.text for r in rows), TABLE: all(r.table for r in rows)}
+    kinds = [kind for kind, is_there in has.items() if is_there]
+    if not kinds:
         raise ValueError(
             f"each row needs a picture, found {len(missing)} without: {missing[:5]}; add theirs"
         )
-    tasks = [_task(row, _data_uri(row.index, pictures[row.index]), query) for row in rows]
     version = f"al_lightning {strategy}, cycle {query.cycle}"
-    for row, task, score in zip(rows, tasks, _unit_scores(rows), strict=True):
+    parts: list[list[str]] = [[]]
+    size = 0
+    for row, score in zip(rows, _unit_scores(rows), strict=True):
+        task: dict[str, Any] = {"data": {**_data(row, kinds, pictures), **_identity(row, query)}}
         if row.predicted:
-            task["predictions"] = [_prediction(row.predicted, score, version, form)]
-    write_whole(folder / TASKS, json.dumps(tasks, indent=1).encode())
-    write_whole(folder / CONFIG, _config(form).encode())
+            task["predictions"] = [_prediction(row.predicted, score, version, form, kinds[0])]
+        content = json.dumps(task, indent=1)
+        size += len(content)
+        if parts[-1] and size > MAX_BYTES:
+            parts.append([])
+            size = len(content)
+        parts[-1].append(content)
+    for number, part in enumerate(parts, start=1):
+        name = TASKS if len(parts) == 1 else TASKS.replace(".json", f"_{number}.json")
+        write_whole(folder / name, f"[{', '.join(part)}]".encode())
+    write_whole(folder / CONFIG, _config(form, kinds).encode())
 
 
-def _task(row: LabelRow, picture: str, query: QueryRows) -> dict[str, Any]:
-    identity = {"run": query.run, "cycle": query.cycle, "index": row.index, "name": row.name}
-    return {"data": {IMAGE: picture, **identity}}
+def _data(
+    row: LabelRow, kinds: Sequence[str], pictures: Mapping[int, bytes | Path]
+) -> dict[str, Any]:
+    held: dict[str, Any] = {TEXT: row.text, TABLE: dict(row.table)}
+    if IMAGE in kinds:
+        held[IMAGE] = _data_uri(row.index, pictures[row.index])
+    return {kind: held[kind] for kind in kinds}
 
 
-def _prediction(words: str, score: float | None, version: str, form: LabelForm) -> dict[str, Any]:
+def _identity(row: LabelRow, query: QueryRows) -> dict[str, Any]:
+    return {"run": query.run, "cycle": query.cycle, "index": row.index, "name": row.name}
+
+
+def _prediction(
+    words: str, score: float | None, version: str, form: LabelForm, shown: str
+) -> dict[str, Any]:
     if form.task == "regression":
         value: dict[str, Any] = {"number": float(words.split()[0].rstrip(";"))}
     else:
         value = {"choices": words.split(BETWEEN) if form.task == "multilabel" else [words]}
-    tags = {"from_name": CHOICES, "to_name": IMAGE, "type": next(iter(value)), "value": value}
+    tags = {"from_name": CHOICES, "to_name": shown, "type": next(iter(value)), "value": value}
     prediction = {"model_version": version, "result": [tags]}
     return prediction if score is None else {**prediction, "score": score}
 
@@ -113,16 +141,17 @@ def _data_uri(index: int, picture: bytes | Path) -> str:
     )
 
 
-def _config(form: LabelForm) -> str:
+def _config(form: LabelForm, kinds: Sequence[str]) -> str:
     view = ET.Element("View")
-    ET.SubElement(view, "Image", name=IMAGE, value=f"${IMAGE}")
+    for kind in kinds:
+        ET.SubElement(view, kind.capitalize(), name=kind, value=f"${kind}")
     if form.task == "regression":  # who leaves it empty cancels the task, which is a skip
-        ET.SubElement(view, "Number", name=CHOICES, toName=IMAGE, required="true")
+        ET.SubElement(view, "Number", name=CHOICES, toName=kinds[0], required="true")
         ET.indent(view)
         return ET.tostring(view, encoding="unicode") + "\n"
     several = form.task == "multilabel"
     kind = "multiple" if several else "single"
-    choices = ET.SubElement(view, "Choices", name=CHOICES, toName=IMAGE, choice=kind)
+    choices = ET.SubElement(view, "Choices", name=CHOICES, toName=kinds[0], choice=kind)
     choices.set("required", "true")
     for word in [*(form.classes or ()), *[NONE] * several, *(mark.value for mark in Mark)]:
         choice = ET.SubElement(choices, "Choice", value=word)

@@ -2,8 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from al_lightning.label.fold import Answer, in_words
@@ -28,6 +28,10 @@ class LabelRow:
     score: float | None
     label: str = ""
     labeler: str = ""
+    text: str = ""
+    """Text in it, for a row that is text."""
+    table: Mapping[str, str] = field(default_factory=dict)
+    """Its columns, for a row of a table."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,19 @@ def add_repeats(given: Sequence[GivenAnswer], form: LabelForm, problems: Problem
 
 
 def write_to_label(path: Path, rows: Sequence[LabelRow]) -> None:
-    """Write a query for people to fill in its column ``label``; completely or not at all."""
+    """Write a query for people to fill in its column ``label``; completely or not at all.
+
+    What people see of a row stands behind that: ``row.text``, and ``row.NAME`` for each column of a
+    table. No class or column of ours has such a name.
+    """
     cells = [[r.index, _writable(r.name), r.predicted, r.score, r.label, r.labeler] for r in rows]
-    write_table(path, [HEADER, *cells])
+    has_text = any(row.text for row in rows)
+    names = [*dict.fromkeys(name for row in rows for name in row.table)]
+    header = [*HEADER, *["row.text"] * has_text, *(f"row.{_writable(name)}" for name in names)]
+    for line, row in zip(cells, rows, strict=True):
+        line += [_writable(row.text)] * has_text
+        line += [_writable(row.table.get(name, "")) for name in names]
+    write_table(path, [header, *cells])
 
 
 def _writable(name: str) -> str:

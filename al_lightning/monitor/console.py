@@ -3,12 +3,13 @@
 import shlex
 
 from al_lightning.label.agreement import agreements
-from al_lightning.monitor.exchange import TO_LABEL
+from al_lightning.monitor.exchange import TO_LABEL, can_be_seen
 from al_lightning.monitor.forecasts import MORE, curve_of, forecast_of, in_words, next_outlook
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import answers_of
 from al_lightning.run.folder import query_folder, shown
 from al_lightning.run.records import CycleResult, Query
+from al_lightning.settings import PEOPLE
 
 
 class Console(Monitor):
@@ -17,6 +18,12 @@ class Console(Monitor):
     def on_start(self, loop: Loop) -> None:
         if loop.run_dir is not None:
             print(f"run folder {shown(loop.run_dir)}", flush=True)
+        if loop.settings.oracle in PEOPLE and not can_be_seen(loop):
+            print(
+                "  people will see the rows as numbers alone; let the data set say how they look: "
+                "describe(index) returns text, a picture, a path or a dict",
+                flush=True,
+            )
         *earlier, last = loop.results or [None]
         for result in earlier:
             print(cycle_line(result, loop.settings.num_cycles), flush=True)

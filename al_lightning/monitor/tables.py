@@ -14,6 +14,7 @@ from al_lightning.run.folder import write_whole
 from al_lightning.run.journal import Record
 from al_lightning.run.label_form import LabelForm
 from al_lightning.run.records import CycleResult, plain
+from al_lightning.run.tables import safe
 
 METRICS = ["train_loss", "test_loss", "test_acc"]
 SECONDS = ["fit", "test", "predict", "query"]
@@ -207,6 +208,6 @@ def form_of(loop: Loop) -> LabelForm:
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file, completely or not at all."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    csv.writer(text, lineterminator="\n").writerows(map(safe, row) for row in [header, *rows])
     # A file's name need not be proper text.
     write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))

@@ -9,8 +9,10 @@ import codecs
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from al_lightning.run.folder import write_whole
 from al_lightning.run.label_form import NONE
@@ -85,6 +87,7 @@ def check_classes(classes: Sequence[str], *, several: bool = False) -> None:
             "classes=, or give labels in which each occurs"
         )
     words = [name.strip() for name in classes]
+    looks = [_look(word) for word in words]
     for position, (name, word) in enumerate(zip(classes, words, strict=True)):
         if not word:
             why = "must have a name"
@@ -92,6 +95,9 @@ def check_classes(classes: Sequence[str], *, several: bool = False) -> None:
             why = f"must not be called {' or '.join(MARKS)}, which are answers of their own"
         elif word in words[:position]:
             why = "must differ from each other by more than spaces around them"
+        elif looks[position] in looks[:position]:
+            other = classes[looks.index(looks[position])]
+            why = f"must look different, and {shown(other)} of other characters looks the same"
         elif several and (";" in word or word == NONE):
             why = f"must not be called {NONE} or hold a semicolon, which is between several"
         elif NOT_IN_A_FILE.search(name):
@@ -99,6 +105,20 @@ def check_classes(classes: Sequence[str], *, several: bool = False) -> None:
         else:
             continue
         raise ValueError(f"classes {why}, got {shown(name)} at position {position}; rename it")
+
+
+LOOKALIKES = str.maketrans(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406"
+    "\u0408\u0405\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf",
+    "ABEKMHOPCTYXIJSaeopcyxijsABEZHIKMNOPTYXo",
+)
+"""Cyrillic and Greek letters that look as Latin ones do."""
+
+
+def _look(word: str) -> str:
+    """Return a word by its look: the same for composed letters, other widths, other alphabets."""
+    return unicodedata.normalize("NFKC", word).translate(LOOKALIKES)
 
 
 # ---- labels to start from ------------------------------------------------------------------------
@@ -153,11 +173,38 @@ def _inside(path: str) -> str | None:
 # ---- files ---------------------------------------------------------------------------------------
 
 
+FORMULA = re.compile("'*[-=+@\t\r]")
+"""The beginning of a cell that a spreadsheet would run, perhaps with quotes that were put before.
+"""
+
+
+def safe(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula: a quote is put before it.
+
+    A number stays as it is.
+
+    >>> safe("=1+1"), safe("-0.5"), safe("- none"), read_safe(safe("'=a"))
+    ("'=1+1", '-0.5', "'- none", "'=a")
+    """
+    if not isinstance(cell, str) or not FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def read_safe(cell: str) -> str:
+    """Return the cell that :func:`safe` was given."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
 def write_table(path: Path, rows: Sequence[Sequence[object]]) -> None:
     """Write a CSV file that any spreadsheet opens; completely or not at all."""
     text = io.StringIO()
     # With this line end a lone CR in a name is quoted, on Python before 3.13 too.
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    csv.writer(text, lineterminator="\r\n").writerows([map(safe, row) for row in rows])
     content = text.getvalue()
     # Without the byte-order mark, Excel reads a file as one of the old code pages.
     write_whole(path, content.encode("utf-8" if content.isascii() else "utf-8-sig"))
@@ -202,7 +249,7 @@ def read_table(
             problems.add(rule, found, number, "put a cell that holds the separator in quotes")
             continue
         cells += [""] * (len(names) - len(cells))
-        yield number, {name: cells[names.index(name)] for name in READ if name in names}
+        yield number, {n: read_safe(cells[names.index(n)]) for n in READ if n in names}
 
 
 def _decoded(path: Path) -> str:

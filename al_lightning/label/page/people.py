@@ -1,5 +1,6 @@
 """The people at the page: their sessions, names and tabs."""
 
+import math
 import secrets
 import time
 
@@ -17,6 +18,7 @@ class People:
     def __init__(self) -> None:
         self._names: dict[str, str | None] = {}
         self._tabs: dict[str, dict[str, float]] = {}
+        self._last_seen = -math.inf
 
     def enter(self) -> str:
         """Begin a session, and return its key."""
@@ -25,8 +27,11 @@ class People:
         return key
 
     def is_here(self, key: str) -> bool:
-        """Tell whether there is a session of this key."""
-        return key in self._names
+        """Tell whether there is a session of this key, and note that it asked."""
+        if key not in self._names:
+            return False
+        self._last_seen = time.monotonic()
+        return True
 
     def bind(self, key: str, name: str) -> None:
         """Give a session its name; what it sends under another one is refused from now on."""
@@ -63,7 +68,6 @@ class People:
         return len(tabs)
 
     @property
-    def num_present(self) -> int:
-        """The number of tabs that are open."""
-        now = time.monotonic()
-        return sum(now - seen <= PRESENT for tabs in self._tabs.values() for seen in tabs.values())
+    def are_here(self) -> bool:
+        """Tell whether any session has asked for something lately."""
+        return time.monotonic() - self._last_seen <= PRESENT

@@ -26,6 +26,8 @@ def progress_of(records: Sequence[Record], seconds: float) -> dict[str, Any]:
     steps = [record for record in records if record["event"] in PHASES]
     last = steps[-1]
     phase = PHASES[last["event"]]
+    if last["event"] == "start" and not last["split"]["labeled_indices"]:
+        return {"cycle": 0, "words": "The first rows are chosen", "done": None, "results": []}
     cycle = 1 if last["event"] == "start" else last["cycle"] + (last["event"] == "labels")
     done = None
     before = _last_seconds(records)

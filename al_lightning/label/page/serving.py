@@ -62,16 +62,10 @@ class Server(uvicorn.Server):
                 self.desk.follow()
         if self.desk.is_over and self._over_since is None:
             self._over_since = time.monotonic()
-        is_late = time.monotonic() - (self._over_since or time.monotonic()) > FAREWELL
-        return await super().on_tick(counter) or is_late or (self._is_over and not self._is_seen)
-
-    @property
-    def _is_over(self) -> bool:
-        return self._over_since is not None
-
-    @property
-    def _is_seen(self) -> bool:
-        return self.desk.people.num_present > 0
+        must_end = self._over_since is not None and (
+            not self.desk.people.are_here or time.monotonic() - self._over_since > FAREWELL
+        )
+        return must_end or await super().on_tick(counter)
 
 
 # ---- in a process of its own ---------------------------------------------------------------------
@@ -122,7 +116,9 @@ def _check_worth_it(desk: Desk, program: Program | None) -> None:
     if desk.query is not None or desk.trainer.is_at_work():
         return
     last = (desk.journal.last or {"event": "nothing"})["event"]
-    if program is None or desk.is_over:
+    if desk.is_over:
+        raise ValueError(f"no query waits for labels: {desk.closed}")
+    if program is None:
         raise ValueError(
             f"no query waits for labels: the run's last event is {last!r}; go on with the run "
             "until it asks; in Python call ask() first"
