@@ -222,17 +222,18 @@ def test_typing_a_name_answers_nothing(tmp_path, serve, browse):
     run_dir = write_run(tmp_path / "run")
     page = browse(serve(run_dir))
     name = page.get_by_role("textbox", name="Your name (optional)")
-    name.fill("")
-    name.press_sequentially("sux 123")
+    name.press_sequentially("sux")
+    name.press("Enter")
+    page.get_by_role("button", name="Yes").click()
     for held in ("Control", "Alt", "Meta"):
         page.get_by_role("heading", level=1).click()
         page.keyboard.press(f"{held}+1")
     shows(page, "Row 1 of 5: index 10", "0 of 5")
     assert answers(run_dir) == []
     press(page, "1")
-    assert answers(run_dir) == [(10, {"label": 0}, "sux 123")]
+    assert answers(run_dir) == [(10, {"label": 0}, "sux")]
     page.reload()
-    expect(name).to_have_value("sux 123")
+    expect(name).to_have_value("sux")
     shows(page, "Row 2 of 5: index 11", "1 of 5 rows answered, 1 by you")
 
 
@@ -241,8 +242,50 @@ def test_a_click_right_after_typing_a_name_counts(tmp_path, serve, browse):
     page = browse(serve(run_dir))
     page.get_by_label("Your name (optional)").fill("ann")
     page.get_by_role("button", name="dog").click()
+    expect(page.get_by_text("New labeler ann?")).to_be_visible()
+    page.get_by_role("button", name="Yes").click()
     shows(page, "Row 2 of 5: index 11", "1 of 5")
     assert answers(run_dir) == [(10, {"label": 1}, "ann")]
+
+
+def test_digits_never_land_in_the_name_and_label_the_row(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page = browse(serve(run_dir))
+    name = page.get_by_label("Your name (optional)")
+    name.press_sequentially("Ann1")
+    expect(page.get_by_text("New labeler Ann?")).to_be_visible()
+    page.keyboard.press("2")  # waits for the name too
+    assert answers(run_dir) == []
+    page.keyboard.press("Enter")  # Yes has the focus
+    shows(page, "Row 3 of 5: index 12", "2 of 5 rows answered, 2 by you")
+    assert answers(run_dir) == [(10, {"label": 0}, "Ann"), (11, {"label": 1}, "Ann")]
+    name.fill("Bob 7")
+    expect(name).to_have_value("Bob ")
+    page.get_by_role("button", name="elk").click()
+    page.get_by_role("button", name="No, change it").click()
+    expect(name).to_be_focused()
+    name.fill("Ann")  # who is known: not asked again, and the answer is hers
+    page.keyboard.press("Enter")
+    shows(page, "Row 4 of 5: index 13", "3 of 5")
+    assert answers(run_dir)[2] == (12, {"label": 2}, "Ann")
+    page.reload()
+    expect(name).to_have_value("Ann")
+    shows(page, "Row 4 of 5: index 13", "3 of 5 rows answered, 3 by you")
+
+
+def test_a_name_belongs_to_the_session(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page = browse(serve(run_dir), complains=True)
+    page.get_by_label("Your name (optional)").fill("ann")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Yes").click()
+    press(page, "1")
+    send = """by => fetch("/answer", {method: "POST", headers: {"Content-Type": "application/json"},
+      body: JSON.stringify({index: 11, answer: 0, by, settles: false, second: false})})
+      .then(async reply => [reply.status, await reply.text()])"""
+    status, text = page.evaluate(send, "ben")
+    assert (status, "this browser labels as 'ann', found 'ben'" in text) == (409, True)
+    assert len(answers(run_dir)) == 1
 
 
 def test_a_key_held_down_is_one_answer(tmp_path, serve, browse):
@@ -271,6 +314,7 @@ def test_two_people_differ_and_settle(tmp_path, serve, browse):
     for page, name in ((ann, "ann"), (bob, "bob")):
         page.get_by_label("Your name (optional)").fill(name)
         page.keyboard.press("Tab")
+        page.get_by_role("button", name="Yes").click()
     shows(bob, "Row 2 of 2: index 11", "0 of 2")  # ann has the first before her
     press(ann, "1", "1")
     press(bob, "1")  # it is answered by now, and a second time
@@ -421,7 +465,7 @@ def test_text_stands_out(tmp_path, serve, browse, scheme):
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-def test_small_pictures_are_large_and_the_next_is_there_already(tmp_path, serve, browse):
+def test_small_pictures_are_large_and_the_next_are_there_already(tmp_path, serve, browse):
     run_dir = write_run(tmp_path / "run")
     page = browse(serve(run_dir))
     picture = page.get_by_role("img")
@@ -434,7 +478,7 @@ def test_small_pictures_are_large_and_the_next_is_there_already(tmp_path, serve,
     press(page, "1")
     expect(picture).to_have_attribute("src", "/images/11")
     page.wait_for_load_state("networkidle")
-    assert sorted(asked) == ["12", "answer"]  # 11 was fetched with 10
+    assert asked == ["answer"]  # 11 to 14 were fetched with 10
 
 
 def test_a_missing_and_a_broken_picture_are_said(tmp_path, serve, browse):

@@ -225,6 +225,7 @@ def test_a_row_with_what_the_model_makes_of_it(tmp_path):
         "score": "0.5",
         "second": False,
         "said": [],
+        "yours": None,
     }
     assert state["next_picture"] == "/images/11"
     row = page.answer(10, 1).json()["row"]

@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.label.answers import OpenQuery
-from al_lightning.label.fold import Answer, RowAnswers
+from al_lightning.label.fold import Answer, RowAnswers, in_words
 from al_lightning.label.page.answered import Earlier, answered_page, earlier_rows, used_classes
 from al_lightning.label.page.people import People
-from al_lightning.label.page.progress import progress_of
-from al_lightning.label.page.rows import File, Shown, address, check_form, described, visible
+from al_lightning.label.page.progress import progress_of, results_in_words, told_between
+from al_lightning.label.page.rows import (
+    File,
+    Shown,
+    address,
+    check_form,
+    described,
+    largest_group,
+    visible,
+)
 from al_lightning.label.page.trainer import Elsewhere, Trainer
 from al_lightning.run.folder import JOURNAL
 from al_lightning.run.growth import classes_of
@@ -51,6 +59,7 @@ class Desk:
         self.query: OpenQuery | None = None
         self.used: Counter[str] = Counter()
         self.people = People()
+        self.ends = False  # the server ends, because nobody here goes on with the run
         self._changed = time.monotonic()
         if query is not None:
             self._open(query)
@@ -127,16 +136,7 @@ class Desk:
         """Say why there is nothing to label now; None while a query waits."""
         if self.query is not None:
             return None
-        last = self._last
-        if last["event"] == "end":
-            why: str = last.get("why") or last["reason"]
-            return f"The run is over: {why}."
-        closed: str = (
-            f"The query of cycle {last['cycle']} is closed. " if last["event"] == "labels" else ""
-        )
-        if isinstance(self.trainer, Elsewhere) and self.trainer.is_at_work():
-            return f"{closed}Another process trains, and its next query will appear here."
-        return closed + self.trainer.told()
+        return told_between(self._last, self.trainer)
 
     @property
     def is_over(self) -> bool:
@@ -174,9 +174,7 @@ class Desk:
         """
         query = self.query
         if query is None:
-            seconds = time.monotonic() - self._changed
-            progress = None if self.is_over else progress_of(self.journal.records, seconds)
-            return {"closed": self.closed, "is_over": self.is_over, "progress": progress}
+            return self._between()
         if show is not None and not self._may_be_answered(show):
             raise ValueError(f"row {show} is not of this query; reload the page to see what is")
         rows, differing, in_doubt = query.rows, query.differing, query.doubts
@@ -195,7 +193,7 @@ class Desk:
         pictures = [address(self._shown(index), index) for index in coming[1 : 1 + AHEAD]]
         return {
             "cycle": query.cycle,
-            "row": self._described(coming[0]) if coming else None,
+            "row": self._described(coming[0], by) if coming else None,
             "next_picture": pictures[0] if pictures else None,
             "next_pictures": [picture for picture in pictures if picture],
             "num_open": len(query.open_indices),
@@ -203,6 +201,18 @@ class Desk:
             "num_second": len(others),
             "num_doubts": len(in_doubt),
             "num_yours": sum(by in row.by_labeler for row in rows.values()),
+        }
+
+    def _between(self) -> dict[str, Any]:
+        """Return what the page shows while no query waits."""
+        records, is_trained = self.journal.records, not self.is_over and self.trainer.is_at_work()
+        since = time.monotonic() - self._changed
+        return {
+            "closed": self.closed,
+            "is_over": self.is_over,
+            "goes_on": not (self.is_over or self.ends),
+            "progress": progress_of(records, since) if is_trained else None,
+            "results": results_in_words(records),
         }
 
     def grid(self, by: str) -> dict[str, Any]:
@@ -217,17 +227,10 @@ class Desk:
             ``guess`` in words, ``answer`` as a label, ``rows``, and the ``num`` of all such rows;
             nothing but an empty list of rows where the model has said nothing.
         """
-        query = self._waiting
-        predicted = query.record.get("predicted")
-        groups: dict[str, list[int]] = {}
-        if predicted is not None and query.form.needs_classes:
-            for index in self._unanswered(by):
-                guess = str(query.form.told(predicted[self.position[index]]))
-                groups.setdefault(guess, []).append(index)
-        if not groups:
+        guess, members = largest_group(self._waiting, self._unanswered(by))
+        if not members:
             return {"rows": []}
-        guess, members = max(groups.items(), key=lambda pair: len(pair[1]))
-        rows = [self._described(index) for index in members[:GRID]]
+        rows = [self._described(index, by) for index in members[:GRID]]
         self._sees(by, members[:GRID])
         return {
             "guess": visible(guess),
@@ -257,10 +260,15 @@ class Desk:
         if rows and self._since.get(by, (None,))[0] != frozenset(rows):
             self._since[by] = frozenset(rows), time.monotonic()
 
-    def _described(self, index: int) -> dict[str, Any]:
+    def _described(self, index: int, by: str) -> dict[str, Any]:
         query, shown = self._waiting, self._shown(index)
         found = described(query, index, self.position.get(index), query.rows.get(index), shown)
-        earlier = self.earlier.get(index)
+        earlier, row = self.earlier.get(index), query.rows.get(index)
+        if row is None and earlier is not None:
+            row = earlier.row
+        yours = None if row is None else row.by_labeler.get(by)
+        found["yours"] = None if yours is None else visible(in_words(yours, query.form))
+        found["second"] = found["second"] or found["yours"] is not None
         if earlier is not None and index not in self.position and earlier.name is not None:
             found["name"] = visible(earlier.name)
         return found
@@ -365,6 +373,7 @@ class Desk:
             )
         query.finish(by=by, how=HOW)
         self.query = None
+        self.ends = isinstance(self.trainer, Elsewhere)
         self._changed = time.monotonic()
         return f"The query of cycle {query.cycle} is closed. {self.trainer.told()}"
 

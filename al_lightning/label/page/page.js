@@ -1,79 +1,107 @@
 // The labeling page. The server decides which row comes next and keeps every answer; here it is
-// shown, and what the person does is sent. A row stays until the server has kept its answer.
-"use strict";
+// shown, and what the person does is sent. A row stays until the server has kept its answer. Keys
+// that are pressed meanwhile wait in a line, and are used one by one as the rows appear.
 
-const NAME = "al_lightning.label.name";
-const SECTIONS = ["row", "done", "confirm", "closed"];
-const PATIENCE = 10_000; // milliseconds
+import * as answers from "/answers.js";
+import * as classes from "/classes.js";
+import * as grid from "/grid.js";
+import * as names from "/names.js";
+import * as picture from "/picture.js";
+import { element, made, request } from "/server.js";
 
-const element = (id) => document.getElementById(id);
-const pictures = new Map(); // by address: the one on the screen and the next
+const SECTIONS = ["row", "grid", "answers", "keys", "done", "confirm", "closed"];
+const CHOSEN = ["grid", "answers", "keys", "confirm"]; // sections that a person opens
+const PULSE = 5_000; // milliseconds between looks at the server
+const QUICK_PULSE = 1_000; // while the model trains
+const GUESSES = "al_lightning.label.hide_guesses";
 
 let about; // of the query: what stays
 let state; // what the server said last
 let second = false; // whether rows come that only others answered, and labels in doubt
-let confirming = false;
-let busy = false; // an answer is on its way; the next one would be for a row not yet seen
+let chosen = null; // the section that the person has opened
+let busy = false; // an answer is on its way
 let latest = 0; // number of the last request: a slower reply to an earlier one is old news
+const waiting = []; // keys that were pressed while an answer was on its way
+const held = []; // answers that wait for the name of who gave them
 
 // ---- the server --------------------------------------------------------------------------------
-
-async function request(path, body) {
-  const post = body && {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...body, by: person() }),
-  };
-  try {
-    const response = await fetch(path, { ...post, signal: AbortSignal.timeout(PATIENCE) });
-    const text = await response.text();
-    return response.ok ? { reply: JSON.parse(text) } : { problem: text };
-  } catch {
-    return {
-      problem: "the server does not answer; start it again and open the address that it prints",
-    };
-  }
-}
 
 async function update(path, body, failed, done) {
   const number = ++latest;
   const { reply, problem } = await request(path, body);
   if (number !== latest) return;
-  element("problem").textContent = problem ? `${failed}: ${problem}` : "";
-  if (problem) return;
+  const unused = problem && waiting.length ? ` (${waiting.length} keys after it were not used)` : "";
+  element("problem").textContent = problem ? `${failed}: ${problem}${unused}` : "";
+  if (problem) {
+    waiting.length = 0;
+    return;
+  }
+  await take(reply, done);
+}
+
+async function take(reply, done) {
+  const before = state;
   state = reply;
-  confirming = false;
-  show(done);
+  if (state.cycle !== undefined && state.cycle !== about.cycle) await learnAbout();
+  if (!CHOSEN.includes(chosen) || state.closed || chosen === "confirm") chosen = null;
+  show(done, before);
 }
 
 async function change(path, body, failed, done) {
   if (busy) return;
+  if (names.isAsking()) {
+    held.push([path, body, failed, done]);
+    return;
+  }
   busy = true;
-  await update(path, body, failed, done);
+  element("result").textContent = "Keeping your answer ...";
+  await update(path, { ...body, by: names.person() }, failed, done);
   busy = false;
+  await drain();
 }
 
 function refresh() {
-  const asked = new URLSearchParams({ by: person(), second });
+  const asked = new URLSearchParams({ by: names.person(), second });
   return update(`/state?${asked}`, null, "The query cannot be shown", "");
+}
+
+// A look at what others do: it never changes the row under a person's hands.
+async function look() {
+  const idle = state && !busy && !document.hidden;
+  if (idle && state.closed && state.goes_on) await refresh();
+  else if (idle && !state.closed) {
+    const number = latest;
+    const asked = new URLSearchParams({ by: names.person(), second });
+    const { reply } = await request(`/state?${asked}`);
+    if (!reply || busy || number !== latest) return;
+    if (reply.closed || reply.cycle !== state.cycle || !state.row) await take(reply, "");
+    else {
+      state = { ...reply, row: state.row };
+      showProgress();
+    }
+  }
+}
+
+async function beat() {
+  await look();
+  setTimeout(beat, state?.closed ? QUICK_PULSE : PULSE);
 }
 
 // ---- what a person does ------------------------------------------------------------------------
 
-const person = () => element("name").value.trim();
-
 function answer(value, words) {
   const { row } = state;
   const body = { index: row.index, answer: value, settles: row.said.length > 0, second };
+  if (Number.isInteger(value)) classes.note(value);
   change("/answer", body, "The answer was not kept", `Kept for ${shortTitle(row)}: ${words}.`);
 }
 
 // Several classes, or none of them, are one answer; so is what stands in the number field.
 function keep() {
   if (about.task === "regression") return keepNumbers();
-  const chosen = [...element("classes").children].map(isPressed);
-  const words = about.classes.filter((_, n) => chosen[n]).join("; ") || "none";
-  answer(chosen.map(Number), words);
+  const pressed = classes.pressed();
+  const words = about.classes.filter((_, n) => pressed[n]).join("; ") || "none";
+  answer(pressed.map(Number), words);
 }
 
 function keepNumbers() {
@@ -88,11 +116,43 @@ function keepNumbers() {
   answer(numbers.length > 1 ? numbers : numbers[0], texts.join("; "));
 }
 
-const isPressed = (button) => button.getAttribute("aria-pressed") === "true";
-const press = (button, pressed) => button.setAttribute("aria-pressed", pressed);
+function accept() {
+  const { row } = state;
+  if (row.likely_answer !== null) answer(row.likely_answer, row.guess);
+}
 
-function undo() {
-  change("/undo", { second }, "Nothing was taken back", "Your last answer was taken back.");
+function undo(index) {
+  const body = index === undefined ? { second } : { second, index };
+  const done = index === undefined ? "Your last answer was taken back." : "The answer was taken back.";
+  chosen = null;
+  change("/undo", body, "Nothing was taken back", done);
+}
+
+async function openGrid(done = "") {
+  const asked = new URLSearchParams({ by: names.person() });
+  const { reply, problem } = await request(`/grid?${asked}`);
+  if (problem) element("problem").textContent = `The grid cannot be shown: ${problem}`;
+  else if (reply.rows.length) {
+    grid.show(reply);
+    open("grid", done);
+  } else {
+    chosen = null;
+    show(done || "The model has said nothing of the rows that are left.");
+  }
+}
+
+async function confirmGrid() {
+  if (busy) return;
+  const rows = grid.chosen();
+  if (!rows.length) return;
+  const indices = rows.map((row) => row.index);
+  const done = `Kept for ${indices.length === 1 ? "1 row" : `${indices.length} rows`}: ${grid.guess()}.`;
+  busy = true;
+  const body = { indices, answer: grid.answer(), second, by: names.person() };
+  await update("/answer_all", body, "The answers were not kept", done);
+  if (element("problem").textContent === "" && !state.closed) await openGrid(done);
+  busy = false;
+  await drain();
 }
 
 function finish() {
@@ -104,32 +164,126 @@ function lookForSecond() {
   refresh();
 }
 
-function confirmFinish(asked) {
-  confirming = asked;
-  show("");
+function open(section, done = "") {
+  chosen = section;
+  show(done);
 }
 
+async function openRow(index) {
+  chosen = null;
+  const asked = new URLSearchParams({ by: names.person(), second, show: index });
+  await update(`/state?${asked}`, null, "The row cannot be opened", "");
+}
+
+function openKeys() {
+  const said = [...document.querySelectorAll("button[data-key]")].map((button) =>
+    made("li", `${button.getAttribute("aria-keyshortcuts")}: ${button.firstChild.textContent.trim()}`),
+  );
+  element("keys-list").replaceChildren(...said);
+  element("keys-text").textContent = classes.areMany()
+    ? "Type letters to find a class, and press Enter for the first one."
+    : "Number keys choose a class.";
+  classes.ownKeys((key) => {
+    const taken = document.querySelector(`button[data-key="${CSS.escape(key)}"]`);
+    return classes.areMany() ? undefined : taken?.firstChild.textContent.trim();
+  });
+  open("keys");
+}
+
+// ---- keys --------------------------------------------------------------------------------------
+
+const isField = (target) => target.matches?.("input, select, textarea") ?? false;
+const ours = () => [element("number"), element("search")];
+
 function pressed(event) {
-  const onButton = event.target instanceof HTMLButtonElement;
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target === element("name")) return;
-  if (event.target === element("number") && event.key !== "Enter") return; // it is being typed
-  if (event.repeat) {
-    if (onButton) event.preventDefault(); // a key held down is one answer, not many
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const { target, key } = event;
+  const onButton = target instanceof HTMLButtonElement;
+  const writes = ours().includes(target) && key !== "Enter" && key !== "Escape";
+  if (names.isAsking()) {
+    // Yes and No are buttons; any other key waits for what is said.
+    if (key.length > 1 || key === " " || target === element("name")) return;
+    event.preventDefault();
+    waiting.push(key);
     return;
   }
-  const chooses = onButton && event.target.hasAttribute("aria-pressed"); // Enter keeps the choice
-  if (event.key === "Enter" && chooses) event.preventDefault();
-  else if (event.key === "Enter" && onButton) return; // the browser presses it
+  if (isField(target) && !ours().includes(target) && key !== "Escape") return; // it is typed
+  if (event.repeat) {
+    if (onButton) event.preventDefault(); // a key held down is one answer, not many
+    if (!writes) return;
+  }
+  if (busy) {
+    // For the next row; one by one.
+    if (key.length === 1 || key === "Enter" || key === "Backspace") {
+      waiting.push(key);
+      event.preventDefault();
+      element("result").textContent = `Keeping your answer ... ${waiting.length} keys wait.`;
+    }
+    return;
+  }
+  if (writes) return;
+  const chooses = onButton && target.hasAttribute("aria-pressed"); // Enter keeps the choice
+  if (key === "Enter" && chooses) event.preventDefault();
+  else if (key === "Enter" && onButton) return; // the browser presses it
+  if (act(key)) event.preventDefault();
+}
+
+// Use a key; return whether it meant anything.
+function act(key) {
+  const section = SECTIONS.find((name) => !element(name).hidden);
+  if (section === "row" && picture.panByKey(key)) return true;
+  const exact = section === "grid" || classes.areMany();
+  const alike = (one) => (exact ? one === key : one.toLowerCase() === key.toLowerCase());
+  const meant = (button) => alike(button.getAttribute("aria-keyshortcuts").replace("Shift+", ""));
+  if (section === "row" && writesField(key)) return true;
   const buttons = [...document.querySelectorAll("button[aria-keyshortcuts]")];
-  const meant = (button) =>
-    button.getAttribute("aria-keyshortcuts").toLowerCase() === event.key.toLowerCase();
-  buttons.find((button) => meant(button) && button.checkVisibility())?.click();
+  const found = buttons.find((button) => meant(button) && button.checkVisibility() && !button.disabled);
+  found?.click();
+  return Boolean(found);
+}
+
+// Put a key into the field of numbers or of the search, where it belongs there.
+function writesField(key) {
+  const number = about.task === "regression" ? element("number") : null;
+  const field = classes.areMany() ? element("search") : number;
+  if (!field) return false;
+  if (key === "Escape" && field === element("search")) return clearSearch();
+  if (key === "Enter") {
+    if (field === element("search") && field.value) classes.chooseFirst();
+    else if (field !== element("search")) keep();
+    return true;
+  }
+  const begins = field === number ? /^[-+.;\d]$/ : /^[\p{Ll}\p{Lo}/]$/u;
+  const takesAll = field === number && field.matches(":focus");
+  if (key === "Backspace") field.value = field.value.slice(0, -1);
+  else if (key.length === 1 && (field.value || takesAll || (begins.test(key) && !classes.isOwn(key))))
+    field.value += key === "/" ? "" : key;
+  else return false;
+  field.focus();
+  field.dispatchEvent(new Event("input"));
+  return true;
+}
+
+function clearSearch() {
+  classes.find("");
+  element("search").blur();
+  return true;
+}
+
+async function drain() {
+  while (waiting.length && !busy && !names.isAsking()) {
+    const key = waiting.shift();
+    // Enter was meant for a row, and closes no query.
+    const closes = key === "Enter" && !element("done").hidden;
+    if (!closes) act(key);
+  }
 }
 
 // ---- what is shown -----------------------------------------------------------------------------
 
 const rows = (num) => (num === 1 ? "1 row" : `${num} rows`);
 const shortTitle = (row) => (row.number ? `row ${row.number}` : `the row with index ${row.index}`);
+const hidesGuesses = () => localStorage.getItem(GUESSES) === "true";
 
 function title(row) {
   const place = row.number
@@ -139,17 +293,18 @@ function title(row) {
 }
 
 function show(done) {
-  const section = state.closed ? "closed" : confirming ? "confirm" : state.row ? "row" : "done";
+  const section = state.closed ? "closed" : chosen ?? (state.row ? "row" : "done");
   const before = SECTIONS.find((name) => !element(name).hidden);
   for (const name of SECTIONS) element(name).hidden = name !== section;
-  element("always").hidden = section === "closed" || section === "confirm";
+  element("always").hidden = !["row", "done", "grid"].includes(section);
   element("finish-early").hidden = section !== "row";
   element("result").textContent = done;
-  if (section === "closed") element("closed-text").textContent = state.closed;
+  if (section === "closed") showClosed();
   else showProgress();
   if (section === "row") showRow(state.row);
   if (section === "done") showDone();
   if (section === "confirm") showConfirm();
+  showTools(section);
   announce(section, done);
   // What had the focus may be hidden now.
   if (before && before !== section) element(`${section}-title`).focus();
@@ -157,63 +312,60 @@ function show(done) {
 }
 
 function showProgress() {
-  const { num_open, num_differing, num_yours } = state;
+  const { num_open, num_differing, num_yours, num_tabs } = state;
   const num = about.num_rows - num_open;
   element("progress").max = about.num_rows;
   element("progress").value = num;
   const differ = num_differing ? `, people differ on ${num_differing}` : "";
   element("progress-text").textContent =
     `${num} of ${rows(about.num_rows)} answered${differ}, ${num_yours} by you`;
+  element("tabs").textContent =
+    num_tabs > 1 ? `You have this page open in ${num_tabs} tabs; the same rows come in each.` : "";
 }
 
 function showRow(row) {
   element("row-title").textContent = title(row);
-  element("guess").replaceChildren(...guesses(row).map(span));
+  element("guess").replaceChildren(...guesses(row).map((text) => made("span", text)));
   element("second-hint").hidden = !row.second;
+  element("second-hint").textContent = row.yours
+    ? `You answered: ${row.yours}. Another answer replaces it.`
+    : "Somebody else answered this row; give a second opinion.";
   element("doubt-hint").hidden = row.doubt === undefined;
   element("doubt-hint").textContent =
     `The label is ${row.doubt}, which the model gives a chance of ${row.likely}. ` +
     "Choose the same class to keep it, or another one.";
   element("differing").hidden = row.said.length === 0;
-  element("said").replaceChildren(...row.said.map(({ by, answer }) => item(`${by}: ${answer}`)));
-  if (about.task === "multilabel")
-    for (const button of element("classes").children) press(button, false);
+  element("said").replaceChildren(...row.said.map(({ by, answer }) => made("li", `${by}: ${answer}`)));
+  classes.clear();
+  classes.find("", hidesGuesses() ? null : row.guess);
+  element("search").blur();
   element("number").value = "";
-  showPicture(row);
+  const folder = `${about.folder}/queries/cycle_${about.cycle}/images`;
+  picture.showRow(row, state.next_pictures, title(row), folder);
 }
 
 function guesses(row) {
+  if (hidesGuesses()) return [];
   const found = [];
   if (row.guess !== null) found.push(`model's guess: ${row.guess}`);
   if (row.score !== null) found.push(`uncertainty (${about.strategy}) ${row.score}`);
   return found;
 }
 
-function showPicture(row) {
-  const holder = element("picture");
-  const needed = [row.picture, state.next_picture].filter(Boolean);
-  for (const address of pictures.keys()) if (!needed.includes(address)) pictures.delete(address);
-  for (const address of needed) if (!pictures.has(address)) pictures.set(address, load(address));
-  if (!row.picture) {
-    const folder = `${about.folder}/queries/cycle_${about.cycle}/images`;
-    holder.textContent = `There is no picture of this row in ${folder}; it can still be answered.`;
-    return;
-  }
-  const image = pictures.get(row.picture);
-  image.alt = title(row);
-  holder.replaceChildren(image);
-  image.decode().then(
-    () => image.classList.toggle("small", Math.max(image.naturalWidth, image.naturalHeight) < 200),
-    () => {
-      if (holder.contains(image)) holder.textContent = "The picture of this row cannot be read.";
-    },
-  );
-}
-
-function load(address) {
-  const image = new Image();
-  image.src = address;
-  return image;
+function showTools(section) {
+  const isRow = section === "row";
+  const hasGuess = isRow && state.row.likely_answer !== null && !hidesGuesses();
+  const seen = {
+    accept: hasGuess,
+    "hide-guess": isRow,
+    "open-grid": (isRow || section === "done") && about.task !== "regression" && !hidesGuesses(),
+    "open-answers": isRow || section === "done",
+    "open-keys": isRow,
+    ...(isRow ? picture.tools(state.row) : picture.tools({ parts: [] })),
+  };
+  for (const [id, isSeen] of Object.entries(seen)) element(id).hidden = !isSeen;
+  element("hide-guess").setAttribute("aria-pressed", hidesGuesses());
+  element("original").setAttribute("aria-pressed", false);
 }
 
 function showDone() {
@@ -232,82 +384,102 @@ function showConfirm() {
     : `${rows(num_open)} without an answer would return to the pool.`;
 }
 
+function showClosed() {
+  const { closed, progress, is_over, goes_on } = state;
+  const trains = progress ? "The model trains" : "The query is closed";
+  element("closed-title").textContent = is_over ? "The run is over" : trains;
+  element("closed-text").textContent = closed;
+  element("training").hidden = !progress;
+  element("training-text").textContent = progress?.words ?? "";
+  if (progress?.done === null) element("training-bar").removeAttribute("value");
+  else element("training-bar").value = progress?.done ?? 0;
+  const results = (state.results ?? []).map(([num, metrics]) => made("li", `${num} labels: ${metrics}`));
+  element("training-results").replaceChildren(...results.reverse());
+  element("may-close").hidden = goes_on;
+  element("tabs").textContent = "";
+}
+
 function announce(section, done) {
   const row = section === "row" ? [title(state.row), ...guesses(state.row)] : [];
   const differ = section === "row" && state.row.said.length ? ["people differ on this row"] : [];
-  element("announcer").textContent = `${done} ${[...row, ...differ].join(", ")}`.trim();
-}
-
-function span(text) {
-  const made = document.createElement("span");
-  made.textContent = text;
-  return made;
-}
-
-function item(text) {
-  const made = document.createElement("li");
-  made.textContent = text;
-  return made;
+  const closed = section === "closed" ? [element("closed-title").textContent] : [];
+  element("announcer").textContent = `${done} ${[...row, ...differ, ...closed].join(", ")}`.trim();
 }
 
 // ---- the beginning -----------------------------------------------------------------------------
 
-function classKeys(classes) {
-  const digits = classes.every((name) => /^[0-9]$/.test(name));
-  return classes.map((name, n) => (digits ? name : n < 10 ? `${(n + 1) % 10}` : null));
-}
-
-function classButton(name, position, key) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.append(span(name));
-  if (key !== null) button.setAttribute("aria-keyshortcuts", key);
-  if (key !== null && key !== name) {
-    const shown = document.createElement("kbd");
-    shown.textContent = key;
-    shown.ariaHidden = "true";
-    button.append(shown);
-  }
-  const several = about.task === "multilabel";
-  if (several) press(button, false);
-  button.addEventListener("click", () =>
-    several ? press(button, !isPressed(button)) : answer(position, name),
-  );
-  return button;
-}
-
-async function begin() {
-  element("name").value = localStorage.getItem(NAME) ?? "";
+async function learnAbout() {
   const { reply, problem } = await request("/about");
   if (problem) {
     element("problem").textContent = `The query cannot be shown: ${problem}`;
-    return;
+    return false;
   }
   about = reply;
-  element("title").textContent = `Labeling, cycle ${about.cycle}`;
-  const keys = classKeys(about.classes);
-  element("classes").classList.toggle("short", about.classes.every((name) => name.length === 1));
-  element("classes").append(...about.classes.map((name, n) => classButton(name, n, keys[n])));
+  second = false;
+  names.learn(about.people);
+  element("title").textContent = about.cycle === null ? "Labeling" : `Labeling, cycle ${about.cycle}`;
+  classes.begin(about, answer);
   element("number-field").hidden = about.task !== "regression";
   element("keep").hidden = !["multilabel", "regression"].includes(about.task);
+  for (const button of document.querySelectorAll("button[data-key]")) {
+    const letter = button.dataset.key;
+    const isLetter = classes.areMany() && /[a-z]/.test(letter);
+    const key = isLetter ? letter.toUpperCase() : letter;
+    button.setAttribute("aria-keyshortcuts", isLetter ? `Shift+${key}` : key);
+    button.querySelector("kbd")?.remove();
+    button.append(made("kbd", key, { ariaHidden: "true" }));
+  }
+  return true;
+}
+
+async function begin() {
+  if (!(await learnAbout())) return;
+  const leave = () => {
+    chosen = null;
+    show("");
+  };
   const clicks = {
     keep,
     skip: () => answer("skip", "skip"),
     invalid: () => answer("invalid", "invalid"),
-    undo,
+    undo: () => undo(),
+    accept,
     "finish-all": finish,
     "finish-now": finish,
-    "finish-early": () => confirmFinish(true),
-    "go-on": () => confirmFinish(false),
+    "finish-early": () => open("confirm"),
+    "go-on": leave,
     second: lookForSecond,
+    "open-grid": () => openGrid(),
+    "confirm-grid": confirmGrid,
+    "leave-grid": leave,
+    "open-answers": () => answers.load().then(() => open("answers")),
+    "leave-answers": leave,
+    "open-keys": openKeys,
+    "leave-keys": () => learnAbout().then(leave),
+    "zoom-in": picture.zoomIn,
+    "zoom-out": picture.zoomOut,
+    fit: picture.fit,
+    original: () => element("original").setAttribute("aria-pressed", picture.showOriginal()),
+    play: picture.play,
+    "hide-guess": () => {
+      localStorage.setItem(GUESSES, !hidesGuesses());
+      show("");
+    },
   };
   for (const [id, click] of Object.entries(clicks)) element(id).addEventListener("click", click);
-  element("name").addEventListener("change", () => {
-    localStorage.setItem(NAME, person());
-    refresh();
-  });
+  element("search").addEventListener("input", () => classes.find(element("search").value));
   document.addEventListener("keydown", pressed);
-  await refresh();
+  answers.listen(openRow, undo);
+  picture.listen();
+  await names.begin(about, whenNamed, (key) => (names.isAsking() ? waiting.push(key) : act(key)));
+  if (!state) await refresh();
+  beat();
+}
+
+async function whenNamed() {
+  if (!held.length) await refresh();
+  while (held.length) await change(...held.shift());
+  await drain();
 }
 
 begin();

@@ -3,12 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
+from al_lightning.label.page.trainer import Elsewhere, Trainer
 from al_lightning.run.journal import Record
 
 PHASES = {"start": "fit", "labels": "fit", "fit": "test", "test": "choose"}
 """The step that runs after each event."""
 SECONDS = {"fit": ("fit",), "test": ("test",), "choose": ("predict", "query")}
 WORDS = {"fit": "trains", "test": "is tested", "choose": "chooses what to ask"}
+
+
+def told_between(last: Record, trainer: Trainer) -> str:
+    """Say why there is nothing to label now.
+
+    Args:
+        last: The last record of the run.
+        trainer: Goes on with it.
+    """
+    if last["event"] == "end":
+        return f"The run is over: {last.get('why') or last['reason']}."
+    closed = f"The query of cycle {last['cycle']} is closed. " if last["event"] == "labels" else ""
+    if isinstance(trainer, Elsewhere) and trainer.is_at_work():
+        return f"{closed}Another process trains, and its next query will appear here."
+    return closed + trainer.told()
 
 
 def progress_of(records: Sequence[Record], seconds: float) -> dict[str, Any]:
@@ -20,14 +36,13 @@ def progress_of(records: Sequence[Record], seconds: float) -> dict[str, Any]:
 
     Returns:
         ``words`` say what happens now. ``done`` is the share that is over, judged by how long the
-        cycle before took; None in the first cycle. ``results`` has a pair for each cycle that was
-        tested: number of labels, and its metrics in words.
+        cycle before took; None in the first cycle.
     """
     steps = [record for record in records if record["event"] in PHASES]
     last = steps[-1]
     phase = PHASES[last["event"]]
     if last["event"] == "start" and not last["split"]["labeled_indices"]:
-        return {"cycle": 0, "words": "The first rows are chosen", "done": None, "results": []}
+        return {"cycle": 0, "words": "The first rows are chosen", "done": None}
     cycle = 1 if last["event"] == "start" else last["cycle"] + (last["event"] == "labels")
     done = None
     before = _last_seconds(records)
@@ -37,17 +52,17 @@ def progress_of(records: Sequence[Record], seconds: float) -> dict[str, Any]:
         over = sum(taken[name] for name in names[: names.index(phase)])
         total = sum(taken.values()) or 1.0
         done = round((over + min(seconds, taken[phase])) / total, 3)
+    return {"cycle": cycle, "words": f"The model of cycle {cycle} {WORDS[phase]}", "done": done}
+
+
+def results_in_words(records: Sequence[Record]) -> list[list[Any]]:
+    """Return a pair for each cycle that was tested: number of labels, and metrics in words."""
     fits = {record["cycle"]: record for record in records if record["event"] == "fit"}
     tests = [record for record in records if record["event"] == "test"]
-    return {
-        "cycle": cycle,
-        "words": f"The model of cycle {cycle} {WORDS[phase]}",
-        "done": done,
-        "results": [
-            [fits[test["cycle"]].get("num_labeled"), _in_words(test.get("metrics", {}))]
-            for test in tests
-        ],
-    }
+    return [
+        [fits[test["cycle"]].get("num_labeled"), _in_words(test.get("metrics", {}))]
+        for test in tests
+    ]
 
 
 def _last_seconds(records: Sequence[Record]) -> dict[str, float] | None:

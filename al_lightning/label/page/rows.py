@@ -63,18 +63,20 @@ class Shown:
         return picture_file(Path(found[0])) if found else None
 
     def media(self, index: int, number: int) -> File | None:
-        """Return the sound or film that is one part of a row."""
+        """Return the file of one part of a row: a sound, a film, a further picture."""
         parts = self.described.get(index, [])
         part = parts[number] if 0 <= number < len(parts) else {}
-        if part.get("kind") not in ("audio", "video") or "file" not in part:
+        if "file" not in part:
             return None
         path = self.folder / part["file"]  # an absolute path stays one
         kind = mimetypes.guess_type(path.name)[0] or ""
-        return File(path, kind) if kind.startswith(part["kind"]) and path.is_file() else None
+        wanted = "image" if part["kind"] == "picture" else part["kind"]
+        return File(path, kind) if kind.startswith(wanted) and path.is_file() else None
 
     def parts(self, index: int) -> list[dict[str, Any]]:
         """Return the parts of a row for the page: texts, tables, addresses, and what went wrong."""
-        found = []
+        found: list[dict[str, Any]] = []
+        has_picture = False
         for number, part in enumerate(self.described.get(index, ())):
             kind = part["kind"]
             if kind == "text":
@@ -84,8 +86,9 @@ class Shown:
                 found.append({"kind": kind, "cells": cells})
             elif kind == "problem":
                 found.append({"kind": kind, "text": visible(part["text"])})
-            elif kind in ("audio", "video"):
+            elif kind in ("audio", "video") or (kind == "picture" and has_picture):
                 found.append({"kind": kind, "address": f"/media/{index}/{number}"})
+            has_picture = has_picture or kind == "picture"
         return found
 
 
@@ -165,6 +168,23 @@ def described(
         "said": said(row, query) if row is not None and row.in_conflict else [],
         **({} if doubt is None else _doubted(query, doubt)),
     }
+
+
+def largest_group(query: OpenQuery, indices: Sequence[int]) -> tuple[str, list[int]]:
+    """Return the class that the model sees most often in some rows, in words, and those rows.
+
+    Args:
+        query: The query that waits.
+        indices: Rows that were asked. None is returned where the model has said nothing of them, or
+            says numbers.
+    """
+    predicted = query.record.get("predicted")
+    groups: dict[str, list[int]] = {}
+    if predicted is not None and query.form.needs_classes:
+        guesses = dict(zip(query.indices, predicted, strict=True))
+        for index in indices:
+            groups.setdefault(str(query.form.told(guesses[index])), []).append(index)
+    return max(groups.items(), key=lambda pair: len(pair[1]), default=("", []))
 
 
 def said(row: RowAnswers, query: OpenQuery) -> list[dict[str, str]]:

@@ -56,7 +56,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 HERE = Path(__file__).parent
-SCRIPTS = ("page.js",)
+SCRIPTS = ("page.js", "server.js", "picture.js", "classes.js", "grid.js", "answers.js", "names.js")
 PAGES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
