@@ -12,7 +12,13 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).parent.parent
 WHOLE = ("test_compare", "test_cli", "test_examples", "test_ddp", "test_notebook")
 """Files whose tests share a fixture of many seconds, so that one worker has them all."""
-EARLY = ("test_processes", "test_label_page", "test_label_folder", "test_import_cost")
+EARLY = (
+    "test_processes",
+    "test_label_page",
+    "test_label_work",
+    "test_label_folder",
+    "test_import_cost",
+)
 """Files with tests of many seconds, which must not be the last to begin."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -68,3 +74,34 @@ def mnist_dir() -> Path:
 
     ensure_mnist(ROOT / "data")
     return ROOT / "data"
+
+
+# ---- the labeling page in a browser; what drives it is imported when a test needs it -------------
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from label_browser import launched
+
+    yield from launched()
+
+
+@pytest.fixture
+def browse(chromium):
+    from label_browser import browsing
+
+    yield from browsing(chromium)
+
+
+@pytest.fixture
+def start():
+    from label_browser import starting
+
+    yield from starting()
+
+
+@pytest.fixture
+def serve():
+    from label_browser import serving
+
+    yield from serving()

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from label_browser import NEEDS_BROWSER, press
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
-from test_label_page import browse, chromium, press, pytestmark, serve  # noqa: F401
 
 from al_lightning.label.answers import OpenQuery
 from al_lightning.run.journal import Journal
 
+pytestmark = NEEDS_BROWSER
 EXAMPLE = Path(__file__).parent.parent / "examples" / "label_folder.py"
 CLASSES = ("bar", "ring", "disk")
 
@@ -76,7 +77,7 @@ def accuracies(run_dir):
 
 
 @pytest.mark.filterwarnings("ignore:1 rows cannot be read and are left out. broken.png")
-def test_a_person_labels_a_folder(project, train, serve, browse):  # noqa: F811
+def test_a_person_labels_a_folder(project, train, serve, browse):
     folder, truth = project
     run_dir = folder / "runs" / "shapes"
     printed = train(

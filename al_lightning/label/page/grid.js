@@ -22,7 +22,7 @@ function tile(row, position) {
   one.setAttribute("aria-keyshortcuts", KEYS[position]);
   one.setAttribute("aria-label", row.name ?? `index ${row.index}`);
   if (row.picture) one.append(made("img", null, { src: row.picture, alt: "", draggable: false }));
-  for (const part of row.parts) {
+  for (const part of row.picture ? [] : row.parts) {
     if (part.kind === "table") one.append(partOf({ ...part, cells: part.cells.slice(0, NUM_CELLS) }));
     else if (part.kind === "text" || part.kind === "problem") one.append(partOf(part));
   }

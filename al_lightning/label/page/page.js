@@ -214,7 +214,7 @@ function pressed(event) {
   }
   if (busy) {
     // For the next row; one by one.
-    if (key.length === 1 || key === "Enter" || key === "Backspace") {
+    if (key.length === 1 || ["Enter", "Backspace", "Escape"].includes(key)) {
       waiting.push(key);
       event.preventDefault();
       element("result").textContent = `Keeping your answer ... ${waiting.length} keys wait.`;
@@ -402,8 +402,8 @@ function showClosed() {
 function announce(section, done) {
   const row = section === "row" ? [title(state.row), ...guesses(state.row)] : [];
   const differ = section === "row" && state.row.said.length ? ["people differ on this row"] : [];
-  const closed = section === "closed" ? [element("closed-title").textContent] : [];
-  element("announcer").textContent = `${done} ${[...row, ...differ, ...closed].join(", ")}`.trim();
+  const heading = section === "row" ? [] : [element(`${section}-title`).textContent];
+  element("announcer").textContent = `${done} ${[...row, ...differ, ...heading].join(", ")}`.trim();
 }
 
 // ---- the beginning -----------------------------------------------------------------------------
