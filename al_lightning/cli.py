@@ -71,6 +71,9 @@ class ActiveCLI(LightningCLI):
     143 after SIGTERM, and says how to go on.
     """
 
+    command: Sequence[str] | None = None
+    """The arguments of Python that start the program; the script's name when None."""
+
     def __init__(
         self,
         model_class: type[L.LightningModule] | Callable[..., L.LightningModule],
@@ -106,7 +109,7 @@ class ActiveCLI(LightningCLI):
         absolute = folder.absolute()  # also after a chdir
         os.environ[RUN_DIR] = str(absolute)
         try:
-            with stopping(lambda: _how_to_go_on(folder, absolute), tells=is_first_rank):
+            with stopping(lambda: self._how_to_go_on(folder, absolute), tells=is_first_rank):
                 loop = self._make_loop(folder)
                 self.results = self._run(loop)
         finally:
@@ -251,7 +254,7 @@ class ActiveCLI(LightningCLI):
                 loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
             loop.prepare(settings)
         if is_first_rank():
-            note_program(folder)
+            note_program(folder, self.command)
             write_whole(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
         return loop
 
@@ -259,7 +262,7 @@ class ActiveCLI(LightningCLI):
         with self._one_line():
             results = loop.run()
         if loop.run_dir is not None and not loop.finished and is_first_rank():
-            print(f"  then go on with: {_go_on(shown(loop.run_dir))}", flush=True)
+            print(f"  then go on with: {self._go_on(shown(loop.run_dir))}", flush=True)
         return results
 
     @contextmanager
@@ -271,6 +274,16 @@ class ActiveCLI(LightningCLI):
             if not is_refusal(error):
                 raise
             self._exit(error)
+
+    def _how_to_go_on(self, folder: Path, absolute: Path) -> str:
+        if not read_records(absolute / JOURNAL):
+            return "the run had not begun"
+        return f"finished steps are kept, go on with: {self._go_on(folder)}"
+
+    def _go_on(self, folder: Path | str) -> str:
+        program = self.command or [sys.argv[0]]
+        flags = ["--active.run_dir", str(folder), "--active.resume", "true"]
+        return shlex.join(["python", *program, *flags])
 
     def _exit(self, error: Exception) -> NoReturn:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
@@ -372,14 +385,3 @@ def _resumed(given: Sequence[str]) -> tuple[str | None, str | None, str | None]:
         return None, None, None
     resume = flags.resume if flags.resume in ("true", "True", "auto") else None
     return resume, flags.run_dir, flags.add_class
-
-
-def _how_to_go_on(folder: Path, absolute: Path) -> str:
-    if not read_records(absolute / JOURNAL):
-        return "the run had not begun"
-    return f"finished steps are kept, go on with: {_go_on(folder)}"
-
-
-def _go_on(folder: Path | str) -> str:
-    again = ["python", sys.argv[0], "--active.run_dir", str(folder), "--active.resume", "true"]
-    return shlex.join(again)

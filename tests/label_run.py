@@ -1,5 +1,10 @@
 """Run folders whose query waits for answers, written by hand."""
 
+import http.cookiejar
+import json
+import time
+import urllib.request
+
 import numpy as np
 from PIL import Image
 
@@ -57,6 +62,41 @@ def write_run(
         pixels = np.add.outer(np.arange(28), np.arange(28)) * index % 256
         Image.fromarray(pixels.astype(np.uint8)).save(images / f"{index}.png")
     return run_dir
+
+
+class Person:
+    """Somebody at the page, over HTTP; ``truth`` gives the answer to a row as the page shows it."""
+
+    def __init__(self, address, truth, name="ann"):
+        self.base, self.truth, self.name = address.partition("/?")[0], truth, name
+        jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        self.open = urllib.request.build_opener(jar).open
+        self.open(address, timeout=30).read()
+
+    def get(self, path):
+        return json.load(self.open(self.base + path, timeout=30))
+
+    def post(self, path, **body):
+        content = json.dumps({"by": self.name, **body}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.base + path, content, headers)
+        return json.load(self.open(request, timeout=30))
+
+    def answer(self, row, second=False):
+        about = {"settles": False, "second": second}
+        return self.post("/answer", index=row["index"], answer=self.truth(row), **about)
+
+    def label_all(self):
+        """Answer every query until the run is over; return the last state."""
+        while True:
+            state = self.get(f"/state?by={self.name}")
+            while state.get("row"):
+                state = self.answer(state["row"])
+            if "row" in state:
+                state = self.post("/finish", num_open=state["num_open"])
+            if state.get("is_over") or not state["goes_on"]:
+                return state
+            time.sleep(0.1)
 
 
 def answers(run_dir):

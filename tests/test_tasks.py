@@ -106,7 +106,7 @@ def test_every_form_of_a_prediction_reads_alike(task):
     samples = read({"samples": torch.stack([logits, -logits], 1)}, 5)
     joined = stacked([plain, read(-logits)])
     assert samples.num_samples == 2
-    assert torch.equal(samples.probs, joined.probs)
+    torch.testing.assert_close(samples.probs, joined.probs)
     torch.testing.assert_close(scores(samples, margin), scores(joined, margin))
 
 

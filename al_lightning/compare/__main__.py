@@ -7,6 +7,7 @@ python -m al_lightning.compare --model_class my.net.LitNet --datamodule_class my
 
 import argparse
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -32,12 +33,12 @@ class Program(CompareCLI):
         return parser
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Take the two classes out of the command line and leave the rest to the program."""
     parser = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False)
     parser.add_argument("--model_class")
     parser.add_argument("--datamodule_class")
-    classes, rest = parser.parse_known_args()
+    classes, rest = parser.parse_known_args(arguments)
     if (classes.model_class is None) != (classes.datamodule_class is None):
         parser.error("--model_class and --datamodule_class go together, give both or none")
     sys.argv = [PROGRAM, *rest]

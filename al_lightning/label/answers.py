@@ -208,8 +208,8 @@ class OpenQuery:
 
     def last_of(self, by: str | None) -> Record | None:
         """Return the last answer of a person, or with None of anybody, that still stands."""
-        standing = reversed(self.answers.standing.values())
-        return next((r for r in standing if by is None or (r["by"] or "") == by), None)
+        theirs = (r for r in reversed(self.answers.standing) if by is None or (r["by"] or "") == by)
+        return next(theirs, None)
 
     def outcome(self, last: Mapping[int, Answer] = {}) -> Record:
         """Return what :meth:`finish` would record now, without the rows on which people differ.

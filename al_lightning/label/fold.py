@@ -72,29 +72,33 @@ class Fold:
     Attributes:
         rows: The rows that have answers, by data-set index.
         differing: Those of them on which people differ.
-        standing: The ``answers`` records that nobody has undone, by number, oldest first.
         num: Number of ``answers`` records, undone or not.
     """
 
     def __init__(self) -> None:
         self.rows: dict[int, RowAnswers] = {}
         self.differing: dict[int, RowAnswers] = {}
-        self.standing: dict[int, Record] = {}
+        self._standing: dict[int, Record] = {}
         self.num = 0
         self._of_row: dict[int, list[tuple[Record, Any]]] = {}
+
+    @property
+    def standing(self) -> list[Record]:
+        """The ``answers`` records that nobody has undone, oldest first."""
+        return [*self._standing.values()]
 
     def add(self, record: Record) -> None:
         """Take one more record; only ``answers`` and ``undo`` count."""
         if record["event"] == "answers":
             self.num += 1
-            self.standing[record["number"]] = record
+            self._standing[record["number"]] = record
             for index, plain in record["answers"]:
                 self._of_row.setdefault(index, []).append((record, plain))
                 row = self.rows.get(index) or RowAnswers()
                 row.take(record, plain)
                 self._keep(index, row)
         elif record["event"] == "undo":
-            undone = self.standing.pop(record["number"])
+            undone = self._standing.pop(record["number"])
             for index in dict(undone["answers"]):
                 left = [pair for pair in self._of_row[index] if pair[0] is not undone]
                 self._of_row[index] = left

@@ -59,8 +59,9 @@ def parts_of(dataset: Any, index: int, label_key: int | str | None = None) -> li
         if told.describe is not None:
             return [*_described(told.describe(index))]
         if told.picture is not None:
+            picture = _picture(told.picture(index))
             path = None if told.file is None else Path(told.file(index))
-            return [Part("picture", told.picture(index), path)]
+            return [] if picture is None else [Part("picture", picture, path)]
         found = [*_found(dataset[index], label_key)]
     except UnreadableRowError as error:
         return [Part("problem", f"the row cannot be read: {error}")]

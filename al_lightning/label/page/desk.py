@@ -275,17 +275,20 @@ class Desk:
 
     # ---- files -----------------------------------------------------------------------------------
 
-    def picture(self, index: int, original: bool = False) -> File | None:
+    def picture_file(self, index: int) -> Path | None:
         """Return the picture of a row of this query or of an answered one; None without one."""
-        if self.query is None or not self._may_be_answered(index):
-            return None
-        shown = self._shown(index)
-        return shown.original(index) if original else shown.picture(index)
+        return self._shown(index).picture(index) if self._is_known(index) else None
+
+    def original(self, index: int) -> File | None:
+        """Return the file from which the picture of such a row was made; None without one."""
+        return self._shown(index).original(index) if self._is_known(index) else None
 
     def media(self, index: int, number: int) -> File | None:
         """Return the sound or film that is one part of such a row; None without one."""
-        is_known = self.query is not None and self._may_be_answered(index)
-        return self._shown(index).media(index, number) if is_known else None
+        return self._shown(index).media(index, number) if self._is_known(index) else None
+
+    def _is_known(self, index: int) -> bool:
+        return self.query is not None and self._may_be_answered(index)
 
     def _shown(self, index: int) -> Shown:
         """Return the files of the query in which a row was asked."""

@@ -51,11 +51,10 @@ class Shown:
             return {}
         return {row["index"]: row["parts"] for row in map(json.loads, lines)}
 
-    def picture(self, index: int) -> File | None:
+    def picture(self, index: int) -> Path | None:
         """Return the picture of a row, with at most 1,024 pixels a side."""
         files = [self.folder / "images" / f"{index}{suffix}" for suffix in (".png", ".jpg")]
-        path = next((file for file in files if file.is_file()), None)
-        return None if path is None else File(path, mimetypes.types_map[path.suffix])
+        return next((file for file in files if file.is_file()), None)
 
     def original(self, index: int) -> File | None:
         """Return the file that a picture was made from, where a browser can show it."""

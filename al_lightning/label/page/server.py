@@ -6,6 +6,7 @@ is only compared with those of the run's rows.
 
 import asyncio
 import json
+import mimetypes
 import re
 import time
 import zlib
@@ -163,10 +164,12 @@ class _Requests:
         return JSONResponse(self._or_refused(self.desk.answered, by, **how))
 
     async def image(self, request: Request) -> Response:
-        return _file(self.desk.picture(_index(request)), "picture")
+        path = self.desk.picture_file(_index(request))
+        found = None if path is None else File(path, mimetypes.types_map[path.suffix])
+        return _file(found, "picture")
 
     async def original(self, request: Request) -> Response:
-        return _file(self.desk.picture(_index(request), original=True), "original")
+        return _file(self.desk.original(_index(request)), "original")
 
     async def media(self, request: Request) -> Response:
         number = _number(request.path_params["number"], 404)

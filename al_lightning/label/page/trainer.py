@@ -131,18 +131,30 @@ class Program:
 # ---- the program of a run ------------------------------------------------------------------------
 
 
-def note_program(run_dir: Path) -> None:
-    """Write down how this program was started, so that the page can go on with its run."""
+def note_program(run_dir: Path, arguments: Sequence[str] | None = None) -> None:
+    """Write down how this program was started, so that the page can go on with its run.
+
+    Args:
+        run_dir: The run's folder.
+        arguments: Those of Python that start the program; found when not given. Nothing is written
+            where there are none, as in an interactive session.
+    """
+    found = arguments or _arguments()
+    if found:
+        noted = {
+            "command": [sys.executable, *found],
+            "folder": os.getcwd(),
+            "host": socket.gethostname(),
+        }
+        write_whole(run_dir / PROGRAM, json.dumps(noted, indent=1).encode())
+
+
+def _arguments() -> list[str]:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    script = ["-m", spec.name] if spec is not None else [os.path.abspath(sys.argv[0])]
-    if spec is None and not os.path.isfile(script[0]):
-        return  # an interactive session
-    noted = {
-        "command": [sys.executable, *script],
-        "folder": os.getcwd(),
-        "host": socket.gethostname(),
-    }
-    write_whole(run_dir / PROGRAM, json.dumps(noted, indent=1).encode())
+    if spec is not None:
+        return ["-m", spec.name]
+    script = os.path.abspath(sys.argv[0])
+    return [script] if os.path.isfile(script) else []
 
 
 def program_of(run_dir: Path) -> Program | None:
