@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from al_lightning.label.answers import OpenQuery
-from al_lightning.label.fold import RowAnswers, fold, in_words
+from al_lightning.label.fold import Answer, RowAnswers, fold, in_words
 from al_lightning.label.page.rows import Shown, address, said, visible
 from al_lightning.run.journal import Record
 from al_lightning.run.label_form import LabelForm
@@ -17,8 +16,7 @@ PAGE = 50
 """Rows that one page of the list holds."""
 
 
-@dataclass(frozen=True)
-class Earlier:
+class Earlier(NamedTuple):
     """Holds a row that people answered in a query that is closed."""
 
     cycle: int
@@ -90,26 +88,39 @@ def answered_page(
         only: ``"yours"``, ``"differing"`` or ``""`` for all.
         start: The number of rows to leave out.
     """
-    place = {index: n for n, index in enumerate(query.indices)}
     names = query.record["names"]
+    place = {index: n for n, index in enumerate(query.indices)} if names is not None else {}
+    told: dict[Any, str] = {}
 
-    def of_query() -> Iterator[tuple[int, Earlier]]:
-        for index, row in query.rows.items():
-            n = place.get(index)
-            name = None if names is None or n is None else names[n]
-            yield index, Earlier(query.cycle, n, name, row)
+    def in_lower(answer: Answer) -> str:
+        key = str(answer)  # a list cannot be looked up
+        if key not in told:
+            told[key] = in_words(answer, query.form).lower()
+        return told[key]
 
-    # In one dict a row that was corrected now stands for its earlier answer.
-    entries = {**earlier, **dict(of_query())}
-    wanted = []
-    for index, entry in entries.items():
-        if only == "yours" and by not in entry.row.by_labeler:
-            continue
-        if only == "differing" and len({*map(repr, entry.row.by_labeler.values())}) < 2:
-            continue
-        if words and words not in _all_words(index, entry, query).lower():
-            continue
-        wanted.append((entry.row.at, index, entry))
+    def is_wanted(index: int, name: str | None, row: RowAnswers) -> bool:
+        if only == "yours" and by not in row.by_labeler:
+            return False
+        if only == "differing" and len({*map(str, row.by_labeler.values())}) < 2:
+            return False
+        return (
+            words in str(index)
+            or words in (name or "").lower()
+            or any(
+                words in who.lower() or words in in_lower(a) for who, a in row.by_labeler.items()
+            )
+        )
+
+    wanted: list[tuple[str, int, Earlier]] = []
+    for index, row in query.rows.items():
+        n = place.get(index)
+        name = None if n is None else names[n]
+        if is_wanted(index, name, row):
+            wanted.append((row.at, index, Earlier(query.cycle, n, name, row)))
+    for index, entry in earlier.items():
+        # A row that was corrected now stands for its earlier answer.
+        if index not in query.rows and is_wanted(index, entry.name, entry.row):
+            wanted.append((entry.row.at, index, entry))
     wanted.sort(key=lambda one: one[:2], reverse=True)
     files = {query.cycle: shown}
     rows = []
@@ -130,11 +141,6 @@ def answered_page(
             }
         )
     return {"rows": rows, "num": len(wanted), "start": start}
-
-
-def _all_words(index: int, entry: Earlier, query: OpenQuery) -> str:
-    answers = [in_words(answer, query.form) for answer in entry.row.by_labeler.values()]
-    return " ".join([str(index), entry.name or "", *entry.row.by_labeler, *answers])
 
 
 def used_classes(records: Sequence[Record], form: LabelForm) -> Counter[str]:
