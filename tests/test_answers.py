@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 from al_lightning import INVALID, SKIP
 from al_lightning.label.agreement import agreements, cohens_kappa
 from al_lightning.label.answers import OpenQuery, rows_before
-from al_lightning.label.fold import fold
+from al_lightning.label.fold import fold, to_plain
 from al_lightning.run.journal import Journal, read_records
 
 CLASSES = ["cat", "dog", "eel"]
@@ -281,3 +281,66 @@ def test_fold_reads_answers_of_numbers_as_they_came():
     query.answer({5: 2.5, 3: "cat"}, how="api")
     assert {i: row.answer for i, row in fold(query.records).items()} == {5: 2.5, 3: "cat"}
     assert torch.tensor(query.finish(how="api")["labels"][0]) == 2.5
+
+
+# ---- taken back by row ---------------------------------------------------------------------------
+
+
+def test_an_answer_of_any_age_is_taken_back_by_its_row():
+    query = waiting()
+    query.answer({5: 1, 3: 0}, by="ann", how="page")
+    query.answer({5: 2}, by="ben", how="page")
+    query.answer({8: 0}, by="ann", how="page")
+    assert query.differing.keys() == {5}
+    query.answer({5: None}, by="ann", how="page")
+    assert held(query) == {5: 2, 3: 0, 8: 0}
+    assert query.differing == {}
+    query.answer({5: None}, by="ben", how="page")
+    assert held(query) == {3: 0, 8: 0}
+    assert query.open_indices == [5]
+    assert query.undo(by="ben", how="page") == [5]  # what was taken back comes back
+    assert held(query) == {5: 2, 3: 0, 8: 0}
+    assert sorted(query.finish(how="page")["indices"]) == [3, 5, 8]
+
+
+def test_what_settled_a_row_can_be_taken_back():
+    query = waiting()
+    query.answer({5: 1}, by="ann", how="page")
+    query.answer({5: 2}, by="ben", how="page")
+    query.answer({5: 0}, by="ben", how="page", settles=True)
+    assert held(query)[5] == 0
+    query.answer({5: None}, by="ben", how="page")
+    assert held(query)[5] == 1
+    assert not query.rows[5].in_conflict
+
+
+@given(st.data())
+def test_folding_is_reading_the_last_word_of_each_person(data):
+    """Against a definition that looks at all records anew."""
+    records, standing = [], []
+    for number in range(data.draw(st.integers(0, 14))):
+        if standing and data.draw(st.booleans()) and data.draw(st.booleans()):
+            undone = data.draw(st.sampled_from(standing))
+            standing.remove(undone)
+            records.append({"event": "undo", "number": undone["number"]})
+        rows = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True))
+        word = data.draw(st.sampled_from([{"label": 0}, {"label": 1}, "skip", None]))
+        record = {"event": "answers", "number": number, "by": data.draw(st.sampled_from("ab"))}
+        record |= {"answers": [[row, word] for row in rows], "at": "", "how": "", "settles": False}
+        records.append(record)
+        standing.append(record)
+    expected = {}
+    for row in range(3):
+        words = {}
+        for record in standing:
+            for index, word in record["answers"]:
+                if index == row:
+                    words[record["by"]] = word
+        given = [word for word in words.values() if word is not None]
+        if given:
+            expected[row] = given[0] if all(word == given[0] for word in given) else "differ"
+    found = {
+        index: "differ" if row.in_conflict else to_plain(row.answer)
+        for index, row in fold(records).items()
+    }
+    assert found == expected

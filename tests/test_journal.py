@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import zlib
 
 import pytest
@@ -159,3 +160,62 @@ def test_another_versions_file_is_said_to_be_one(path):
     path.write_text(f'{body[:-1]}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n')
     with pytest.raises(ValueError, match="of format 2, found None: another version"):
         read_records(path)
+
+
+# ---- a file that others write to -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_following_a_file_is_reading_it_anew(tmp_path, seed):
+    draw = random.Random(seed)
+    path = tmp_path / "journal.jsonl"
+    writer, follower = Journal(path), Journal.watched(path)
+    writer.append("start", config={})
+    events = ["fit", "test", "query", "answers", "undo", "labels"]
+    cycle = 1
+    for number in range(40):
+        event = events[number % len(events)]
+        writer.append(event, cycle=cycle, note="é" * draw.randrange(4))
+        if draw.random() < 0.3:
+            writer.append("settings", cycle=writer.last["cycle"], changes={})
+        cycle += event == "labels"
+        if draw.random() < 0.4:
+            known = len(follower.records)
+            new = follower.follow()
+            assert follower.records == writer.records
+            assert follower.records[known:] == new
+            assert follower.last == writer.last
+            assert follower.history == writer.history == Journal(path).history
+            assert follower.follow() == []
+        if draw.random() < 0.2:  # and it may go on itself
+            follower.follow()
+            follower.append("settings", cycle=writer.last["cycle"], changes={"by": "the other"})
+            writer.follow()
+
+
+def test_following_notices_what_reading_notices(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    writer = Journal(path)
+    writer.append("start", config={})
+    follower = Journal.watched(path)
+    whole = path.read_bytes()
+    writer.append("fit", cycle=1)
+    line = path.read_bytes()[len(whole) :]
+    path.write_bytes(whole + line.replace(b'"cycle": 1', b'"cycle": 2'))
+    with pytest.raises(ValueError, match="damaged at line 2 of 2: its checksum is wrong"):
+        follower.follow()
+    path.write_bytes(whole + line)
+    assert [record["event"] for record in follower.follow()] == ["fit"]
+    before = path.read_bytes()
+    writer.append("test", cycle=1)
+    writer.append("fit", cycle=2)  # out of order
+    with pytest.raises(ValueError, match="damaged at line 4 of 4: its event is out of order"):
+        follower.follow()
+    path.write_bytes(before + b'{"torn')
+    assert follower.follow() == []
+    assert path.read_bytes().endswith(b'{"torn')
+    assert follower.follow(as_writer=True) == []
+    assert path.read_bytes() == before
+    path.write_bytes(before[:-10])
+    with pytest.raises(ValueError, match="must only grow, found"):
+        follower.follow()

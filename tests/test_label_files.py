@@ -1,5 +1,6 @@
 """Labels in CSV files: the same answers however they were saved, and each mistake with its line."""
 
+import csv
 import re
 
 import pytest
@@ -14,7 +15,7 @@ from al_lightning.label.query_file import (
     write_to_label,
 )
 from al_lightning.run.records import INVALID, SKIP
-from al_lightning.run.tables import check_classes, read_labels
+from al_lightning.run.tables import check_classes, read_labels, read_safe, safe
 
 NAMES = ["a/1.png", "b, c/2.png", 'say "é".png', "4.png"]
 CLASSES = ["cat", "dog", "guinea pig; or hamster"]
@@ -416,3 +417,44 @@ def test_classes_that_people_could_not_answer_in(classes, sentence):
 
 def test_classes_that_they_can(path):
     check_classes(["cat", "Cat", 'a "b", <c>', "日本", "two\nlines", "👩‍🚒"])
+
+
+# ---- spreadsheets --------------------------------------------------------------------------------
+
+
+def test_no_cell_is_run_by_a_spreadsheet_and_each_is_read_back(path):
+    classes = ["=1+1", "-x", "+a", "@b", "'=c", "''-d", "\tcat", "-0.5", "plain"]
+    names = [f"{name.strip()}.png" for name in classes]
+    query = QueryRows(list(range(9)), names, classes, "r1", 1)
+    both = enumerate(zip(names, classes))
+    rows = [LabelRow(i, name, one, -0.5, one, "=ann", "+text") for i, (name, one) in both]
+    write_to_label(path, rows)
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    begun = [cell for cell in cells if cell[:1] in tuple("=+-@\t\r")]
+    assert set(begun) == {"-0.5"}  # which is a number
+    found = read_answers(path, query)
+    assert [(one.index, one.answer, one.by) for one in found] == [(n, n, "=ann") for n in range(9)]
+    path.write_text("path,label\n-x.png,-x\n")  # as a person types it
+    assert [one.answer for one in read_answers(path, query)] == [1]
+
+
+@given(st.text(st.sampled_from("'=+-@\t\ra1."), max_size=6))
+def test_a_safe_cell_is_read_back(text):
+    cell = safe(text)
+    assert read_safe(cell) == text
+    try:
+        float(text)
+    except ValueError:
+        assert not cell.startswith(tuple("=+-@\t\r"))
+    else:
+        assert cell == text
+
+
+@pytest.mark.parametrize(
+    "classes", [["cat", "c\u0430t"], ["caf\u00e9", "cafe\u0301"], ["\uff21", "A"], ["\u039f", "O"]]
+)
+def test_classes_that_look_the_same_are_refused(classes):
+    with pytest.raises(ValueError, match="classes must look different, and '.*' of other char"):
+        check_classes(classes)
+    check_classes(["\u041a\u043e\u0442", "\u043a\u0438\u0442", "cat", "Cat", "\u00e9", "e"])

@@ -645,3 +645,192 @@ def test_the_seconds_of_each_person_are_kept(tmp_path, monkeypatch):
     lines = summary(read_records(run_dir / "journal.jsonl"))
     assert "ann took 5.5 s for 2 answers, 2.8 s each" in lines
     assert "bob took 600.0 s for 1 answer, 600.0 s each" in lines
+
+
+# ---- many at once, by row, and by name -----------------------------------------------------------
+
+
+def test_the_grid_holds_rows_of_one_class_and_keeps_them_together(tmp_path):
+    page = Page(write_run(tmp_path / "run", num_rows=8)).enter()
+    grid = page.client.get("/grid", params={"by": "ann"}).json()
+    assert (grid["guess"], grid["answer"], grid["num"]) == ("cat", 0, 3)
+    assert [row["index"] for row in grid["rows"]] == [10, 13, 16]
+    # Who looks elsewhere meanwhile gets others.
+    assert page.state("ben")["row"]["index"] == 11
+    many = {"indices": [10, 16], "answer": 0, "by": "ann", "second": False}
+    assert page.client.post("/answer_all", json=many).json()["num_open"] == 6
+    (record,) = Journal(page.run_dir / "journal.jsonl").of("answers")
+    assert record["answers"] == [[10, {"label": 0}], [16, {"label": 0}]]
+    assert record["seconds"] >= 0
+    assert page.undo("ann").json()["row"]["index"] == 10
+    assert page.query.rows == {}
+    regression = Page(write_run(tmp_path / "other", task="regression", classes=None)).enter()
+    assert regression.client.get("/grid").json() == {"rows": []}
+    first = Page(write_run(tmp_path / "first", cycle=0)).enter()
+    assert first.client.get("/grid").json() == {"rows": []}
+
+
+MANY = {"indices": [10, 11], "answer": 0, "by": "", "second": False}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/answer_all", {**MANY, "indices": []}, 400),
+        ("/answer_all", {**MANY, "indices": [True]}, 400),
+        ("/answer_all", {**MANY, "indices": ["10"]}, 400),
+        ("/answer_all", {**MANY, "indices": 10}, 400),
+        ("/answer_all", {**MANY, "indices": [10] * 61}, 400),
+        ("/answer_all", {**MANY, "answer": "cat"}, 400),
+        ("/answer_all", {**MANY, "settles": True}, 400),
+        ("/answer_all", {**MANY, "indices": [10, 99]}, 409),
+        ("/answer_all", {**MANY, "indices": [10, 0]}, 409),
+        ("/answer_all", {**MANY, "answer": 7}, 409),
+        ("/undo", {"by": "", "second": False, "index": "10"}, 400),
+        ("/undo", {"by": "", "second": False, "index": None}, 400),
+        ("/undo", {"by": "", "second": False, "index": 10}, 409),
+        ("/undo", {"by": "", "second": False, "row": 10}, 400),
+        ("/name", {"by": 3}, 400),
+        ("/name", {"by": "\u202eann"}, 400),
+        ("/name", {}, 400),
+    ],
+)
+def test_a_bad_request_of_the_newer_kinds_changes_nothing(page, path, body, status):
+    before = bytes_of(page.run_dir)
+    response = page.client.post(path, json=body)
+    assert (response.status_code, "\n" in response.text.strip()) == (status, False)
+    assert bytes_of(page.run_dir) == before
+
+
+@pytest.mark.parametrize("address", ["/state?show=99", "/state?show=0"])
+def test_a_row_that_nobody_asked_for_is_not_opened(page, address):
+    response = page.client.get(address)
+    assert (response.status_code, "is not of this query" in response.text) == (409, True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("/state?show=x", "/state?show=-1", "/answers?only=none", "/answers?start=-1"),
+        *("/answers?start=1e3", f"/answers?words={'x' * 81}", "/answers?by=a%0Ab"),
+    ],
+)
+def test_what_no_page_asks_is_refused(page, address):
+    assert page.client.get(address).status_code == 400
+
+
+def test_answers_are_listed_by_words_people_and_difference(tmp_path):
+    names = [f"sea/{n}.png" for n in range(5)]
+    page = Page(write_run(tmp_path / "run", names=names)).enter()
+    for index, answer, by in ((10, 0, "ann"), (11, 1, "ann"), (11, 2, "ben"), (12, "skip", "ben")):
+        page.answer(index, answer, by)
+
+    def listed(**asked):
+        reply = page.client.get("/answers", params={"by": "ann", **asked}).json()
+        assert reply["num"] == len(reply["rows"])
+        return sorted(row["index"] for row in reply["rows"])
+
+    assert listed() == [10, 11, 12]
+    assert listed(only="yours") == [10, 11]
+    assert listed(only="differing") == [11]
+    assert listed(words="SEA/1") == [11]
+    assert listed(words="ben") == [11, 12]
+    assert listed(words="dog") == [11]
+    assert listed(words="skip") == [12]
+    assert listed(words="nothing") == []
+    rows = page.client.get("/answers", params={"by": "ann", "words": "11"}).json()["rows"]
+    assert rows[0]["said"] == [{"by": "ann", "answer": "dog"}, {"by": "ben", "answer": "elk"}]
+    assert (rows[0]["holds"], rows[0]["yours"], rows[0]["is_open"]) == (None, True, True)
+    state = page.state("ann", show=10)
+    assert (state["row"]["index"], state["row"]["yours"], state["row"]["second"]) == (
+        10,
+        "cat",
+        True,
+    )
+    assert (
+        page.client.post("/undo", json={"by": "ann", "second": False, "index": 11}).status_code
+        == 200
+    )
+    assert page.query.rows[11].answer == 2
+    again = page.client.post("/undo", json={"by": "ann", "second": False, "index": 11})
+    assert again.text == "there is no answer of ann to row 11 to take back"
+
+
+def test_the_list_comes_in_pages(tmp_path):
+    page = Page(write_run(tmp_path / "run", num_rows=120)).enter()
+    page.query.answer({10 + n: n % 3 for n in range(120)}, by="ann", how="api")
+    found = []
+    for start in (0, 50, 100):
+        reply = page.client.get("/answers", params={"start": start}).json()
+        assert reply["num"] == 120
+        found += [row["index"] for row in reply["rows"]]
+    assert sorted(found) == list(range(10, 130))
+
+
+def test_a_session_keeps_its_name_and_others_have_theirs(page):
+    assert page.client.get("/about").json()["name"] is None
+    assert page.answer(10, 0, by="ben").status_code == 200  # no name is bound yet
+    assert page.client.post("/name", json={"by": " ann "}).json() == {"name": "ann"}
+    assert page.client.get("/about").json()["name"] == "ann"
+    for response in (
+        page.answer(11, 0, by="ben"),
+        page.answer(11, 0),
+        page.undo(by="ben"),
+        page.client.get("/state", params={"by": "ben"}),
+    ):
+        assert response.status_code == 409
+        assert "this browser labels as 'ann', found" in response.text
+    assert page.answer(11, 0, by="ann").status_code == 200
+    page.client.cookies.clear()
+    page.enter()
+    assert page.answer(12, 0, by="ben").status_code == 200
+    assert page.client.get("/about").json()["people"] == ["ann", "ben"]
+
+
+def test_tabs_of_a_person_are_counted_until_they_are_gone(page, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("al_lightning.label.page.people.time.monotonic", lambda: clock[0])
+
+    def num_tabs(tab, by="ann"):
+        asked = {"params": {"by": by}, "headers": {"x-tab": tab}}
+        return page.client.get("/state", **asked).json()["num_tabs"]
+
+    assert [num_tabs("a"), num_tabs("a"), num_tabs("b"), num_tabs("c", "ben")] == [1, 1, 2, 1]
+    assert [num_tabs("d", ""), num_tabs("e", "")] == [1, 2]  # without a name: of the session
+    clock[0] += 16
+    assert num_tabs("b") == 1
+
+
+def test_files_of_rows_are_served_by_what_they_are(tmp_path):
+    page = Page(write_run(tmp_path / "run")).enter()
+    picture = (page.run_dir / "queries/cycle_1/images/10.png").read_bytes()
+    contents = {"a.png": picture, "b.svg": b"<svg/>", "c.html": b"<p>", "d.wav": b"RIFF"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+
+    def part(kind, name, place="file"):
+        held = {"file": "images/10.png"} if kind == "picture" else {}
+        return {"kind": kind, **held, place: str(tmp_path / name)}
+
+    parts = {
+        10: [part("picture", "a.png", "original"), part("audio", "d.wav")],
+        11: [part("picture", "b.svg", "original"), part("audio", "c.html")],
+        12: [part("picture", "a.png"), part("picture", "b.svg"), {"kind": "text", "text": "x"}],
+        13: [part("video", "gone.mp4")],
+    }
+    lines = [json.dumps({"index": index, "parts": one}) for index, one in parts.items()]
+    (page.run_dir / "queries/cycle_1/rows.jsonl").write_text("\n".join(lines))
+
+    def kind_of(address):
+        reply = page.client.get(address)
+        return reply.headers["content-type"] if reply.status_code == 200 else reply.status_code
+
+    assert kind_of("/originals/10") == kind_of("/media/12/0") == "image/png"
+    assert kind_of("/media/10/1").startswith("audio/")
+    for address in (
+        *("/originals/11", "/originals/99", "/media/11/1", "/media/12/1", "/media/12/2"),
+        *("/media/13/0", "/media/10/7", "/media/99/0", "/media/10/x", "/media/../10/1"),
+    ):
+        assert kind_of(address) == 404
+    ranged = page.client.get("/media/10/1", headers={"range": "bytes=1-2"})
+    assert (ranged.status_code, ranged.content) == (206, b"IF")

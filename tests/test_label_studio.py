@@ -388,3 +388,40 @@ def test_whatever_the_bytes_the_answers_are_valid_or_refused(tmp_path_factory, c
             assert one.by is None or one.by.strip()
             assert one.line >= 1
         assert len({(one.index, one.by) for one in found}) == len(found)
+
+
+# ---- parts, and other kinds of rows --------------------------------------------------------------
+
+
+def test_tasks_that_are_too_large_for_one_file_come_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("al_lightning.label.label_studio.MAX_BYTES", 4000)
+    rows = [LabelRow(index, "", "cat", 0.5) for index in QUERY.indices]
+    content = io.BytesIO()
+    Image.effect_noise((28, 28), 90).save(content, "PNG")
+    query = QueryRows(QUERY.indices, None, CLASSES, "r", 1)
+    pictures = dict.fromkeys(QUERY.indices, content.getvalue())
+    write_tasks(tmp_path, rows, pictures, query, "margin")
+    files = sorted(tmp_path.glob("label_studio_tasks*.json"))
+    assert [file.name for file in files] == [f"label_studio_tasks_{n}.json" for n in (1, 2, 3)]
+    assert max(file.stat().st_size for file in files) < 4010
+    tasks = [task for file in files for task in json.loads(file.read_bytes())]
+    assert [task["data"]["index"] for task in tasks] == QUERY.indices
+
+
+def test_what_not_all_rows_have_is_left_out(tmp_path):
+    rows = [
+        LabelRow(1, "", "", None, text="a", table={"x": "1"}),
+        LabelRow(2, "", "", None, text="b"),
+    ]
+    query = QueryRows([1, 2], None, ["a", "b"], "r", 1)
+    write_tasks(tmp_path, rows, {}, query, "margin")
+    tasks = json.loads((tmp_path / "label_studio_tasks.json").read_bytes())
+    assert [task["data"]["text"] for task in tasks] == ["a", "b"]
+    assert "table" not in tasks[0]["data"]
+    view = ET.parse(tmp_path / "label_studio_config.xml").getroot()
+    assert [child.tag for child in view] == ["Text", "Choices"]
+    assert view.find("Choices").get("toName") == "text"
+    with pytest.raises(ValueError, match="each row needs a picture, found 2 without"):
+        write_tasks(
+            tmp_path, [LabelRow(1, "", "", None), LabelRow(2, "", "", None)], {}, query, "m"
+        )

@@ -498,6 +498,34 @@ def test_a_half_filled_file_is_kept_and_read_once(tmp_path, watched):
     assert go_on(tmp_path).run()[-1].num_labeled == 31
 
 
+def test_an_emptied_cell_takes_back_what_its_file_said(tmp_path, watched):
+    query = watched(tmp_path).run()[-1].query
+    first, second, third, fourth = query.indices[:4]
+    fill_in(tmp_path, 1, rows=slice(4), labeler="ann")
+    go_on(tmp_path).run()
+    page = OpenQuery(Journal(tmp_path / "journal.jsonl"))
+    page.answer({second: 0}, by="ann", how="page")  # she has changed her mind since
+    page.answer({third: 0}, by="ben", how="page")
+    path = tmp_path / "queries" / "cycle_1" / "to_label.csv"
+    with open(path, newline="") as file:
+        table = list(csv.DictReader(file))
+    for row in table[:3]:
+        row["label"] = ""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    for _ in range(2):  # read once: the second time it says nothing new
+        loop = go_on(tmp_path)
+        loop.run()
+    rows = OpenQuery(Journal(tmp_path / "journal.jsonl")).rows
+    assert first not in rows
+    assert rows[second].by_labeler == {"ann": 0}
+    assert rows[third].by_labeler == {"ben": 0}
+    assert rows[fourth].by_labeler == {"ann": TRUTH[fourth]}
+    assert [record["event"] for record in loop.records].count("answers") == 4
+
+
 def test_what_a_person_wrote_is_not_written_over(tmp_path, watched):
     loop = watched(tmp_path)
     loop.run()

@@ -68,9 +68,10 @@ class Shown:
         if "file" not in part:
             return None
         path = self.folder / part["file"]  # an absolute path stays one
+        if part["kind"] == "picture":
+            return picture_file(path)
         kind = mimetypes.guess_type(path.name)[0] or ""
-        wanted = "image" if part["kind"] == "picture" else part["kind"]
-        return File(path, kind) if kind.startswith(wanted) and path.is_file() else None
+        return File(path, kind) if kind.startswith(part["kind"]) and path.is_file() else None
 
     def parts(self, index: int) -> list[dict[str, Any]]:
         """Return the parts of a row for the page: texts, tables, addresses, and what went wrong."""
