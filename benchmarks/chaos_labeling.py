@@ -28,11 +28,12 @@ from common import header
 
 from al_lightning.run.journal import read_records
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from draw_shapes import draw, write
 from label_run import Person
 
+ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ["triangle", "square", "circle"]
 EXAMPLE = [sys.executable, str(ROOT / "examples" / "label_folder.py")]
 FLAGS = [

@@ -58,6 +58,7 @@ def write_run(
     )
     images = run_dir / "queries" / f"cycle_{cycle}" / "images"
     images.mkdir(parents=True)
+    (images.parent / "to_label.csv").touch()  # with it the folder is complete
     for index in [*indices, *(row for row, *_ in doubts)] if pictures else ():
         pixels = np.add.outer(np.arange(28), np.arange(28)) * index % 256
         Image.fromarray(pixels.astype(np.uint8)).save(images / f"{index}.png")

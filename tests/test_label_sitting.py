@@ -14,6 +14,7 @@ from label_run import Person, answers, write_run
 from test_label_server import Page
 from toys import loop_of, points, points_data
 
+from al_lightning.label.__main__ import main
 from al_lightning.label.answers import OpenQuery
 from al_lightning.label.page import serving
 from al_lightning.label.page.desk import Desk
@@ -331,6 +332,27 @@ def test_one_page_for_all_queries_in_two_processes(tmp_path, program):
     assert last["closed"] == "The run is over: 3 cycles are done."
     assert out.endswith("The run is over: 3 cycles are done.\n")
     assert [index for index, *_ in answers(run_dir)] == [10, 11, 12, 13, 14, 40, 41]
+
+
+def test_a_query_whose_files_are_not_complete_is_written_first(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    table = run_dir / "queries" / "cycle_1" / "to_label.csv"
+    table.unlink()
+    script = f"import pathlib, sys; pathlib.Path({str(table)!r}).touch(); sys.exit(0)"
+    command = [sys.executable, "-m", "al_lightning.label", run_dir, "--port=0", "--"]
+    server = subprocess.Popen([*command, sys.executable, "-c", script], stdout=subprocess.PIPE)
+    try:
+        until(table.exists)
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_a_program_that_is_not_there_is_said_at_once(tmp_path, capsys):
+    run_dir = write_run(tmp_path / "run")
+    with pytest.raises(SystemExit):
+        main([str(run_dir), "--", "no-such-program", "train.py"])
+    assert "found no 'no-such-program'; write it" in capsys.readouterr().err
 
 
 def test_the_program_of_a_run_is_that_of_this_machine(tmp_path, monkeypatch):

@@ -76,22 +76,29 @@ def write_tasks(
             f"each row needs a picture, found {len(missing)} without: {missing[:5]}; add theirs"
         )
     version = f"al_lightning {strategy}, cycle {query.cycle}"
-    parts: list[list[str]] = [[]]
-    size = 0
+    num_parts, size = 0, 0
+    part: list[str] = []  # a file at a time, because the pictures are in it
     for row, score in zip(rows, _unit_scores(rows), strict=True):
         task: dict[str, Any] = {"data": {**_data(row, kinds, pictures), **_identity(row, query)}}
         if row.predicted:
             task["predictions"] = [_prediction(row.predicted, score, version, form, kinds[0])]
         content = json.dumps(task, indent=1)
         size += len(content)
-        if parts[-1] and size > MAX_BYTES:
-            parts.append([])
-            size = len(content)
-        parts[-1].append(content)
-    for number, part in enumerate(parts, start=1):
-        name = TASKS if len(parts) == 1 else TASKS.replace(".json", f"_{number}.json")
-        write_whole(folder / name, f"[{', '.join(part)}]".encode())
+        if part and size > MAX_BYTES:
+            num_parts += 1
+            write_whole(folder / _numbered(num_parts), _joined(part))
+            part, size = [], len(content)
+        part.append(content)
+    write_whole(folder / (_numbered(num_parts + 1) if num_parts else TASKS), _joined(part))
     write_whole(folder / CONFIG, _config(form, kinds).encode())
+
+
+def _numbered(number: int) -> str:
+    return TASKS.replace(".json", f"_{number}.json")
+
+
+def _joined(tasks: Sequence[str]) -> bytes:
+    return f"[{', '.join(tasks)}]".encode()
 
 
 def _data(

@@ -3,11 +3,11 @@
 import shlex
 
 from al_lightning.label.agreement import agreements
-from al_lightning.monitor.exchange import TO_LABEL, can_be_seen
+from al_lightning.monitor.exchange import can_be_seen
 from al_lightning.monitor.forecasts import MORE, curve_of, forecast_of, in_words, next_outlook
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import answers_of
-from al_lightning.run.folder import query_folder, shown
+from al_lightning.run.folder import TO_LABEL, query_folder, shown
 from al_lightning.run.records import CycleResult, Query
 from al_lightning.settings import PEOPLE
 

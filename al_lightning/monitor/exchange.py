@@ -15,11 +15,10 @@ from al_lightning.label.query_file import LabelRow, write_to_label
 from al_lightning.monitor.describe import Part, parts_of
 from al_lightning.monitor.monitor import Loop, Monitor
 from al_lightning.monitor.tables import form_of
-from al_lightning.run.folder import ROWS, query_folder, write_whole
+from al_lightning.run.folder import ROWS, TO_LABEL, query_folder, write_whole
 from al_lightning.run.journal import Journal
 from al_lightning.run.records import NUM_DOUBTS_ON_PAGE, Query
 
-TO_LABEL = "to_label.csv"
 LONGEST_SIDE = 1024
 """Pixels of a picture for a person; larger pictures are made smaller."""
 

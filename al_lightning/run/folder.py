@@ -11,6 +11,8 @@ CONFIG = "config.yaml"
 INITIAL_WEIGHTS = "initial_weights.pt"
 WEIGHTS = "weights.ckpt"
 NAMES = "names.jsonl"
+TO_LABEL = "to_label.csv"
+"""In the folder of a query: people fill it in. With it the folder is complete."""
 ROWS = "rows.jsonl"
 """In the folder of a query: how people see each row, a JSON object a line."""
 

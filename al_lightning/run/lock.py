@@ -43,7 +43,8 @@ def lock(run_dir: Path, name: str = LOCK) -> None:
         owner = os.read(file, 1000).decode(errors="replace") or "another process"
         os.close(file)
         raise ValueError(
-            f"a run must have one writer, found {run_dir} held by {owner}; wait for it or stop it"
+            f"a run must have one {'writer' if name == LOCK else 'page'}, found {run_dir} held by "
+            f"{owner}; wait for it or stop it"
         ) from error
     os.ftruncate(file, 0)
     os.pwrite(file, f"process {os.getpid()} on host {socket.gethostname()}".encode(), 0)

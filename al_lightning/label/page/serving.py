@@ -15,7 +15,7 @@ import uvicorn
 from al_lightning.label.page.desk import Desk
 from al_lightning.label.page.server import make_app
 from al_lightning.label.page.trainer import Elsewhere, Here, Program, Trainer
-from al_lightning.run.folder import JOURNAL, records_of
+from al_lightning.run.folder import JOURNAL, TO_LABEL, query_folder, records_of
 from al_lightning.run.lock import lock, unlock
 from al_lightning.stopping import stopping
 
@@ -88,6 +88,8 @@ def serve(run_dir: Path, port: int, program: Program | None) -> None:
     lock(run_dir, PAGE_LOCK)
     try:
         trainer: Trainer = Elsewhere(run_dir) if program is None else program
+        if program is not None and _lacks_files(run_dir) and not program.is_at_work():
+            program.begin()  # it was killed before it had written what people see
         desk = Desk(None, run_dir, trainer)
         _check_worth_it(desk, program)
         server = Server(desk, port, lambda: finished())
@@ -110,6 +112,13 @@ def serve(run_dir: Path, port: int, program: Program | None) -> None:
             print(f"{desk.closed}", flush=True)
     finally:
         unlock(run_dir, PAGE_LOCK)
+
+
+def _lacks_files(run_dir: Path) -> bool:
+    """Tell whether a query waits whose files are not complete."""
+    last = records_of(run_dir)[-1]
+    folder = query_folder(run_dir, last.get("cycle", 0))
+    return last["event"] == "query" and not (folder / TO_LABEL).exists()
 
 
 def _check_worth_it(desk: Desk, program: Program | None) -> None:

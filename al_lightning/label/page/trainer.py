@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -90,9 +91,17 @@ class Program:
         run_dir: The run's folder.
         command: Starts the program; the arguments that resume the run are added to it.
         folder: Where it is started; None for here.
+
+    Raises:
+        ValueError: when there is no such program.
     """
 
     def __init__(self, run_dir: Path, command: Sequence[str], folder: Path | None = None) -> None:
+        if shutil.which(command[0]) is None:
+            raise ValueError(
+                f"the program that trains must be one that can be started, found no {command[0]!r}"
+                "; write it as you would on the command line: -- python train.py"
+            )
         self.run_dir = run_dir
         given = {"run_dir": run_dir.absolute(), "resume": "true", "oracle": "files"}
         flags = [[f"--active.{name}", str(value)] for name, value in given.items()]
@@ -168,6 +177,5 @@ def program_of(run_dir: Path) -> Program | None:
         command, folder, host = noted["command"], Path(noted["folder"]), noted["host"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if host != socket.gethostname() or not folder.is_dir() or not Path(command[0]).is_file():
-        return None
-    return Program(run_dir, command, folder)
+    is_here = host == socket.gethostname() and folder.is_dir() and shutil.which(command[0])
+    return Program(run_dir, command, folder) if is_here else None
