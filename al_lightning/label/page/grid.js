@@ -4,6 +4,7 @@ import { element, made } from "/server.js";
 import { partOf } from "/picture.js";
 
 const KEYS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+const FEW = 24; // so many have room to be larger
 const NUM_CELLS = 3; // of a table that a tile shows
 
 let grid = null;
@@ -12,6 +13,7 @@ export function show(found) {
   grid = found;
   element("grid-title").textContent = `${grid.rows.length} of ${grid.num} that look like: ${grid.guess}`;
   element("tiles").classList.toggle("pictures", grid.rows.every((row) => row.picture));
+  element("tiles").classList.toggle("few", grid.rows.length <= FEW);
   element("tiles").replaceChildren(...grid.rows.map(tile));
   count();
 }

@@ -4,7 +4,7 @@ import { element, made } from "/server.js";
 
 const STEP = 1.5;
 const MOST = 40;
-const SMALL = 200; // pixels; below, each is shown as a square
+const SMALL = 64; // pixels; up to here each is shown as a square, and larger pictures are smooth
 const MOVE = 60; // pixels of the screen
 
 const pictures = new Map(); // by address: the one on the screen and those that come next
@@ -53,7 +53,7 @@ function put(image, title) {
   holder.replaceChildren(image);
   place();
   image.decode().then(
-    () => image.classList.toggle("small", Math.max(image.naturalWidth, image.naturalHeight) < SMALL),
+    () => image.classList.toggle("small", Math.max(image.naturalWidth, image.naturalHeight) <= SMALL),
     () => {
       if (holder.contains(image)) holder.textContent = "The picture of this row cannot be read.";
     },
