@@ -137,7 +137,7 @@ class ActiveLearningLoop(WithOptions):
         if self.oracle == "dataset":
             check_reveals(self.data.holds_labels)
         self.prepare()
-        with attended(self.oracle, self.run_dir, self._example.world_size) as labels_came:
+        with attended(self.oracle, self.run_dir) as labels_came:
             while (query := self.ask()) is not None:
                 if (closing := self._answers_to(query)) is not None:
                     self._close(closing)
@@ -285,7 +285,7 @@ class ActiveLearningLoop(WithOptions):
             return
         self.data.ensure_read(self._example)
         form = LabelForm(self.settings.task, self.data.classes)
-        check_oracle(self.oracle, self.run_dir, form)
+        check_oracle(self.oracle, self.run_dir, form, self._example.world_size)
         is_new = not self._run.journal.records
         if is_new:
             self.data.leave_out_unreadable()

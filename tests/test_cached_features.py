@@ -186,6 +186,7 @@ print(network.seen)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_what_was_written(tmp_path):
     path = tmp_path / "features"
     program = SLOWLY.format(here=str(HERE), path=str(path))

@@ -733,6 +733,7 @@ def none_is_left(processes):
     return not any(Path(f"/proc/{process}").exists() for process in processes)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_ends_as_if_nothing_had_been(tmp_path, start, ran, inline):
     process = start(HERE / "compare_run.py", tmp_path / "out")
     children = children_of(process)

@@ -8,18 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 from label_run import Person, answers, write_run
 from test_label_server import Page
-from toys import loop_of, points, points_data
+from toys import QUIET, TRAINER, loop_of, points, points_data
 
 from al_lightning.label.__main__ import main
 from al_lightning.label.answers import OpenQuery
+from al_lightning.label.oracle import attended
 from al_lightning.label.page import serving
 from al_lightning.label.page.desk import Desk
 from al_lightning.label.page.trainer import PROGRAM, Elsewhere, Program, note_program, program_of
 from al_lightning.run.journal import Journal, read_records
+from al_lightning.run.lock import lock, unlock
 
 CLASSES = ["low", "middle", "high"]
 OTHER = """
@@ -31,9 +34,10 @@ print("held", flush=True)
 time.sleep(float(sys.argv[2]))
 """
 """Another process that has the run's lock for some seconds."""
-TRAINER = """
+GO_ON = """
 import sys
 from pathlib import Path
+from al_lightning.run.lock import lock, unlock
 from al_lightning.run.journal import Journal
 from al_lightning.run.lock import lock
 run_dir = Path(sys.argv[sys.argv.index("--active.run_dir") + 1])
@@ -146,15 +150,22 @@ def test_a_run_goes_on_with_its_page_after_a_stop(tmp_path, address, monkeypatch
 def test_a_page_of_its_own_needs_one_process_and_a_folder(tmp_path):
     with pytest.raises(ValueError, match='oracle="page" needs a run_dir'):
         loop_of(data=points_data(classes=CLASSES), oracle="page").run()
-    from al_lightning.label.oracle import attended
-
-    with (
-        pytest.raises(ValueError, match="needs one process, found 2"),
-        attended("page", tmp_path, 2),
-    ):
-        pass
-    with attended("files", tmp_path, 2) as labels_came:
+    trainer = partial(TRAINER.func, accelerator="cpu", devices=2, strategy="ddp", **QUIET)
+    data = points_data(classes=CLASSES)
+    loop = loop_of(data=data, oracle="page", run_dir=tmp_path / "run", trainer=trainer)
+    with pytest.raises(ValueError, match='oracle="page" needs one process, found 2'):
+        loop.run()
+    assert not (tmp_path / "run").exists()
+    with attended("files", tmp_path) as labels_came:
         assert not labels_came()
+
+
+def test_a_missing_package_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    loop = loop_of(data=points_data(classes=CLASSES), oracle="page", run_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match="the page needs starlette and uvicorn, and uvicorn is"):
+        loop.run()
+    assert not (tmp_path / "run").exists()
 
 
 # ---- others that write to the run ----------------------------------------------------------------
@@ -188,6 +199,28 @@ def test_what_others_answer_and_close_is_followed(tmp_path):
     assert page.client.get("/about").json()["num_rows"] == 2
     assert page.answer(40, 1).json()["row"]["index"] == 41
     assert page.finish(1).json()["goes_on"] is False
+
+
+def test_a_class_that_is_added_meanwhile_is_offered(tmp_path):
+    page = Page(write_run(tmp_path / "run")).enter()
+    assert page.answer(10, 3).status_code == 409
+    append(
+        page.run_dir,
+        ("settings", {"cycle": 1, "changes": {}, "classes": ["cat", "dog", "elk", "owl"]}),
+    )
+    state = page.state()
+    assert (state["num_classes"], state["row"]["index"]) == (4, 10)
+    assert page.client.get("/about").json()["classes"][-1] == "owl"
+    assert page.answer(10, 3).json()["num_open"] == 4
+
+
+def test_a_run_waits_for_a_page_that_keeps_an_answer(tmp_path, another):
+    run_dir = write_run(tmp_path / "run")
+    another(run_dir, 0.3)
+    with pytest.raises(ValueError, match="must have one writer"):
+        lock(run_dir)
+    lock(run_dir, patience=30)
+    unlock(run_dir)
 
 
 def test_a_line_that_is_being_written_is_left_alone(tmp_path):
@@ -273,7 +306,7 @@ def test_a_query_is_shown_once_its_trainer_has_left(tmp_path, another):
 
 @pytest.fixture
 def program(tmp_path):
-    (tmp_path / "go_on.py").write_text(TRAINER)
+    (tmp_path / "go_on.py").write_text(GO_ON)
     return [sys.executable, str(tmp_path / "go_on.py")]
 
 

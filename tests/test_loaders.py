@@ -255,6 +255,7 @@ def test_a_split_that_was_loaded_in_inference_mode_can_be_labeled():
 # ---- prepare_data --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_data_is_prepared_once_a_node(tmp_path):
     with socket.socket() as free:
         free.bind(("", 0))

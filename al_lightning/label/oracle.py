@@ -38,11 +38,14 @@ class AnswersTogether:
     """The file that holds them."""
 
 
-def check_oracle(oracle: str | Oracle, run_dir: Path | None, form: LabelForm) -> None:
+def check_oracle(
+    oracle: str | Oracle, run_dir: Path | None, form: LabelForm, num_processes: int = 1
+) -> None:
     """Check that ``oracle`` can be asked for labels of that form, before the first query.
 
     Raises:
-        ValueError: when it is no oracle, or people lack the classes or a folder for their files.
+        ValueError: when it is no oracle, people lack the classes or a folder for their files, or
+            a page cannot be served.
     """
     if not (callable(oracle) or oracle in ("dataset", *PEOPLE)):
         raise ValueError(
@@ -61,6 +64,14 @@ def check_oracle(oracle: str | Oracle, run_dir: Path | None, form: LabelForm) ->
             f'oracle="{oracle}" needs the names of the classes, and the data module has none; give '
             'it classes=["cat", "dog"]'
         )
+    if oracle == "page" and num_processes > 1:
+        raise ValueError(
+            f'oracle="page" needs one process, found {num_processes}, of which the others would '
+            'wait for people; give oracle="files", and let `python -m al_lightning.label RUN_DIR` '
+            "start the program for each cycle"
+        )
+    if oracle == "page":
+        serving()  # says which package is missing
     if oracle != "dataset" and form.needs_classes and form.classes is not None:
         check_classes(form.classes, several=form.task == "multilabel")
 
@@ -76,9 +87,7 @@ def check_reveals(are_held: bool) -> None:
 
 
 @contextmanager
-def attended(
-    oracle: str | Oracle, run_dir: Path | None, num_processes: int
-) -> Iterator[Callable[[], bool]]:
+def attended(oracle: str | Oracle, run_dir: Path | None) -> Iterator[Callable[[], bool]]:
     """Yield a function that waits for labels, while the run's folder is free.
 
     It returns True once labels have come. With any oracle but the page it returns False at once:
@@ -90,12 +99,6 @@ def attended(
     if oracle != "page":
         yield lambda: False
         return
-    if num_processes > 1:
-        raise ValueError(
-            f'oracle="page" needs one process, found {num_processes}, of which the others would '
-            'wait for people; give oracle="files", and let `python -m al_lightning.label RUN_DIR` '
-            "start the program for each cycle"
-        )
     assert run_dir is not None
     with serving().page_beside(run_dir) as labels_came:
         yield labels_came

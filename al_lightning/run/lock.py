@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 try:
@@ -10,11 +11,12 @@ except ImportError:  # Windows has no record locks
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
+REFUSALS = (BlockingIOError, PermissionError)  # which of the two depends on the system
 _held: dict[tuple[int, Path], int] = {}
 """Open files by process and path; a forked process starts without locks."""
 
 
-def lock(run_dir: Path, name: str = LOCK) -> None:
+def lock(run_dir: Path, name: str = LOCK, *, patience: float = 0.0) -> None:
     """Make this process the writer of ``run_dir`` until it ends or calls :func:`unlock`.
 
     A record lock belongs to one process. Forked loader workers that live longer do not hold it. On
@@ -24,6 +26,7 @@ def lock(run_dir: Path, name: str = LOCK) -> None:
     Args:
         run_dir: The folder.
         name: The file in it; the labeling page has one of its own beside the writer's.
+        patience: Seconds to wait for another process; a page has the lock for one answer at a time.
 
     Raises:
         ValueError: when another process is the writer; names its host and process id.
@@ -37,9 +40,17 @@ def lock(run_dir: Path, name: str = LOCK) -> None:
             return
         unlock(run_dir, name)  # of a folder that was removed since
     file = os.open(key[1], os.O_RDWR | os.O_CREAT, 0o666)
+    until = time.monotonic() + patience
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:  # which of the two depends on the system
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except REFUSALS:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(0.01)
+    except REFUSALS as error:
         owner = os.read(file, 1000).decode(errors="replace") or "another process"
         os.close(file)
         raise ValueError(

@@ -29,6 +29,9 @@ from al_lightning.run.records import CycleResult, Results, result_of, results_of
 from al_lightning.run.weights import load_state, save_state
 from al_lightning.settings import FUNCTION, Settings
 
+PATIENCE = 1.0
+"""Seconds to wait for a page that keeps an answer right now."""
+
 
 class Run:
     """Holds the decisions of a run, and writes them down where there is a folder.
@@ -221,7 +224,7 @@ class Run:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock(self.folder)
+            lock(self.folder, patience=PATIENCE)
             self.journal = Journal(path, self.journal)
         except OSError as error:
             raise ValueError(

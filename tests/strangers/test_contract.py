@@ -62,6 +62,7 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, name, monkeypatch
     assert not (tmp_path / "run" / "journal.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_agree_and_ask_as_one_does(tmp_path):
     script = Path(__file__).parent / "two_processes.py"
     path = os.pathsep.join([str(script.parent), str(script.parent.parent), *sys.path])

@@ -1,7 +1,6 @@
 """The desk behind the page: it gives each person the next row, and keeps their answers."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,6 @@ class Desk:
         self.trainer: Trainer = Elsewhere(run_dir) if trainer is None else trainer
         self.journal = Journal.watched(run_dir / JOURNAL) if query is None else query.journal
         self.query: OpenQuery | None = None
-        self.used: Counter[str] = Counter()
         self.people = People()
         self.ends = False  # the server ends, because nobody here goes on with the run
         self._changed = time.monotonic()
@@ -76,7 +74,6 @@ class Desk:
         self._files = {query.cycle: self.shown}
         self._taken: dict[str, set[int]] = {}  # the rows that each person with a name sees now
         self._since: dict[str, tuple[frozenset[int], float]] = {}  # the same, since when
-        self.used = used_classes(query.journal.records, query.form)
 
     # ---- the run ---------------------------------------------------------------------------------
 
@@ -89,13 +86,15 @@ class Desk:
         Raises:
             ValueError: when the journal is damaged.
         """
-        if self.journal.follow(as_writer=as_writer):
+        new = self.journal.follow(as_writer=as_writer)
+        if new:
             self._changed = time.monotonic()
         last = self._last
         waits = last["event"] in ("query", "answers", "undo")
+        has_class = any(record.get("classes") for record in new)
         if not waits:
             self.query = None
-        elif self.query is None or self.query.cycle != last["cycle"]:
+        elif self.query is None or self.query.cycle != last["cycle"] or has_class:
             # Its pictures are complete once the trainer has left the folder.
             self.query = None
             if not self.trainer.is_at_work():
@@ -112,13 +111,14 @@ class Desk:
     def about(self) -> dict[str, Any]:
         """Return the facts that stay the same while the query waits."""
         form, query, records = self.form, self.query, self.journal.records
+        used = used_classes(records, form)
         people = {r["by"] for r in records if r["event"] == "answers" and r["by"]}
         return {
             "run": records[0].get("run"),
             "cycle": None if query is None else query.cycle,
             "num_rows": 0 if query is None else len(query.indices),
             "classes": [*map(visible, form.classes or ())] if form.needs_classes else [],
-            "used": [self.used[name] for name in form.classes or ()],
+            "used": [used[name] for name in form.classes or ()],
             "task": form.task,
             "strategy": records[0]["config"]["active"]["strategy"],
             "folder": str(self.run_dir),
@@ -193,6 +193,7 @@ class Desk:
         pictures = [address(self._shown(index), index) for index in coming[1 : 1 + AHEAD]]
         return {
             "cycle": query.cycle,
+            "num_classes": len(query.form.classes or ()),
             "row": self._described(coming[0], by) if coming else None,
             "next_picture": pictures[0] if pictures else None,
             "next_pictures": [picture for picture in pictures if picture],
@@ -322,10 +323,7 @@ class Desk:
         # Files may answer rows that were not asked, and people may differ on those rows too.
         unasked = not self.position.keys() >= {*indices}
         how: dict[str, Any] = {"by": by, "how": HOW, "settles": settles, "seconds": seconds}
-        query = self._waiting
-        query.answer(dict.fromkeys(indices, answer), **how, accept_unasked=unasked)
-        if isinstance(answer, int) and query.form.classes:
-            self.used[query.form.classes[answer]] += len(indices)
+        self._waiting.answer(dict.fromkeys(indices, answer), **how, accept_unasked=unasked)
 
     def undo(self, by: str, index: int | None = None) -> int:
         """Undo the person's last answer, or their answer to one row.

@@ -42,7 +42,8 @@ async function update(path, body, failed, done) {
 async function take(reply, done) {
   const before = state;
   state = reply;
-  if (state.cycle !== undefined && state.cycle !== about.cycle) await learnAbout();
+  const isOther = state.cycle !== about.cycle || state.num_classes !== about.classes.length;
+  if (!state.closed && isOther && !(await learnAbout())) return;
   if (!CHOSEN.includes(chosen) || state.closed || chosen === "confirm") chosen = null;
   show(done, before);
 }

@@ -107,7 +107,7 @@ def serve(run_dir: Path, port: int, program: Program | None) -> None:
                 server.run(sockets=[server.listening])
             finally:
                 if program is not None:
-                    program.stop()
+                    program.end(at_once=not desk.is_over)
         if desk.is_over:
             print(f"{desk.closed}", flush=True)
     finally:

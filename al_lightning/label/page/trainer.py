@@ -130,10 +130,11 @@ class Program:
             )
         return "The run goes on in another program, and its next query will appear here."
 
-    def stop(self) -> None:
-        """End the program as Ctrl-C would; finished steps are kept."""
+    def end(self, *, at_once: bool) -> None:
+        """Wait until the program has ended; at once, as Ctrl-C would, or when it is done."""
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+            if at_once:  # finished steps are kept
+                self._process.terminate()
             self._process.wait()
 
 
