@@ -120,7 +120,8 @@ class Sitting:
         """Kill the process, or the trainer that it has started."""
         if process.poll() is not None:
             return
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")  # a thread has started it
+        children = [number for task in tasks for number in task.read_text().split()]
         child = int(children[0]) if children and draws.random() < 0.5 else None
         phase = self.phase()
         os.kill(child or process.pid, signal.SIGKILL)

@@ -38,8 +38,9 @@ from al_lightning import INVALID, SKIP, ActiveLearningLoop, Exchange
 from al_lightning.data.images import ActiveImageDataModule
 from al_lightning.label.answers import OpenQuery
 from al_lightning.label.fold import Answer
-from al_lightning.label.label_studio import CONFIG, TASKS, read_export
+from al_lightning.label.label_studio import CONFIG, TASKS, read_export, write_tasks
 from al_lightning.label.oracle import query_rows
+from al_lightning.label.query_file import LabelRow, QueryRows
 from al_lightning.run.journal import Journal
 
 ENVIRONMENT = Path(__file__).resolve().parent / ".label_studio"
@@ -60,6 +61,7 @@ def main() -> None:
         run_until_it_waits(run_dir, images)
         with label_studio(Path(folder) / "server") as (ann, ben):
             through_label_studio(run_dir, images, ann, ben)
+            words_and_tables(Path(folder) / "words", ann)
 
 
 def check(what: str, found: object, expected: object) -> None:
@@ -171,6 +173,22 @@ def through_label_studio(run_dir: Path, images: Path, ann: "Person", ben: "Perso
     check("it trained on them", [r.num_labeled for r in loop.results], [6, 6 + len(labels)])
 
 
+def words_and_tables(folder: Path, ann: "Person") -> None:
+    """Send rows of text and of a table there and back, without a run."""
+    query = QueryRows([3, 4, 8], ["x", "y", "z"], CLASSES, "abc", 1)
+    rows = [
+        LabelRow(index, name, CLASSES[0], 0.5, text=f"text {name} = $5", table={"age": f"{index}"})
+        for index, name in zip(query.indices, query.names or [], strict=True)
+    ]
+    write_tasks(folder, rows, {}, query, "margin")
+    project, tasks = import_tasks(folder, ann)
+    for task, name in zip(tasks, CLASSES, strict=True):
+        ann.annotate(task, name)
+    write_export(folder / "export.json", project, ann, emails=False)
+    found = [(one.index, one.answer) for one in read_export(folder / "export.json", query)]
+    check("text and tables go there and back", sorted(found), [(3, 0), (4, 1), (8, 2)])
+
+
 def import_tasks(folder: Path, ann: "Person") -> tuple[int, list[dict[str, Any]]]:
     """A new project's number, and the query's tasks as the server has them."""
     tasks = json.loads((folder / TASKS).read_bytes())
@@ -262,15 +280,16 @@ class Person(NamedTuple):
 
     def annotate(self, task: dict[str, Any], word: str | None) -> int:
         """Sends an annotation, or with None skips the task, as its page does; gives its number."""
-        content = {"result": chosen(word), "was_cancelled": word is None}
+        shown = "image" if "image" in task["data"] else "text"
+        content = {"result": chosen(word, shown), "was_cancelled": word is None}
         return int(self.call("POST", f"tasks/{task['id']}/annotations/", content)["id"])
 
     def correct(self, annotation: int, word: str) -> None:
         self.call("PATCH", f"annotations/{annotation}/", {"result": chosen(word)})
 
 
-def chosen(word: str | None) -> list[dict[str, Any]]:
-    region = {"from_name": "label", "to_name": "image", "type": "choices"}
+def chosen(word: str | None, shown: str = "image") -> list[dict[str, Any]]:
+    region = {"from_name": "label", "to_name": shown, "type": "choices"}
     return [] if word is None else [{**region, "value": {"choices": [word]}}]
 
 
