@@ -2,7 +2,9 @@
 
 import csv
 import random
+import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from al_lightning.run.journal import Journal
 pytestmark = NEEDS_BROWSER
 EXAMPLE = Path(__file__).parent.parent / "examples" / "label_folder.py"
 CLASSES = ("bar", "ring", "disk")
+ADDRESS = re.compile(r"http://\S+")
 
 
 def draw(folder, seeds):
@@ -113,3 +116,41 @@ def test_a_person_labels_a_folder(project, train, serve, browse):
         table = {row["path"]: row["label"] for row in csv.DictReader(file)}
     assert len(table) == 28
     assert table == {path: truth[path] for path in table}
+
+
+@pytest.mark.slow
+def test_one_command_and_one_tab_for_eight_cycles(project, browse):
+    folder, truth = project
+    command = [
+        *(sys.executable, EXAMPLE, "--data.folder=photos", "--data.classes=[bar, ring, disk]"),
+        *("--data.test_folder=test", "--data.image_size=32", "--data.initial_labeled_size=6"),
+        *("--active.acquisition_size=6", "--active.num_cycles=8", "--active.run_dir=runs/shapes"),
+        *("--active.oracle=page", "--trainer.max_epochs=10", "--trainer.accelerator=cpu"),
+    ]
+    program = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        address = next(found[0] for line in program.stdout if (found := ADDRESS.search(line)))
+        page = browse(address, complains=True)  # of the server that ends with its run
+        began = page.evaluate("performance.timeOrigin")
+        title, heading = page.locator("#row-title"), page.get_by_role("heading", level=2)
+        for cycle in range(8):
+            for number in range(1, 7):
+                expect(title).to_contain_text(f"Row {number} of 6: ", timeout=60_000)
+                name = title.text_content().partition(": ")[2]
+                page.keyboard.press(str(1 + CLASSES.index(truth[name])))
+            expect(heading).to_have_text("Every row has an answer")
+            expect(page.get_by_role("heading", level=1)).to_have_text(f"Labeling, cycle {cycle}")
+            page.keyboard.press("Enter")
+        expect(heading).to_have_text("The run is over", timeout=60_000)
+        expect(page.locator("#training-results li")).to_have_count(8)
+        assert page.evaluate("performance.timeOrigin") == began  # the tab was never loaded again
+        assert program.wait(timeout=60) == 0
+    finally:
+        program.kill()
+        program.communicate()
+    query = Journal(folder / "runs" / "shapes" / "journal.jsonl")
+    assert [len(record["labels"]) for record in query.of("labels")] == [6] * 8
+    pairs = [pair for r in query.of("labels") for pair in zip(r["indices"], r["labels"])]
+    assert {f"{row:03}.png": CLASSES[label] for row, label in pairs}.items() <= truth.items()
