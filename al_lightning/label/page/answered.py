@@ -1,8 +1,8 @@
 """The rows of a run that people have answered, to be found, opened and corrected."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from al_lightning.label.answers import OpenQuery
@@ -65,82 +65,93 @@ def _last_rows(closing: Record) -> Iterator[tuple[int, RowAnswers]]:
         yield index, row
 
 
+@dataclass
+class Filter:
+    """Says which answered rows a person wants to see.
+
+    Args:
+        form: The form of a label.
+        by: The person who looks.
+        words: Lower-case text that a row's index, name, answers or people must hold.
+        only: ``"yours"``, ``"differing"`` or ``""`` for all.
+    """
+
+    form: LabelForm
+    by: str
+    words: str
+    only: str
+    _told: dict[str, str] = field(default_factory=dict)
+
+    def wants(self, index: int, name: str | None, row: RowAnswers) -> bool:
+        """Tell whether a row is one of them."""
+        said = row.by_labeler
+        if self.only == "yours" and self.by not in said:
+            return False
+        if self.only == "differing" and len({*map(str, said.values())}) < 2:
+            return False
+        if self.words in str(index) or self.words in (name or "").lower():
+            return True
+        return any(
+            self.words in who.lower() or self.words in self._in_words(said[who]) for who in said
+        )
+
+    def _in_words(self, answer: Answer) -> str:
+        key = str(answer)  # a list cannot be looked up
+        if key not in self._told:
+            self._told[key] = in_words(answer, self.form).lower()
+        return self._told[key]
+
+
 def answered_page(
     query: OpenQuery,
     earlier: dict[int, Earlier],
-    run_dir: Path,
-    shown: Shown,
-    *,
-    by: str,
-    words: str,
-    only: str,
+    wanted: Filter,
     start: int,
+    shown_of: Callable[[int], Shown],
 ) -> dict[str, Any]:
     """Return a page of the list of answers, the latest first.
 
     Args:
         query: The query that waits.
         earlier: As :func:`earlier_rows` returns them.
-        run_dir: The run's folder.
-        shown: The files of the query that waits.
-        by: The person who looks.
-        words: Lower-case text that the row's name, index, answers or people must hold.
-        only: ``"yours"``, ``"differing"`` or ``""`` for all.
+        wanted: Chooses rows.
         start: The number of rows to leave out.
+        shown_of: Gives the files of a cycle's query.
     """
     names = query.record["names"]
     place = {index: n for n, index in enumerate(query.indices)} if names is not None else {}
-    told: dict[Any, str] = {}
-
-    def in_lower(answer: Answer) -> str:
-        key = str(answer)  # a list cannot be looked up
-        if key not in told:
-            told[key] = in_words(answer, query.form).lower()
-        return told[key]
-
-    def is_wanted(index: int, name: str | None, row: RowAnswers) -> bool:
-        if only == "yours" and by not in row.by_labeler:
-            return False
-        if only == "differing" and len({*map(str, row.by_labeler.values())}) < 2:
-            return False
-        return (
-            words in str(index)
-            or words in (name or "").lower()
-            or any(
-                words in who.lower() or words in in_lower(a) for who, a in row.by_labeler.items()
-            )
-        )
-
-    wanted: list[tuple[str, int, Earlier]] = []
+    found: list[tuple[str, int, Earlier]] = []
     for index, row in query.rows.items():
         n = place.get(index)
         name = None if n is None else names[n]
-        if is_wanted(index, name, row):
-            wanted.append((row.at, index, Earlier(query.cycle, n, name, row)))
+        if wanted.wants(index, name, row):
+            found.append((row.at, index, Earlier(query.cycle, n, name, row)))
     for index, entry in earlier.items():
         # A row that was corrected now stands for its earlier answer.
-        if index not in query.rows and is_wanted(index, entry.name, entry.row):
-            wanted.append((entry.row.at, index, entry))
-    wanted.sort(key=lambda one: one[:2], reverse=True)
-    files = {query.cycle: shown}
-    rows = []
-    for _, index, entry in wanted[start : start + PAGE]:
-        of_cycle = files.setdefault(entry.cycle, Shown(run_dir, entry.cycle))
-        answer = entry.row.answer
-        rows.append(
-            {
-                "index": index,
-                "cycle": entry.cycle,
-                "is_open": entry.cycle == query.cycle,
-                "name": None if entry.name is None else visible(entry.name),
-                "picture": address(of_cycle, index),
-                "holds": None if answer is None else visible(in_words(answer, query.form)),
-                "said": said(entry.row, query),
-                "at": entry.row.at,
-                "yours": by in entry.row.by_labeler,
-            }
-        )
-    return {"rows": rows, "num": len(wanted), "start": start}
+        if index not in query.rows and wanted.wants(index, entry.name, entry.row):
+            found.append((entry.row.at, index, entry))
+    found.sort(key=lambda one: one[:2], reverse=True)
+    rows = [
+        _line(index, entry, query, wanted.by, shown_of(entry.cycle))
+        for _, index, entry in found[start : start + PAGE]
+    ]
+    return {"rows": rows, "num": len(found), "start": start}
+
+
+def _line(index: int, entry: Earlier, query: OpenQuery, by: str, shown: Shown) -> dict[str, Any]:
+    """Return what the list shows of a row."""
+    answer = entry.row.answer
+    return {
+        "index": index,
+        "cycle": entry.cycle,
+        "is_open": entry.cycle == query.cycle,
+        "name": None if entry.name is None else visible(entry.name),
+        "picture": address(shown, index),
+        "holds": None if answer is None else visible(in_words(answer, query.form)),
+        "said": said(entry.row, query),
+        "at": entry.row.at,
+        "yours": by in entry.row.by_labeler,
+    }
 
 
 def used_classes(records: Sequence[Record], form: LabelForm) -> Counter[str]:

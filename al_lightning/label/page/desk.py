@@ -7,8 +7,14 @@ from typing import Any
 
 from al_lightning.label.answers import OpenQuery
 from al_lightning.label.fold import Answer, RowAnswers, in_words
-from al_lightning.label.page.answered import Earlier, answered_page, earlier_rows, used_classes
-from al_lightning.label.page.people import People
+from al_lightning.label.page.answered import (
+    Earlier,
+    Filter,
+    answered_page,
+    earlier_rows,
+    used_classes,
+)
+from al_lightning.label.page.people import People, Views
 from al_lightning.label.page.progress import progress_of, results_in_words, told_between
 from al_lightning.label.page.rows import (
     File,
@@ -26,8 +32,6 @@ from al_lightning.run.journal import Journal, Record
 from al_lightning.run.label_form import LabelForm
 
 HOW = "page"
-PAUSE = 600.0
-"""Seconds; who takes longer for a row has gone away, and so many count."""
 GRID = 60
 """Rows that are confirmed together at most."""
 AHEAD = 4
@@ -69,11 +73,9 @@ class Desk:
         check_form(query.form)
         self.query = query
         self.position = {index: n for n, index in enumerate(query.indices)}
-        self.shown = Shown(self.run_dir, query.cycle)
         self.earlier = earlier_rows(query.journal.records)
-        self._files = {query.cycle: self.shown}
-        self._taken: dict[str, set[int]] = {}  # the rows that each person with a name sees now
-        self._since: dict[str, tuple[frozenset[int], float]] = {}  # the same, since when
+        self._files: dict[int, Shown] = {}
+        self._views = Views()
 
     # ---- the run ---------------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Desk:
         ]
         if show is not None:
             coming = [show, *(index for index in coming if index != show)]
-        self._sees(by, coming[:1])
+        self._views.sees(by, coming[:1])
         pictures = [address(self._shown(index), index) for index in coming[1 : 1 + AHEAD]]
         return {
             "cycle": query.cycle,
@@ -232,7 +234,7 @@ class Desk:
         if not members:
             return {"rows": []}
         rows = [self._described(index, by) for index in members[:GRID]]
-        self._sees(by, members[:GRID])
+        self._views.sees(by, members[:GRID])
         return {
             "guess": visible(guess),
             "answer": rows[0]["likely_answer"],
@@ -242,24 +244,16 @@ class Desk:
 
     def answered(self, by: str, *, words: str, only: str, start: int) -> dict[str, Any]:
         """Return a page of the list of answers; see :func:`answered_page`."""
-        asked: dict[str, Any] = {"by": by, "words": words, "only": only, "start": start}
-        return answered_page(self._waiting, self.earlier, self.run_dir, self.shown, **asked)
+        wanted = Filter(self._waiting.form, by, words, only)
+        return answered_page(self._waiting, self.earlier, wanted, start, self._files_of)
 
     def _unanswered(self, by: str) -> list[int]:
         rows = self._waiting.rows
         unanswered = [index for index in self._waiting.indices if index not in rows]
         # Two people at work share the rows: a row that another person sees now comes last.
-        taken = set().union(*(seen for name, seen in self._taken.items() if name != by))
+        taken = self._views.of_others(by)
         free = [index for index in unanswered if index not in taken]
         return [*free, *(index for index in unanswered if index in taken)] if taken else free
-
-    def _sees(self, by: str, rows: Sequence[int]) -> None:
-        if by and rows:
-            self._taken[by] = {*rows}
-        else:
-            self._taken.pop(by, None)
-        if rows and self._since.get(by, (None,))[0] != frozenset(rows):
-            self._since[by] = frozenset(rows), time.monotonic()
 
     def _described(self, index: int, by: str) -> dict[str, Any]:
         query, shown = self._waiting, self._shown(index)
@@ -295,7 +289,9 @@ class Desk:
         """Return the files of the query in which a row was asked."""
         earlier: Earlier | None = self.earlier.get(index)
         is_ours = index in self.position or index in self._waiting.doubts or earlier is None
-        cycle = self._waiting.cycle if is_ours or earlier is None else earlier.cycle
+        return self._files_of(self._waiting.cycle if is_ours or earlier is None else earlier.cycle)
+
+    def _files_of(self, cycle: int) -> Shown:
         return self._files.setdefault(cycle, Shown(self.run_dir, cycle))
 
     # ---- what a person does ----------------------------------------------------------------------
@@ -318,8 +314,7 @@ class Desk:
                 raise ValueError(
                     f"row {index} is not of this query; reload the page to see what is"
                 )
-        shown, since = self._since.get(by, (frozenset(), 0.0))
-        seconds = min(PAUSE, time.monotonic() - since) if shown.issuperset(indices) else None
+        seconds = self._views.seconds(by, indices)
         # Files may answer rows that were not asked, and people may differ on those rows too.
         unasked = not self.position.keys() >= {*indices}
         how: dict[str, Any] = {"by": by, "how": HOW, "settles": settles, "seconds": seconds}

@@ -1,11 +1,15 @@
-"""The people at the page: their sessions, names and tabs."""
+"""The people at the page: their sessions, names and tabs, and the rows that each sees."""
 
 import math
 import secrets
 import time
+from collections.abc import Collection
 
 PRESENT = 15.0
 """Seconds after its last request for which a tab counts as open; an open tab asks every five."""
+
+PAUSE = 600.0
+"""Seconds; who takes longer for a row has gone away, and so many count."""
 
 
 class People:
@@ -71,3 +75,32 @@ class People:
     def are_here(self) -> bool:
         """Tell whether any session has asked for something lately."""
         return time.monotonic() - self._last_seen <= PRESENT
+
+
+class Views:
+    """Knows which rows each person sees now, and since when.
+
+    Two people at work share the rows, so they must have names. Of people without one all see the
+    same.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, frozenset[int]] = {}
+        self._since: dict[str, tuple[frozenset[int], float]] = {}
+
+    def sees(self, by: str, rows: Collection[int]) -> None:
+        """Note that a person sees these rows."""
+        seen = frozenset(rows)
+        self._rows[by] = seen if by else frozenset()
+        if seen and self._since.get(by, (None,))[0] != seen:
+            self._since[by] = seen, time.monotonic()
+
+    def of_others(self, by: str) -> frozenset[int]:
+        """Return the rows that other people see."""
+        others = (rows for name, rows in self._rows.items() if name != by)
+        return frozenset().union(*others)
+
+    def seconds(self, by: str, rows: Collection[int]) -> float | None:
+        """Return for how long a person has seen these rows; None for others than they see."""
+        seen, since = self._since.get(by, (frozenset(), 0.0))
+        return min(PAUSE, time.monotonic() - since) if seen.issuperset(rows) else None
