@@ -367,6 +367,24 @@ def test_one_page_for_all_queries_in_two_processes(tmp_path, program):
     assert [index for index, *_ in answers(run_dir)] == [10, 11, 12, 13, 14, 40, 41]
 
 
+def test_once_ends_with_its_query_and_trains_nothing(tmp_path, program):
+    run_dir = write_run(tmp_path / "run")
+    note_program(run_dir, program[1:])
+    command = [sys.executable, "-m", "al_lightning.label", run_dir, "--port=0", "--once"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        found = re.search(r"http://\S+", server.stdout.readline())[0]
+        last = Person(found, lambda row: "skip" if row["index"] == 12 else 2).label_all()
+        out, _ = server.communicate(timeout=30)
+    finally:
+        server.kill()
+        server.communicate()
+    assert (server.returncode, last["goes_on"]) == (0, False)
+    assert out.startswith("The query of cycle 1 is closed. Go on with the run: --active.run_dir")
+    assert Journal(run_dir / "journal.jsonl").last["skipped"] == [12]
+    assert program_of(run_dir).command[:2] == program  # and it could have
+
+
 def test_a_query_whose_files_are_not_complete_is_written_first(tmp_path):
     run_dir = write_run(tmp_path / "run")
     table = run_dir / "queries" / "cycle_1" / "to_label.csv"

@@ -40,12 +40,11 @@ async function update(path, body, failed, done) {
 }
 
 async function take(reply, done) {
-  const before = state;
   state = reply;
   const isOther = state.cycle !== about.cycle || state.num_classes !== about.classes.length;
   if (!state.closed && isOther && !(await learnAbout())) return;
   if (!CHOSEN.includes(chosen) || state.closed || chosen === "confirm") chosen = null;
-  show(done, before);
+  show(done);
 }
 
 async function change(path, body, failed, done) {
