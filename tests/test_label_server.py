@@ -767,6 +767,15 @@ def test_the_list_comes_in_pages(tmp_path):
     assert sorted(found) == list(range(10, 130))
 
 
+def test_the_latest_answers_come_first_also_those_that_were_changed(page, monkeypatch):
+    times = iter(range(9))
+    monkeypatch.setattr("al_lightning.label.answers.now", lambda: f"2026-01-0{next(times) + 1}")
+    for index in (12, 10, 14, 12):
+        page.answer(index, 0)
+    rows = page.client.get("/answers").json()["rows"]
+    assert [row["index"] for row in rows] == [12, 14, 10]
+
+
 def test_a_session_keeps_its_name_and_others_have_theirs(page):
     assert page.client.get("/about").json()["name"] is None
     assert page.answer(10, 0, by="ben").status_code == 200  # no name is bound yet
