@@ -96,8 +96,10 @@ def test_keys_that_come_while_an_answer_is_on_its_way_wait(tmp_path, serve, brow
     page = browse(serve(run_dir))
     shows(page, "Row 1 of 5: index 10", "0 of 5")
 
+    delays = iter([2000])  # of the first answer
+
     def slowly(route):
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(next(delays, 0))
         route.continue_()
 
     page.route("**/answer", slowly)
