@@ -89,6 +89,7 @@ class ActiveCLI(LightningCLI):
         self.runs_dir = Path(runs_dir)
         self.results: list[CycleResult] = []
         self._began: dict[str, Any] | None = None  # the configuration of a run to resume
+        self._is_program = args is None or self.command is not None  # not a call from another
         self._claimed: list[Path] = []  # folders made for a run that may not begin
         super().__init__(
             model_class,
@@ -254,7 +255,8 @@ class ActiveCLI(LightningCLI):
                 loop = ActiveLearningLoop(**parts, **active, run_dir=folder)
             loop.prepare(settings)
         if is_first_rank():
-            note_program(folder, self.command)
+            if self._is_program:
+                note_program(folder, self.command)
             write_whole(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
         return loop
 

@@ -123,6 +123,8 @@ def test_a_run_leaves_the_whole_run_folder(finished):
     for cycle in (1, 2, 3):
         weights = folder / f"cycle_{cycle}" / "weights.ckpt"
         LitSimpleCNN.load_from_checkpoint(weights, weights_only=True)
+    # This process calls the command line from within, and is no program to go on with.
+    assert not (folder / "program.json").exists()
 
 
 def test_tensorboard_shows_curves_by_labels_and_each_cycles_training(finished):

@@ -1,5 +1,6 @@
 """The command line as a process of its own, under real signals and what SLURM does to it."""
 
+import json
 import os
 import re
 import signal
@@ -76,6 +77,8 @@ def test_a_signal_gives_its_status_and_the_command_that_goes_on(tmp_path, start,
     (command,) = re.findall(rf"stopped by {number.name}; .* go on with: python (.*)", errors)
     assert command.split()[1:] == ["--active.run_dir", "run", "--active.resume", "true"]
     assert "Traceback" not in errors
+    noted = json.loads((tmp_path / "run" / "program.json").read_text())  # for the labeling page
+    assert noted["command"][1].endswith("cli_run.py")
     assert events(tmp_path / "run")[:4] == [("start", None), ("fit", 1), ("test", 1), ("query", 1)]
 
 
