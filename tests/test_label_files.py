@@ -14,6 +14,7 @@ from al_lightning.label.query_file import (
     read_answers,
     write_to_label,
 )
+from al_lightning.monitor.tables import write_table as write_safe
 from al_lightning.run.records import INVALID, SKIP
 from al_lightning.run.tables import check_classes, read_labels, read_safe, safe
 
@@ -437,6 +438,12 @@ def test_no_cell_is_run_by_a_spreadsheet_and_each_is_read_back(path):
     assert [(one.index, one.answer, one.by) for one in found] == [(n, n, "=ann") for n in range(9)]
     path.write_text("path,label\n-x.png,-x\n")  # as a person types it
     assert [one.answer for one in read_answers(path, query)] == [1]
+
+
+def test_the_tables_of_a_run_are_safe_too(tmp_path):
+    write_safe(tmp_path / "t.csv", ["index", "=path"], [[1, "=1+1"], [-2, "@x"], [-0.5, "plain"]])
+    text = (tmp_path / "t.csv").read_text()
+    assert text == "index,'=path\n1,'=1+1\n-2,'@x\n-0.5,plain\n"
 
 
 @given(st.text(st.sampled_from("'=+-@\t\ra1."), max_size=6))

@@ -113,6 +113,8 @@ def test_keys_that_come_while_an_answer_is_on_its_way_wait(tmp_path, serve, brow
     )  # and Enter, which was for a row, closed nothing
     expected = [{"label": 0}, {"label": 1}, {"label": 2}, "skip", {"label": 0}]
     assert [answer for _, answer in pairs(run_dir)] == expected
+    page.wait_for_timeout(300)
+    assert read_records(run_dir / "journal.jsonl")[-1]["event"] == "answers"
 
 
 CIFAR_100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge
@@ -341,7 +343,8 @@ def test_a_picture_is_zoomed_and_moved(tmp_path, serve, browse):
     for _ in range(3):
         page.keyboard.press("-")
     assert scale_of(page) == 1
-    press(page, "1")
+    page.keyboard.press("+")
+    press(page, "1")  # the next picture is seen as a whole
     assert scale_of(page) == 1
 
 
