@@ -25,6 +25,8 @@ PAGE_LOCK = "page.lock"
 """File that the one server of a run's page has locked."""
 FAREWELL = 3.0
 """Seconds that open tabs have to fetch the end of a run before its server ends."""
+GRACE = 2.0
+"""Seconds from the closing of a query until the reply has left, at most."""
 SETTINGS: dict[str, Any] = {
     "log_level": "warning",  # or it would print addresses, and one of them holds the token
     "access_log": False,
@@ -169,10 +171,12 @@ def page_beside(run_dir: Path) -> Iterator[Callable[[], bool]]:
             was_open = False
             while not here.closed.wait(0.2):  # a short wait, so that Ctrl-C is heard
                 was_open = was_open or desk.query is not None
-                if was_open and desk.query is None:
-                    break  # another process closed it
+                # Who closes it here tells it once the lock is free; if not, another process did.
+                if was_open and desk.query is None and not here.closed.wait(GRACE):
+                    break
                 if not thread.is_alive():
                     raise RuntimeError("the page's server has ended; see the error above")
+            here.waits.clear()
             return True
 
         try:
