@@ -60,7 +60,7 @@ def browsing(chromium):
     yield browse
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 def starting():

@@ -7,6 +7,7 @@ const CONFIRMED = "al_lightning.label.names"; // those that a person here has sa
 
 let known = []; // people who labeled in this run
 let name = ""; // the one that the server knows
+let before; // gives what must be over before it changes
 let changed; // called when it is another
 let digit; // called with a digit that was typed into the field
 let isBinding = false;
@@ -18,8 +19,8 @@ export const person = () => name;
 // While it is so, what the person does waits.
 export const isAsking = () => isBinding || !element("new-name").hidden;
 
-export async function begin(about, whenChanged, whenDigit) {
-  [known, changed, digit] = [about.people, whenChanged, whenDigit];
+export async function begin(about, whatIsOver, whenChanged, whenDigit) {
+  [known, before, changed, digit] = [about.people, whatIsOver, whenChanged, whenDigit];
   field.value = about.name ?? localStorage.getItem(NAME) ?? "";
   field.addEventListener("input", () => {
     field.value = field.value.replace(/\p{Nd}/gu, ""); // pasted
@@ -72,6 +73,7 @@ async function accept() {
 
 async function bind(wanted) {
   isBinding = true;
+  await before();
   const { problem } = await request("/name", { by: wanted });
   isBinding = false;
   element("problem").textContent = problem ? `The name was not changed: ${problem}` : "";

@@ -67,7 +67,7 @@ function refresh() {
 
 // A look at what others do: it never changes the row under a person's hands.
 async function look() {
-  const idle = state && !busy && !document.hidden;
+  const idle = state && !busy && !document.hidden && !names.isAsking();
   if (idle && state.closed && state.goes_on) await refresh();
   else if (idle && !state.closed) {
     const number = latest;
@@ -82,8 +82,11 @@ async function look() {
   }
 }
 
+let looking = Promise.resolve(); // a look goes under the name that was there when it began
+
 async function beat() {
-  await look();
+  looking = look();
+  await looking;
   setTimeout(beat, state?.closed ? QUICK_PULSE : PULSE);
 }
 
@@ -471,7 +474,8 @@ async function begin() {
   document.addEventListener("keydown", pressed);
   answers.listen(openRow, undo);
   picture.listen();
-  await names.begin(about, whenNamed, (key) => (names.isAsking() ? waiting.push(key) : act(key)));
+  const digit = (key) => (names.isAsking() ? waiting.push(key) : act(key));
+  await names.begin(about, () => looking, whenNamed, digit);
   if (!state) await refresh();
   beat();
 }
