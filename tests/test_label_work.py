@@ -252,6 +252,7 @@ def test_rows_on_which_people_differ_stand_side_by_side(tmp_path, serve, browse)
     page.get_by_role("button", name="Open index 11").click()
     expect(page.get_by_text("What you choose now holds.")).to_be_visible()
     press(page, "2")
+    expect(page.locator("#result")).to_have_text("Kept for row 2: dog.")
     assert OpenQuery(Journal(run_dir / "journal.jsonl")).rows[11].answer == 1
 
 
@@ -409,5 +410,6 @@ def test_the_next_query_comes_in_the_same_tab(tmp_path, serve, browse):
     page.get_by_role("button", name="Answers").click()
     expect(page.locator("#answers-rows tr")).to_have_count(2)
     page.get_by_role("button", name="Open index 10").click()  # of the query before
-    press(page, "3")
+    page.keyboard.press("3")  # waits until the row is there
+    expect(page.locator("#result")).to_have_text("Kept for the row with index 10: elk.")
     assert pairs(run_dir)[1:] == [(40, {"label": 1}), (10, {"label": 2})]

@@ -131,6 +131,14 @@ function undo(index) {
   change("/undo", body, "Nothing was taken back", done);
 }
 
+async function showGrid() {
+  if (busy) return;
+  busy = true; // a key that comes now is for the grid
+  await openGrid();
+  busy = false;
+  await drain();
+}
+
 async function openGrid(done = "") {
   const asked = new URLSearchParams({ by: names.person() });
   const { reply, problem } = await request(`/grid?${asked}`);
@@ -173,9 +181,13 @@ function open(section, done = "") {
 }
 
 async function openRow(index) {
+  if (busy) return;
   chosen = null;
+  busy = true; // a key that comes now is for the row
   const asked = new URLSearchParams({ by: names.person(), second, show: index });
   await update(`/state?${asked}`, null, "The row cannot be opened", "");
+  busy = false;
+  await drain();
 }
 
 function openKeys() {
@@ -452,7 +464,7 @@ async function begin() {
     "finish-early": () => open("confirm"),
     "go-on": leave,
     second: lookForSecond,
-    "open-grid": () => openGrid(),
+    "open-grid": showGrid,
     "confirm-grid": confirmGrid,
     "leave-grid": leave,
     "open-answers": () => answers.load().then(() => open("answers")),
