@@ -32,7 +32,7 @@ from al_lightning.label.answers import OpenQuery
 from al_lightning.run.journal import Journal, read_records
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from label_run import Person, write_run
+from label_run import PRESS, Person, write_run
 
 SIZE = (4000, 3000)
 NUM_PICTURES = 500
@@ -152,16 +152,8 @@ def keys(folder: Path) -> None:
         page = browser.new_page()
         page.goto(address)
         page.get_by_role("heading", level=2).wait_for()
-        press = """([num, pause]) => new Promise((resolve) => {
-          let n = 0;
-          const timer = setInterval(() => {
-            const key = String(1 + n % 3);
-            document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
-            if (++n === num) { clearInterval(timer); resolve(); }
-          }, pause);
-        })"""
         begin = time.perf_counter()
-        page.evaluate(press, [NUM_KEYS, 1000 / KEYS_A_SECOND])
+        page.evaluate(PRESS, [NUM_KEYS, 1000 / KEYS_A_SECOND])
         pressed = time.perf_counter() - begin
         page.get_by_role("heading", name="Every row has an answer").wait_for()
         kept = time.perf_counter() - begin

@@ -65,6 +65,17 @@ def write_run(
     return run_dir
 
 
+PRESS = """([num, pause]) => new Promise((resolve) => {
+  let n = 0;
+  const timer = setInterval(() => {
+    const key = String(1 + n % 3);
+    document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+    if (++n === num) { clearInterval(timer); resolve(); }
+  }, pause);
+})"""
+"""In a browser: presses the keys 1, 2, 3 in turn, one every ``pause`` milliseconds."""
+
+
 class Person:
     """Somebody at the page, over HTTP; ``truth`` gives the answer to a row as the page shows it."""
 

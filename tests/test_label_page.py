@@ -159,6 +159,20 @@ def test_digits_never_land_in_the_name_and_label_the_row(tmp_path, serve, browse
     shows(page, "Row 4 of 5: index 13", "3 of 5 rows answered, 3 by you")
 
 
+def test_a_grid_that_is_confirmed_waits_for_the_name(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page = browse(serve(run_dir))
+    page.get_by_role("button", name="Grid").click()
+    expect(page.get_by_role("button", name="2 are cat")).to_be_visible()
+    page.get_by_label("Your name (optional)").fill("ann")
+    page.get_by_role("button", name="2 are cat").click()
+    expect(page.get_by_text("New labeler ann?")).to_be_visible()
+    assert answers(run_dir) == []
+    page.get_by_role("button", name="Yes").click()
+    expect(page.locator("#result")).to_have_text("Kept for 2 rows: cat.")
+    assert answers(run_dir) == [(10, {"label": 0}, "ann"), (13, {"label": 0}, "ann")]
+
+
 def test_a_name_belongs_to_the_session(tmp_path, serve, browse):
     run_dir = write_run(tmp_path / "run")
     page = browse(serve(run_dir), complains=True)

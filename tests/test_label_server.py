@@ -756,6 +756,13 @@ def test_answers_are_listed_by_words_people_and_difference(tmp_path):
     assert again.text == "there is no answer of ann to row 11 to take back"
 
 
+def test_numbers_have_no_classes_though_the_data_set_has(tmp_path):
+    run_dir = write_run(tmp_path / "run", task="regression", classes=("a", "b"))
+    page = Page(run_dir).enter()
+    assert page.client.get("/about").json()["classes"] == []
+    assert page.state()["num_classes"] == 0
+
+
 def test_the_list_comes_in_pages(tmp_path):
     page = Page(write_run(tmp_path / "run", num_rows=120)).enter()
     page.query.answer({10 + n: n % 3 for n in range(120)}, by="ann", how="api")

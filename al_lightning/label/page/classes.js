@@ -63,10 +63,10 @@ const isPressed = (one) => one.getAttribute("aria-pressed") === "true";
 
 export const pressed = () => [...element("classes").children].map(isPressed);
 
-export function clear() {
+export function clear(guessed) {
   if (about.task === "multilabel")
     for (const one of element("classes").children) one.setAttribute("aria-pressed", false);
-  find("");
+  find("", guessed);
 }
 
 export function note(position) {

@@ -119,8 +119,8 @@ class Desk:
             "run": records[0].get("run"),
             "cycle": None if query is None else query.cycle,
             "num_rows": 0 if query is None else len(query.indices),
-            "classes": [*map(visible, form.classes or ())] if form.needs_classes else [],
-            "used": [used[name] for name in form.classes or ()],
+            "classes": [*map(visible, _choices(form))],
+            "used": [used[name] for name in _choices(form)],
             "task": form.task,
             "strategy": records[0]["config"]["active"]["strategy"],
             "folder": str(self.run_dir),
@@ -195,7 +195,7 @@ class Desk:
         pictures = [address(self._shown(index), index) for index in coming[1 : 1 + AHEAD]]
         return {
             "cycle": query.cycle,
-            "num_classes": len(query.form.classes or ()),
+            "num_classes": len(_choices(query.form)),
             "row": self._described(coming[0], by) if coming else None,
             "next_picture": pictures[0] if pictures else None,
             "next_pictures": [picture for picture in pictures if picture],
@@ -369,7 +369,7 @@ class Desk:
             )
         query.finish(by=by, how=HOW)
         self.query = None
-        self.ends = isinstance(self.trainer, Elsewhere)
+        self.ends = not self.trainer.goes_on
         self._changed = time.monotonic()
         return f"The query of cycle {query.cycle} is closed. {self.trainer.told()}"
 
@@ -383,6 +383,11 @@ class Desk:
         query = self._waiting
         known = (self.position, query.rows, query.doubts, self.earlier)
         return any(index in rows for rows in known)
+
+
+def _choices(form: LabelForm) -> Sequence[str]:
+    """Return the classes among which a person chooses."""
+    return form.classes or () if form.needs_classes else ()
 
 
 def _wants_second(row: RowAnswers, by: str) -> bool:

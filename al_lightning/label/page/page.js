@@ -22,7 +22,7 @@ let chosen = null; // the section that the person has opened
 let busy = false; // an answer is on its way
 let latest = 0; // number of the last request: a slower reply to an earlier one is old news
 const waiting = []; // keys that were pressed while an answer was on its way
-const held = []; // answers that wait for the name of who gave them
+const held = []; // what waits to be done under the name that is being settled
 
 // ---- the server --------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ async function take(reply, done) {
 async function change(path, body, failed, done) {
   if (busy) return;
   if (names.isAsking()) {
-    held.push([path, body, failed, done]);
+    held.push(() => change(path, body, failed, done));
     return;
   }
   busy = true;
@@ -154,6 +154,10 @@ async function openGrid(done = "") {
 
 async function confirmGrid() {
   if (busy) return;
+  if (names.isAsking()) {
+    held.push(confirmGrid);
+    return;
+  }
   const rows = grid.chosen();
   if (!rows.length) return;
   const indices = rows.map((row) => row.index);
@@ -351,8 +355,7 @@ function showRow(row) {
     "Choose the same class to keep it, or another one.";
   element("differing").hidden = row.said.length === 0;
   element("said").replaceChildren(...row.said.map(({ by, answer }) => made("li", `${by}: ${answer}`)));
-  classes.clear();
-  classes.find("", hidesGuesses() ? null : row.guess);
+  classes.clear(hidesGuesses() ? null : row.guess);
   element("search").blur();
   element("number").value = "";
   const folder = `${about.folder}/queries/cycle_${about.cycle}/images`;
@@ -494,7 +497,7 @@ async function begin() {
 
 async function whenNamed() {
   if (!held.length) await refresh();
-  while (held.length) await change(...held.shift());
+  while (held.length) await held.shift()();
   await drain();
 }
 

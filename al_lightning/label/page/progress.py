@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from al_lightning.label.page.trainer import Elsewhere, Trainer
+from al_lightning.label.page.trainer import Trainer
 from al_lightning.run.journal import Record
 
 PHASES = {"start": "fit", "labels": "fit", "fit": "test", "test": "choose"}
@@ -22,8 +22,6 @@ def told_between(last: Record, trainer: Trainer) -> str:
     if last["event"] == "end":
         return f"The run is over: {last.get('why') or last['reason']}."
     closed = f"The query of cycle {last['cycle']} is closed. " if last["event"] == "labels" else ""
-    if isinstance(trainer, Elsewhere) and trainer.is_at_work():
-        return f"{closed}Another process trains, and its next query will appear here."
     return closed + trainer.told()
 
 

@@ -78,9 +78,9 @@ def make_app(desk: Desk, *, token: str, on_finish: Callable[[], None]) -> Starle
         token: Opens the page.
         on_finish: Called after the person who closed a query has been told.
     """
-    requests = _Requests(desk, on_finish)
     # Cookies of one host are shared between its ports, so each run has its own name.
-    requests.cookie = f"label_{zlib.crc32(str(desk.run_dir.resolve()).encode()):08x}"
+    cookie = f"label_{zlib.crc32(str(desk.run_dir.resolve()).encode()):08x}"
+    requests = _Requests(desk, on_finish, cookie)
     gets = {
         "/images/{index}": requests.image,
         "/originals/{index}": requests.original,
@@ -108,7 +108,7 @@ def make_app(desk: Desk, *, token: str, on_finish: Callable[[], None]) -> Starle
             Middleware(BaseHTTPMiddleware, dispatch=_with_headers),
             # Another site's name can be made to lead here; browsers then trust that site's pages.
             Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
-            Middleware(BaseHTTPMiddleware, dispatch=_guard(token, requests.cookie, desk.people)),
+            Middleware(BaseHTTPMiddleware, dispatch=_guard(token, cookie, desk.people)),
         ],
     )
 
@@ -129,7 +129,7 @@ class _Requests:
 
     desk: Desk
     on_finish: Callable[[], None]
-    cookie: str = ""
+    cookie: str
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     # ---- what is shown ---------------------------------------------------------------------------

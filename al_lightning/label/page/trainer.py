@@ -24,6 +24,9 @@ PROGRAM = "program.json"
 class Trainer(Protocol):
     """Goes on with a run while none of its queries waits for people."""
 
+    goes_on: bool
+    """True when it begins the next cycle by itself, so that the page must stay."""
+
     def begin(self) -> None:
         """Train the next cycle; the query was closed."""
 
@@ -39,6 +42,7 @@ class Elsewhere:
     """Waits for another process, which somebody starts by hand."""
 
     run_dir: Path
+    goes_on: bool = field(default=False, init=False)
 
     def begin(self) -> None:
         """Do nothing."""
@@ -53,7 +57,9 @@ class Elsewhere:
         return False
 
     def told(self) -> str:
-        """Say how to go on."""
+        """Say that another process trains, or how to go on."""
+        if self.is_at_work():
+            return "Another process trains, and its next query will appear here."
         folder = shlex.quote(str(self.run_dir))
         return (
             f"Go on with the run: --active.run_dir {folder} --active.resume true, or "
@@ -69,6 +75,7 @@ class Here:
     """Set while the loop waits for labels."""
     closed: threading.Event = field(default_factory=threading.Event)
     """Set when the query was closed."""
+    goes_on: bool = field(default=True, init=False)
 
     def begin(self) -> None:
         """Let the loop go on."""
@@ -95,6 +102,8 @@ class Program:
     Raises:
         ValueError: when there is no such program.
     """
+
+    goes_on = True
 
     def __init__(self, run_dir: Path, command: Sequence[str], folder: Path | None = None) -> None:
         if shutil.which(command[0]) is None:
