@@ -294,9 +294,9 @@ def probcover_by_definition(pool, labeled, num, delta):
 @few
 @given(N=st.integers(1, 40), M=st.integers(0, 6), num=st.integers(1, 45), seed=st.integers(0, 99))
 def test_probcover_agrees_with_its_definition(dtype, N, M, num, seed):
-    # Whole numbers and a radius between two distances: no rounding, and many equal degrees.
+    # Whole numbers: many equal degrees, and with some radii many rows at the very edge of a ball.
     draws = torch.randint(7, (N + M, 2), generator=seeded(seed)).to(dtype)
-    pool, labeled, delta = draws[:N], draws[N:], (0.5, 1.2, 2.1)[seed % 3]
+    pool, labeled, delta = draws[:N], draws[N:], (0.5, 1.2, 2.1, 1.0, 2.0, 5.0)[seed % 6]
     expected = probcover_by_definition(pool.tolist(), labeled.tolist(), min(num, N), delta)
     found = probcover(pool, labeled, num, seeded(seed), delta=delta).tolist()
     assert found[: len(expected)] == expected

@@ -79,16 +79,17 @@ def unsure_rows(gaps_B: Tensor, squares_B: Tensor, factors_BD: Tensor) -> Tensor
     Returns:
         positions, int64; none where the product is in float64, beyond which nothing is done.
     """
+    if factors_BD.dtype == torch.float64:
+        return gaps_B.new_empty(0, dtype=torch.int64)
     return (gaps_B <= rounding(squares_B, factors_BD)).nonzero()[:, 0]
 
 
 def rounding(squares_B: Tensor, factors_BD: Tensor) -> Tensor:
-    """Return the error to expect in ``|x|^2 - 2 x c + |c|^2``; below 0 in float64: none counts."""
-    if factors_BD.dtype == torch.float64:
-        return torch.full_like(squares_B, -torch.inf)
-    # Lightning advises to let matrix products round more on a GPU.
+    """Return the error to expect in ``|x|^2 - 2 x c + |c|^2``."""
+    # Lightning advises to let matrix products in float32 round more on a GPU.
     is_exact = torch.get_float32_matmul_precision() == "highest"
-    unit = torch.finfo(torch.float32).eps if is_exact else torch.finfo(torch.bfloat16).eps
+    is_rounded_more = factors_BD.dtype == torch.float32 and not is_exact
+    unit = torch.finfo(torch.bfloat16 if is_rounded_more else factors_BD.dtype).eps
     # Errors of the D summands are of either sign; measured: never above half of this.
     relative: float = 4 * unit * max(4.0, factors_BD.shape[1] ** 0.5)
     return relative * squares_B

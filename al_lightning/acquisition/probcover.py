@@ -117,28 +117,34 @@ def count_within(embeddings_ND: Tensor, others_MD: Tensor, delta: float) -> Tens
 
 
 def _count_below(limit: float, rows_AD: Tensor, others_BD: Tensor) -> Tensor:
-    """Count, for each row, the others at a squared distance below the limit, (A,), int32."""
+    """Count, for each row, the others at a squared distance below the limit, (A,), int32.
+
+    What float64 cannot tell from the limit is at the limit, and so not below. Otherwise chance, and
+    the processor, would decide on the edge, where the rows are from which the limit was estimated.
+    """
     squared_AB, rounding_A = squared_distances(rows_AD, others_BD)
-    # A sum over booleans is seven times slower.
-    counts_A, at_most_A = (
-        (squared_AB < bound_A1).view(torch.uint8).sum(1, dtype=torch.int32)
-        for bound_A1 in (limit - rounding_A[:, None], limit + rounding_A[:, None])
-    )
-    unsure = (counts_A < at_most_A).nonzero()[:, 0]
-    if len(unsure):
-        counts_A[unsure] = _count_below(limit, rows_AD[unsure].double(), others_BD.double())
+
+    def count(bound_A: Tensor) -> Tensor:
+        # A sum over booleans is seven times slower.
+        return (squared_AB < bound_A[:, None]).view(torch.uint8).sum(1, dtype=torch.int32)
+
+    counts_A = count(limit - rounding_A)
+    if rows_AD.dtype != torch.float64:
+        unsure = (counts_A < count(limit + rounding_A)).nonzero()[:, 0]
+        if len(unsure):
+            counts_A[unsure] = _count_below(limit, rows_AD[unsure].double(), others_BD.double())
     return counts_A
 
 
 def squared_distances(rows_AD: Tensor, others_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """Return squared distances_AB, and how much each row's may be off: 0 in float64."""
+    """Return squared distances_AB, and how much each row's may be off."""
     # About the middle of the others the squares are hardly larger than the distances sought, so
     # that their difference keeps its digits.
     middle_D = others_BD.mean(0)
     rows_AD, others_BD = rows_AD - middle_D, others_BD - middle_D
     squares_A, squares_B = rows_AD.square().sum(1), others_BD.square().sum(1)
     squared_AB = torch.addmm(squares_B, rows_AD, others_BD.T, alpha=-2).add_(squares_A[:, None])
-    return squared_AB, rounding(torch.maximum(squares_A, squares_B.max()), rows_AD).clamp_min(0)
+    return squared_AB, rounding(torch.maximum(squares_A, squares_B.max()), rows_AD)
 
 
 def pure_radius(tables: Sequence[Tensor], num_classes: int, *, generator: Generator) -> float:
