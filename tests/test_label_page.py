@@ -188,6 +188,34 @@ def test_a_name_belongs_to_the_session(tmp_path, serve, browse):
     assert len(answers(run_dir)) == 1
 
 
+def test_what_is_done_before_the_page_is_ready_is_not_lost(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page, address = browse("about:blank"), serve(run_dir)
+    held = []
+    page.route("**/state?*", lambda route: held.append(route), times=1)
+    with page.expect_request("**/state?*"):
+        page.goto(address)
+    page.keyboard.press("1")
+    expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+    held.pop(0).continue_()
+    shows(page, "Row 2 of 5: index 11", "1 of 5")
+    assert [label for _, label, _ in answers(run_dir)] == [{"label": 0}]
+
+
+def test_a_name_is_not_taken_before_the_page_listens_to_it(tmp_path, serve, browse):
+    run_dir = write_run(tmp_path / "run")
+    page, address = browse("about:blank"), serve(run_dir)
+    held, name = [], page.get_by_label("Your name (optional)")
+    page.route("**/about", lambda route: held.append(route), times=1)
+    with page.expect_request("**/about"):
+        page.goto(address)
+    expect(name).to_be_disabled()
+    held.pop(0).continue_()
+    name.fill("ann")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("New labeler ann?")).to_be_visible()
+
+
 def test_a_key_held_down_is_one_answer(tmp_path, serve, browse):
     run_dir = write_run(tmp_path / "run")
     page = browse(serve(run_dir))

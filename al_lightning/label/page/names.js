@@ -35,6 +35,7 @@ export async function begin(about, whatIsOver, whenChanged, whenDigit) {
   const asked = field.value.trim();
   if (asked !== "" && (asked === about.name || isKnown(asked))) await bind(asked);
   else field.value = "";
+  field.disabled = false; // a name that was written earlier would be lost
 }
 
 export function learn(people) {

@@ -19,7 +19,7 @@ let about; // of the query: what stays
 let state; // what the server said last
 let second = false; // whether rows come that only others answered, and labels in doubt
 let chosen = null; // the section that the person has opened
-let busy = false; // an answer is on its way
+let busy = true; // an answer is on its way, or the first row
 let latest = 0; // number of the last request: a slower reply to an earlier one is old news
 const waiting = []; // keys that were pressed while an answer was on its way
 const held = []; // what waits to be done under the name that is being settled
@@ -492,6 +492,9 @@ async function begin() {
   const digit = (key) => (names.isAsking() ? waiting.push(key) : act(key));
   await names.begin(about, () => looking, whenNamed, digit);
   if (!state) await refresh();
+  element("tools").hidden = false;
+  busy = false;
+  await drain();
   beat();
 }
 
