@@ -23,6 +23,7 @@ from al_lightning.data.datamodule import SPLIT, ActiveDataModule, ProjectDataMod
 from al_lightning.distributed import is_first_rank
 from al_lightning.label.page.trainer import note_program
 from al_lightning.loop import ActiveLearningLoop
+from al_lightning.parser import USAGE, ActiveParser, HelpAll, is_project
 from al_lightning.run.folder import (
     CONFIG,
     JOURNAL,
@@ -100,7 +101,11 @@ class ActiveCLI(LightningCLI):
             save_config_callback=None,  # the run folder's config.yaml is written here, once
             # An optimizer made by the CLI would keep its moments from cycle to cycle.
             auto_configure_optimizers=False,
-            parser_kwargs={"default_config_files": [str(config_file)] if config_file else []},
+            parser_kwargs={
+                "description": "Groups trainer, model and data are those of LightningCLI; "
+                "--help_all describes each of their flags.",
+                "default_config_files": [str(config_file)] if config_file else [],
+            },
         )
         self.work()
 
@@ -145,10 +150,11 @@ class ActiveCLI(LightningCLI):
         ):
             parser.link_arguments("active.seed", "data.seed")
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+    def init_parser(self, **kwargs: Any) -> ActiveParser:
         """Make a parser for which a project's own data module has the arguments of the split."""
         kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
-        parser = ProjectParser(**kwargs)
+        parser = ActiveParser(usage=USAGE, **kwargs)
+        parser.add_argument("--help_all", action=HelpAll, help="Describe every flag.")
         parser.add_argument(
             "-c", "--config", action=ActionConfigFile, help="Path to a configuration file in YAML."
         )
@@ -290,38 +296,6 @@ class ActiveCLI(LightningCLI):
     def _exit(self, error: Exception) -> NoReturn:
         print(f"{self.parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def is_project(datamodule: Any) -> bool:
-    """Tell whether a class is a project's own data module, which knows of no split."""
-    is_module = inspect.isclass(datamodule) and issubclass(datamodule, L.LightningDataModule)
-    return is_module and not issubclass(datamodule, ActiveDataModule)
-
-
-class ProjectParser(LightningArgumentParser):
-    """Adds the arguments of the split to those of a project's own data module."""
-
-    def add_class_arguments(
-        self, class_type: Any, nested_key: str | None = None, *args: Any, **kwargs: Any
-    ) -> list[str]:
-        """Add the arguments of a class, as jsonargparse does; of a data module some more.
-
-        An argument of the split that the class has too goes to the class alone, but for ``seed``.
-        """
-        added: list[str] = super().add_class_arguments(class_type, nested_key, *args, **kwargs)
-        if is_project(class_type):
-            own = [key.rpartition(".")[2] for key in added]
-            skip = {*inspect.signature(ActiveDataModule).parameters} - {*SPLIT} | {*own}
-            rules = LightningArgumentParser()
-            rules.add_class_arguments(ActiveDataModule, "data", fail_untyped=False, skip=skip)
-            for action in rules._actions:
-                _, _, name = action.dest.partition("data.")
-                if name and "." not in name and hasattr(action, "_typehint"):
-                    key = f"{nested_key}.{name}" if nested_key else name
-                    kind = {"type": action._typehint, "default": action.default}
-                    self.add_argument(f"--{key}", help=action.help, **kind)
-                    added.append(key)
-        return added
 
 
 def _made_active(datamodule_class: Any, *args: Any, **given: Any) -> L.LightningDataModule:

@@ -1069,18 +1069,23 @@ def test_a_mistake_of_the_program_is_a_sentence(tmp_path, monkeypatch, capsys, a
     assert not Path("out").exists()
 
 
-def test_help_tells_of_all_that_can_be_given(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["__main__.py", "--help"])
+@pytest.mark.parametrize(
+    ("flag", "tells"),
+    [
+        ("--help", ["--seeds 42,43,44 --out", "random,margin,badge; or in YAML", "val_size"]),
+        (
+            "--help_all",
+            ["--strategies STRATEGIES random,margin,badge; or in YAML", "--data.val_size"],
+        ),
+    ],
+)
+def test_help_tells_of_all_that_can_be_given(monkeypatch, capsys, flag, tells):
+    monkeypatch.setattr("sys.argv", ["__main__.py", flag])
     with pytest.raises(SystemExit, match="0"):
         main()
     text = " ".join(capsys.readouterr().out.split())
     assert "--model_class package.module.Name --datamodule_class package.module.Name: on a" in text
-    for flag in (
-        "--strategies STRATEGIES random,margin,badge; or in YAML",
-        "--data.val_size",
-        "--jobs",
-    ):
-        assert flag in text
+    assert all(words in text for words in [*tells, "--jobs"])
 
 
 def test_print_config_can_be_given_back(tmp_path, monkeypatch, capsys, inline):

@@ -11,21 +11,25 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from lightning.pytorch.cli import LightningArgumentParser
-
 from al_lightning.compare.cli import CompareCLI
 from al_lightning.mnist import RECIPE, ActiveMNISTDataModule
 from al_lightning.mnist.model import LitSimpleCNN
+from al_lightning.parser import ActiveParser
 
 PROGRAM = "python -m al_lightning.compare"
+EXAMPLES = (
+    "--strategies random,margin,badge --seeds 42,43,44 --out runs/mine",
+    "--config mine.yaml --jobs 4",
+)
 
 
 class Program(CompareCLI):
     """Adds to its help the two flags that :func:`main` takes out."""
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+    def init_parser(self, **kwargs: Any) -> ActiveParser:
         """Make LightningCLI's parser, with a last line in its help."""
         parser = super().init_parser(**kwargs)
+        parser.examples = EXAMPLES
         parser.epilog = (
             "--model_class package.module.Name --datamodule_class package.module.Name: on a "
             "project of your own instead of MNIST; add them to see its arguments here"
