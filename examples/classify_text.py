@@ -1,6 +1,6 @@
 """Text by Hugging Face: is a review good or bad? MC dropout samples the transformer.
 
-    pip install 'al_lightning[examples]'
+    pip install -e '.[examples]'
     python examples/classify_text.py
 
 For your own text take ``load_dataset``, ``AutoTokenizer`` and

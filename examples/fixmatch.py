@@ -1,6 +1,6 @@
 """Unlabeled pictures in training: FixMatch (arXiv:2001.07685) for a module of your own.
 
-    pip install 'al_lightning[examples]'
+    pip install -e '.[examples]'
     python examples/fixmatch.py
 
 A training batch is a dict: ``"labeled"`` as before and, while there is a pool, ``"unlabeled"``

@@ -1,6 +1,6 @@
 """A frozen backbone and few labels: features once, then cycles of a second.
 
-    pip install 'al_lightning[examples]'
+    pip install -e '.[examples]'
     python examples/frozen_features.py
     python examples/frozen_features.py --weights DEFAULT      # a pretrained one, downloaded
 

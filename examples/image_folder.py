@@ -1,6 +1,6 @@
 """A project with an ``ImageFolder`` and v2 transforms, made active as it stands.
 
-    pip install 'al_lightning[examples]'
+    pip install -e '.[examples]'
     python examples/image_folder.py
 
 ``Shapes`` and ``LitShapes`` know nothing of active learning. The last lines make them active: the

@@ -1123,9 +1123,7 @@ def test_ray_gives_the_same_curves(tmp_path, ran, monkeypatch):
 
 def test_ray_must_be_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    sentence = (
-        r'executor="ray" needs Ray, which is not installed: pip install "al_lightning\[ray\]"'
-    )
+    sentence = r'executor="ray" needs Ray, which is not installed: pip install ray'
     with pytest.raises(ValueError, match=sentence):
         run_comparison(tmp_path / "out", executor="ray")
     assert not (tmp_path / "out").exists()

@@ -522,7 +522,7 @@ def test_a_port_must_be_free(tmp_path, capsys):
 def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     line = refused(capsys, write_run(tmp_path / "run"))
-    assert "uvicorn is missing; install them with pip install 'al_lightning[label]'" in line
+    assert "uvicorn is missing; install them with pip install starlette uvicorn" in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,9 +15,7 @@ from al_lightning.compare.worker import OneRun, Outcomes, work
 def check_ray_is_installed() -> None:
     """Raise ValueError when Ray is not installed."""
     if find_spec("ray") is None:
-        raise ValueError(
-            'executor="ray" needs Ray, which is not installed: pip install "al_lightning[ray]"'
-        )
+        raise ValueError('executor="ray" needs Ray, which is not installed: pip install ray')
 
 
 def on_ray(

@@ -16,5 +16,5 @@ def serving() -> Any:
     except ModuleNotFoundError as error:
         raise ValueError(
             f"the page needs starlette and uvicorn, and {error.name} is missing; install them with "
-            "pip install 'al_lightning[label]'"
+            "pip install starlette uvicorn"
         ) from error
