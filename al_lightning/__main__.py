@@ -1,14 +1,17 @@
-"""``al-lightning COMMAND``, which is ``python -m al_lightning COMMAND``: mnist, label, compare."""
+"""``al-lightning COMMAND`` and ``python -m al_lightning COMMAND``: a word for each command."""
 
+import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 USAGE = """usage: al-lightning COMMAND ...
 
   mnist     active learning on MNIST: train, ask, label, repeat
   label     a page on which people label a run's queries
   compare   several strategies over several seeds
+  report    one page about a run, report.html in its folder
 
 al-lightning COMMAND --help says more."""
 
@@ -28,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             compare(given[1:])
         case ["mnist"]:
             _mnist(given[1:])
+        case ["report"]:
+            _report(given[1:])
         case ["-h" | "--help"]:
             print(USAGE)
         case _:
@@ -54,6 +59,21 @@ def _mnist(arguments: list[str]) -> None:
             config_file=RECIPE,
             args=arguments,
         )
+
+
+def _report(arguments: list[str]) -> None:
+    """Write the reports of run folders."""
+    parser = argparse.ArgumentParser("al-lightning report", description=_report.__doc__)
+    parser.add_argument("run_dir", type=Path, nargs="+", help="folder of a run")
+    folders = parser.parse_args(arguments).run_dir
+
+    from al_lightning.monitor.report import write_report
+
+    for folder in folders:
+        try:
+            print(write_report(folder))
+        except ValueError as error:
+            parser.exit(2, f"al-lightning report: error: {error}\n")
 
 
 if __name__ == "__main__":

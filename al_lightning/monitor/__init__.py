@@ -11,6 +11,7 @@ from al_lightning.monitor.loggers import Loggers
 from al_lightning.monitor.monitor import Monitor
 from al_lightning.monitor.notebook import Notebook
 from al_lightning.monitor.pictures import Pictures
+from al_lightning.monitor.report import Report
 from al_lightning.monitor.tables import Tables
 from al_lightning.monitor.tensorboard import TensorBoard
 
@@ -21,6 +22,7 @@ __all__ = [
     "Monitor",
     "Notebook",
     "Pictures",
+    "Report",
     "Tables",
     "TensorBoard",
     "default_monitors",

@@ -6,6 +6,7 @@ from al_lightning.label.agreement import agreements
 from al_lightning.monitor.exchange import can_be_seen
 from al_lightning.monitor.forecasts import MORE, curve_of, forecast_of, in_words, next_outlook
 from al_lightning.monitor.monitor import Loop, Monitor
+from al_lightning.monitor.report import REPORT
 from al_lightning.monitor.tables import answers_of
 from al_lightning.run.folder import TO_LABEL, query_folder, shown
 from al_lightning.run.records import CycleResult, Query
@@ -71,7 +72,9 @@ class Console(Monitor):
             told = [f"{more:,} more labels {in_words(ahead.at(last + more))}" for more in sizes]
             print(f"to expect: {'; '.join(told)}" if told else "", end="\n" if told else "")
         if loop.run_dir is not None:
-            print(f"curves: tensorboard --logdir {loop.run_dir}", flush=True)
+            print(f"curves: tensorboard --logdir {loop.run_dir}")
+            if (loop.run_dir / REPORT).exists():
+                print(f"report: {shown(loop.run_dir / REPORT)}", flush=True)
 
 
 def cycle_line(result: CycleResult, num_cycles: int) -> str:

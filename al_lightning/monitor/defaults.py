@@ -10,18 +10,19 @@ from al_lightning.monitor.loggers import Loggers
 from al_lightning.monitor.monitor import Monitor
 from al_lightning.monitor.notebook import Notebook, in_notebook
 from al_lightning.monitor.pictures import Pictures
+from al_lightning.monitor.report import Report
 from al_lightning.monitor.tables import Tables
 from al_lightning.monitor.tensorboard import TensorBoard
 
 
 def default_monitors() -> list[Monitor]:
-    """Make the monitors of a run with a folder: tables, pictures, TensorBoard, files, console.
+    """Make the monitors of a run with a folder: tables, pictures, TensorBoard, report, console.
 
     TensorBoard and the user's loggers show the pictures that are there. In a notebook its own
     monitor stands for the console.
     """
     console = Notebook() if in_notebook() else Console()
-    return [Tables(), Pictures(), TensorBoard(), Loggers(), Exchange(), console]
+    return [Tables(), Pictures(), TensorBoard(), Loggers(), Exchange(), Report(), console]
 
 
 def watching(monitors: Sequence[Monitor] | None, run_dir: Path | None) -> list[Monitor]:
