@@ -23,6 +23,9 @@ SUFFIX = ".active"
 QUERIES, PROGRESS = "active/queries", "active/progress"
 FORECAST = ("active/forecast", "active/forecast_low", "active/forecast_high")
 """Test accuracy to expect, at the number of labels where it is expected."""
+HPARAMS = tuple(f"_hparams_/{n}" for n in ("experiment", "session_start_info", "session_end_info"))
+"""Tags of the table in which TensorBoard compares runs."""
+GROUPS = ("active", "model")
 
 
 class TensorBoard(Monitor):
@@ -81,6 +84,15 @@ class TensorBoard(Monitor):
             picture = drawn_before(loop.run_dir / "progress.png", origin)
             picture = picture or drawn(progress_figure(results), origin)
             self._add_picture(PROGRESS, last, origin, picture)
+        params = params_of(loop)
+        if self._lacks(HPARAMS[-1], last, repr(params)):
+            # Half a second that not every run needs.
+            from torch.utils.tensorboard.summary import hparams
+
+            finals = {f"active/{name}": value for name, value in results[-1].metrics.items()}
+            for part in hparams(params, finals):  # type: ignore[no-untyped-call]
+                for value in part.value:
+                    self._add(value.tag, last, repr(params), metadata=value.metadata)
 
     def _predecessors(self, loop: Loop, results: Sequence[CycleResult]) -> EventFile | None:
         """Open the file that is there; None unless it is whole and holds this run's numbers."""
@@ -90,7 +102,7 @@ class TensorBoard(Monitor):
         expected = {(tag, step, repr(v)) for one in results for tag, step, v in scalars_of(one)}
         steps = {step for one in results for _, step, _ in scalars_of(one)}
         written = {(tag, step, origin) for tag, step, origin, *_ in lines}
-        free = (QUERIES, PROGRESS, *FORECAST)
+        free = (QUERIES, PROGRESS, *FORECAST, *HPARAMS)
         others = {one for one in written - expected if one[0] not in free}
         is_ours = first == [loop.records[0]["run"]] and not others
         is_ours = is_ours and {step for tag, step, _ in written if tag not in FORECAST} <= steps
@@ -117,6 +129,15 @@ class TensorBoard(Monitor):
             width, height = struct.unpack(">II", png[16:24])  # of a PNG's first chunk
             image = {"height": height, "width": width, "colorspace": 4, "encoded_image_string": png}
             self._add(tag, step, origin, image=image)
+
+
+def params_of(loop: Loop) -> dict[str, bool | int | float | str]:
+    """Return the run's options and the model's plain hyperparameters, by name; None is no value."""
+    config = loop.records[0]["config"]
+    found = {f"{group}.{name}": v for group in GROUPS for name, v in config[group].items()}
+    given = {k: v for k, v in found.items() if v is not None}
+    plain = {k: v if isinstance(v, int | float | str) else repr(v) for k, v in given.items()}
+    return {name: plain[name] for name in sorted(plain)}
 
 
 def scalars_of(result: CycleResult) -> list[tuple[str, int, float]]:

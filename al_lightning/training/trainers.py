@@ -9,7 +9,7 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,13 @@ IDLE_MESSAGES = re.compile(
     r"|\nDetected KeyboardInterrupt)"
 )
 """Beginnings of messages that Lightning logs at every fit, test and prediction."""
+
+
+class CycleCurves(TensorBoardLogger):
+    """Logs the curves of one cycle, without the number of the epoch, which draws a staircase."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step)
 
 
 def new_trainer(factory: TrainerFactory, **defaults: Any) -> L.Trainer:
@@ -123,7 +130,7 @@ def cycle_trainer(
     ours: Logger = DummyLogger()  # none at all would fail in a module that logs by itself
     if folder is not None:
         arguments["default_root_dir"] = folder
-        ours = TensorBoardLogger(folder.parent, name="", version=folder.name)
+        ours = CycleCurves(folder.parent, name="", version=folder.name, default_hp_metric=False)
     try:
         keeps = {} if folder is not None else {"enable_checkpointing": False}
         trainer = new_trainer(factory, logger=ours, **keeps, **arguments)
