@@ -269,8 +269,13 @@ class ActiveCLI(LightningCLI):
     def _run(self, loop: ActiveLearningLoop) -> list[CycleResult]:
         with self._one_line():
             results = loop.run()
-        if loop.run_dir is not None and not loop.finished and is_first_rank():
-            print(f"  then go on with: {self._go_on(shown(loop.run_dir))}", flush=True)
+        if loop.run_dir is not None and is_first_rank():
+            go_on = self._go_on(shown(loop.run_dir))
+            if not loop.finished:
+                print(f"  then go on with: {go_on}", flush=True)
+            elif loop.data.num_unlabeled:
+                twice = 2 * loop.settings.num_cycles
+                print(f"more: {go_on} --active.num_cycles {twice}", flush=True)
         return results
 
     @contextmanager

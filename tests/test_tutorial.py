@@ -17,12 +17,17 @@ def test_first_two_cycles_of_the_tutorial(mnist_dir, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
-    # The folder, a line a cycle, where to look: no device lists, no summaries, no advice.
+    # The folder, the plan, a line a cycle, where to look: no device lists, no summaries.
     assert [line.split(" | ")[0] for line in lines] == [
         "run folder runs/mnist/version_0",
+        "1,000 of 60,000 rows have labels; least_confidence asks for 500 a cycle, 2 cycles",
         "cycle 1/2",
         "cycle 2/2",
+        "the run is over: num_cycles, 2 cycles are done",
         "curves: tensorboard --logdir runs/mnist/version_0",
+        "report: runs/mnist/version_0/report.html",
+        f"more: python {ROOT / 'train.py'} --active.run_dir runs/mnist/version_0 "
+        "--active.resume true --active.num_cycles 4",
     ]
     assert done.stderr.splitlines() == ["Seed set to 42"]
     run_dir = tmp_path / "runs" / "mnist" / "version_0"

@@ -1,6 +1,7 @@
 """A line for each cycle on the terminal, and instructions while the run waits for labels."""
 
 import shlex
+from datetime import timedelta
 
 from al_lightning.label.agreement import agreements
 from al_lightning.monitor.exchange import can_be_seen
@@ -11,6 +12,7 @@ from al_lightning.monitor.tables import answers_of
 from al_lightning.run.folder import TO_LABEL, query_folder, shown
 from al_lightning.run.records import CycleResult, Query
 from al_lightning.settings import PEOPLE
+from al_lightning.strategies import strategy_name
 
 
 class Console(Monitor):
@@ -18,7 +20,8 @@ class Console(Monitor):
 
     def on_start(self, loop: Loop) -> None:
         if loop.run_dir is not None:
-            print(f"run folder {shown(loop.run_dir)}", flush=True)
+            print(f"run folder {shown(loop.run_dir)}")
+            print(plan_of(loop), flush=True)
         if loop.settings.oracle in PEOPLE and not can_be_seen(loop):
             print(
                 "  people will see the rows as numbers alone; let the data set say how they look: "
@@ -35,6 +38,9 @@ class Console(Monitor):
         line, outlook = cycle_line(result, loop.settings.num_cycles), next_outlook(loop.results)
         if outlook is not None:
             line += f" | at {outlook.num_labeled:,} labels expect {in_words(outlook)}"
+        left = (loop.settings.num_cycles - result.cycle) * sum(result.seconds.values())
+        if left >= 1 and loop.settings.oracle not in PEOPLE:  # who take the time that they take
+            line += f" | some {timedelta(seconds=round(left))} left"
         print(line, flush=True)
 
     def on_wait(self, loop: Loop, query: Query) -> None:
@@ -72,9 +78,19 @@ class Console(Monitor):
             told = [f"{more:,} more labels {in_words(ahead.at(last + more))}" for more in sizes]
             print(f"to expect: {'; '.join(told)}" if told else "", end="\n" if told else "")
         if loop.run_dir is not None:
-            print(f"curves: tensorboard --logdir {loop.run_dir}")
+            print(f"curves: tensorboard --logdir {shown(loop.run_dir)}")
             if (loop.run_dir / REPORT).exists():
                 print(f"report: {shown(loop.run_dir / REPORT)}", flush=True)
+
+
+def plan_of(loop: Loop) -> str:
+    """Return the line that says what is going to happen."""
+    data, settings = loop.data, loop.settings
+    size, name = settings.size_of_query(len(loop.results) + 1), strategy_name(settings.strategy)
+    return (
+        f"{data.num_labeled:,} of {len(data.pool.labeled_N):,} rows have labels; "
+        f"{name} asks for {size:,} a cycle, {settings.num_cycles} cycles"
+    )
 
 
 def cycle_line(result: CycleResult, num_cycles: int) -> str:
