@@ -153,6 +153,8 @@ class ActiveCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> ActiveParser:
         """Make a parser for which a project's own data module has the arguments of the split."""
         kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
+        if self.command is not None:
+            kwargs["prog"] = shlex.join(["python", *self.command])
         parser = ActiveParser(usage=USAGE, **kwargs)
         parser.add_argument("--help_all", action=HelpAll, help="Describe every flag.")
         parser.add_argument(

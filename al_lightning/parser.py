@@ -134,7 +134,7 @@ def _line(action: argparse.Action) -> str:
     if flag == "--active.strategy":
         return _strategies(flag)
     first = text.split(". ")[0].split(": ")[0].rstrip(".")
-    return f"  {flag:<28} {textwrap.shorten(first, WIDTH - 31, placeholder=' ...')}"
+    return f"  {flag:<28} {textwrap.shorten(first, WIDTH - 31, placeholder=' ...')}".rstrip()
 
 
 def _strategies(flag: str) -> str:
