@@ -72,7 +72,7 @@ def _report(arguments: list[str]) -> None:
     for folder in folders:
         try:
             print(write_report(folder))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             parser.exit(2, f"al-lightning report: error: {error}\n")
 
 

@@ -139,3 +139,13 @@ def test_a_folder_without_a_run_is_a_sentence(tmp_path, capsys, journal, message
     assert not (tmp_path / "report.html").exists()
     with pytest.raises(ValueError, match=message):
         write_report(tmp_path)
+
+
+def test_a_page_that_cannot_be_written_is_a_sentence(run_dir, tmp_path, capsys):
+    (tmp_path / "journal.jsonl").write_bytes((run_dir / "journal.jsonl").read_bytes())
+    (tmp_path / "report.html").mkdir()  # in its place
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(tmp_path)])
+    written = capsys.readouterr()
+    assert (written.out, written.err.count("\n")) == ("", 1)
+    assert "al-lightning report: error: " in written.err
